@@ -1,0 +1,57 @@
+"""The tree of errors: everything Pulse raises on purpose.
+
+PulseError
+├── SettingsError          a variable of the environment is not usable; the process does not start
+├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
+├── QueueFullError         the API can take no more events for now
+├── TopicError             a topic is missing or not as it has to be
+├── DeliveryError          Kafka did not acknowledge some records
+├── StoreError             MongoDB did not take a write; nothing is known about what it stored
+└── LocalStackError        a local server cannot be set up or started
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class PulseError(Exception):
+    """Base of all errors below; its text is one line that a person can act on."""
+
+
+class SettingsError(PulseError):
+    """A setting has a value that is not allowed."""
+
+    def __init__(self, name: str, value: str, allowed: str) -> None:
+        super().__init__(f"{name}={value} is not allowed: give {allowed}")
+
+
+class InvalidEventError(PulseError):
+    """Something is not an event. `errors` holds marshmallow's messages by field (by index and field in a batch)."""
+
+    def __init__(self, message: str, errors: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.errors = dict(errors or {})
+
+
+class QueueFullError(PulseError):
+    """The request's events do not fit: as many events as are allowed already wait for Kafka."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many events are waiting for Kafka; try again in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+class TopicError(PulseError):
+    """A topic is missing and cannot be created, or has fewer partitions than the settings ask for."""
+
+
+class DeliveryError(PulseError):
+    """Kafka did not acknowledge what was sent; it may or may not have stored it."""
+
+
+class StoreError(PulseError):
+    """MongoDB did not confirm a write: treat what happened to it as unknown and write it again."""
+
+
+class LocalStackError(PulseError):
+    """A local server cannot be set up or started; the text says what to do."""

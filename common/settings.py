@@ -1,0 +1,270 @@
+"""Every environment variable, parsed and validated once: one frozen object a process, made at its start.
+
+Each `load_…` reads the environment and raises `SettingsError` for the first value that is not allowed.
+An empty variable counts as not set. Nothing is read at import.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from environs import Env, EnvError
+from marshmallow import validate
+
+from common.errors import SettingsError
+
+T = TypeVar("T")
+LogFormat = Literal["json", "text"]
+LocalBroker = Literal["auto", "kafka", "noida"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. An empty host means every interface."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host or '0.0.0.0'}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The URL under which a program on this machine reaches the server."""
+        return f"http://{self.host if self.host not in ('', '0.0.0.0', '::') else 'localhost'}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: str
+    format: LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach Kafka, and the two topics."""
+
+    brokers: tuple[str, ...]
+    topic: str
+    dlq_topic: str
+    security_protocol: str
+    sasl_mechanism: str | None
+    sasl_username: str | None
+    sasl_password: str | None = field(repr=False)
+    ssl_cafile: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MongoSettings:
+    uri: str = field(repr=False)
+    database: str
+    collection: str
+    ttl_days: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Of one API process. `queue_capacity` counts events that Kafka has not acknowledged, a worker."""
+
+    log: LogSettings
+    kafka: KafkaSettings
+    address: Address
+    workers: int
+    threads: int
+    queue_capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """Of one consumer process. `flush_interval` is in seconds."""
+
+    log: LogSettings
+    kafka: KafkaSettings
+    mongo: MongoSettings
+    group_id: str
+    metrics_address: Address
+    batch_size: int
+    flush_interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    log: LogSettings
+    kafka: KafkaSettings
+    partitions: int
+    replication_factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
+
+    broker: LocalBroker
+    data_dir: Path
+    kafka_brokers: tuple[str, ...]
+    mongo: MongoSettings
+    api_address: Address
+    metrics_address: Address
+
+
+def load_api_settings() -> ApiSettings:
+    """Settings of the API."""
+    return ApiSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        address=_api_address(),
+        workers=_whole_number("API_WORKERS", os.cpu_count() or 1, 1, 256),
+        threads=_whole_number("API_THREADS", 4, 1, 256),
+        queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
+    )
+
+
+def load_consumer_settings() -> ConsumerSettings:
+    """Settings of the consumer."""
+    return ConsumerSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        mongo=_mongo_settings(),
+        group_id=_text("KAFKA_GROUP_ID", "pulse-consumer-group"),
+        metrics_address=_metrics_address(),
+        batch_size=_whole_number("CONSUMER_BATCH_SIZE", 100, 1, 10_000),
+        flush_interval=_duration("CONSUMER_FLUSH_INTERVAL", 1.0),
+    )
+
+
+def load_topic_settings() -> TopicSettings:
+    """Settings of the topics command."""
+    return TopicSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        partitions=_whole_number("KAFKA_PARTITIONS", 3, 1, 10_000),
+        replication_factor=_whole_number("KAFKA_REPLICATION_FACTOR", 1, 1, 100),
+    )
+
+
+def load_local_settings() -> LocalSettings:
+    """Settings of the local stack."""
+    broker: Any = _choice("LOCAL_BROKER", "auto", ("auto", "kafka", "noida"))
+    return LocalSettings(
+        broker=broker,
+        data_dir=Path(_text("LOCAL_DATA_DIR", "var")),
+        kafka_brokers=_kafka_settings().brokers,
+        mongo=_mongo_settings(),
+        api_address=_api_address(),
+        metrics_address=_metrics_address(),
+    )
+
+
+def _log_settings() -> LogSettings:
+    format_: Any = _choice("LOG_FORMAT", "json", ("json", "text"))
+    return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
+
+
+def _kafka_settings() -> KafkaSettings:
+    protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
+    with_sasl = protocol.startswith("SASL")
+    mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+    return KafkaSettings(
+        brokers=_brokers("KAFKA_BROKERS", ("localhost:9092",)),
+        topic=_text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC),
+        dlq_topic=_text("KAFKA_DLQ_TOPIC", "pulse.events.dlq.v1", *_TOPIC),
+        security_protocol=protocol,
+        sasl_mechanism=_choice("KAFKA_SASL_MECHANISM", "PLAIN", mechanisms) if with_sasl else None,
+        sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
+        sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
+        ssl_cafile=_text("KAFKA_SSL_CAFILE", "") or None,
+    )
+
+
+def _mongo_settings() -> MongoSettings:
+    return MongoSettings(
+        uri=_text("MONGO_URI", "mongodb://localhost:27017", _MONGO_URI, "a URI such as mongodb://host:27017"),
+        database=_text("MONGO_DATABASE", "pulse"),
+        collection=_text("MONGO_COLLECTION", "events"),
+        ttl_days=_whole_number("MONGO_TTL_DAYS", 0, 1, 24_855) or None,
+    )
+
+
+def _api_address() -> Address:
+    return _address("API_ADDR", Address("", 8080))
+
+
+def _metrics_address() -> Address:
+    return _address("METRICS_ADDR", Address("", 8083))
+
+
+# ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
+
+_SECRET = ("KAFKA_SASL_PASSWORD", "MONGO_URI")
+_BROKER = re.compile(r"[A-Za-z0-9._-]+:\d{1,5}")
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]*):(?P<port>\d{1,5})")
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_MONGO_URI = r"mongodb(\+srv)?://\S+"
+_TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
+
+
+def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
+    if not os.environ.get(name):
+        return default
+    try:
+        return parse(Env())
+    except EnvError:
+        value = "(not shown)" if name in _SECRET else os.environ[name]
+        raise SettingsError(name, value, allowed) from None
+
+
+def _whole_number(name: str, default: int, least: int, most: int) -> int:
+    in_range = validate.Range(least, most)
+    return _read(name, default, lambda env: env.int(name, validate=in_range), f"a whole number from {least} to {most}")
+
+
+def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    one_of = validate.OneOf(choices)
+    return _read(name, default, lambda env: env.str(name, validate=one_of), f"one of {', '.join(choices)}")
+
+
+def _text(name: str, default: str, pattern: str = r".+", allowed: str = "a text") -> str:
+    matches = validate.Regexp(f"(?:{pattern})\\Z")
+    return _read(name, default, lambda env: env.str(name, validate=matches), allowed)
+
+
+def _required(name: str, protocol: str) -> str:
+    value = _text(name, "")
+    if not value:
+        raise SettingsError(name, "", f"a value, since KAFKA_SECURITY_PROTOCOL is {protocol}")
+    return value
+
+
+def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    def parse(env: Env) -> tuple[str, ...]:
+        brokers = tuple(broker.strip() for broker in env.str(name).split(","))
+        if not all(_BROKER.fullmatch(broker) for broker in brokers):
+            raise EnvError(name)
+        return brokers
+
+    return _read(name, default, parse, "host:port, several separated by commas")
+
+
+def _address(name: str, default: Address) -> Address:
+    def parse(env: Env) -> Address:
+        match = _ADDRESS.fullmatch(env.str(name))
+        if match is None or not 1 <= int(match["port"]) <= 65_535:
+            raise EnvError(name)
+        return Address(match["host"], int(match["port"]))
+
+    return _read(name, default, parse, "[host]:port, such as :8080 or 127.0.0.1:8080")
+
+
+def _duration(name: str, default: float) -> float:
+    def parse(env: Env) -> float:
+        match = _DURATION.fullmatch(env.str(name))
+        seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
+        if not 0.001 <= seconds <= 3_600:
+            raise EnvError(name)
+        return seconds
+
+    return _read(name, default, parse, "a duration from 1ms to 60m, such as 500ms, 1s or 2m")
