@@ -1,0 +1,167 @@
+"""The only place that imports the Kafka client: connections, sending with acknowledgement, topic metadata.
+
+Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md).
+"""
+
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata
+
+from common.settings import KafkaSettings
+
+__all__ = [
+    "KafkaError",
+    "KafkaSender",
+    "NewTopic",
+    "OffsetAndMetadata",
+    "Record",
+    "RecordSender",
+    "TopicAlreadyExistsError",
+    "TopicPartition",
+    "connect_admin",
+    "connect_consumer",
+    "reachable",
+]
+
+MAX_BATCH_BYTES = 1_000_000
+"""The largest batch of records the client builds; a broker takes 1,048,588 bytes by default."""
+
+_MAX_REQUEST_BYTES = 2 * MAX_BATCH_BYTES
+_METADATA_TIMEOUT_MS = 10_000
+
+
+class Record(NamedTuple):
+    """What goes to Kafka. Records with the same key go to the same partition."""
+
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class RecordSender(Protocol):
+    """Sends records to one topic and says of each whether Kafka has it."""
+
+    def send(self, records: Sequence[Record]) -> list[Exception | None]:
+        """Send the records and wait for Kafka's answer: None for each acknowledged, else its error.
+
+        Records of one partition keep their order. An error says nothing about whether Kafka stored the
+        record. Blocks until all is answered or the timeout is over; raises nothing for a broker's fault.
+        """
+
+    def close(self) -> None:
+        """Drop the connection. Does not wait."""
+
+
+class KafkaSender:
+    """`RecordSender` on a real broker. Connects when first used. For one thread at a time.
+
+    The client itself retries nothing: a caller that sends a failed record again before any later one
+    keeps the order of each partition, whatever failed.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, timeout: float = 30.0) -> None:
+        """`timeout`: seconds to wait for an acknowledgement, a batch of records (one a partition)."""
+        self._settings = settings
+        self._topic = topic
+        self._timeout = timeout
+        self._producer: Any = None
+
+    def send(self, records: Sequence[Record]) -> list[Exception | None]:
+        futures: list[Any] = []
+        failure: Exception | None = None
+        try:
+            producer = self._connect()
+            futures.extend(
+                producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))
+                for record in records
+            )
+            producer.flush(timeout=self._timeout)
+        except (KafkaError, OSError) as error:
+            failure = error
+        unfinished = failure or KafkaTimeoutError(f"no acknowledgement within {self._timeout:g} s")
+        results = [future.exception if future.is_done else unfinished for future in futures]
+        results += [unfinished] * (len(records) - len(futures))
+        if unfinished in results:
+            # What is still under way would be sent behind our back, after what we send next.
+            self.close()
+        return results
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=0)
+
+    def _connect(self) -> Any:
+        if self._producer is None:
+            self._producer = KafkaProducer(
+                **_connection(self._settings),
+                acks="all",
+                retries=0,
+                max_in_flight_requests_per_connection=1,
+                batch_size=MAX_BATCH_BYTES,
+                max_request_size=_MAX_REQUEST_BYTES,
+                # `flush` sends; until then a batch is only filled, so that a call makes one batch a partition.
+                linger_ms=1000,
+                max_block_ms=_METADATA_TIMEOUT_MS,
+                request_timeout_ms=int(self._timeout * 1000),
+                # kafka-python turns this on by default and would then want retries of its own.
+                **_where_known(KafkaProducer, enable_idempotence=False),
+            )
+        return self._producer
+
+
+def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
+    """A consumer of the group that commits nothing by itself and starts at the oldest record.
+
+    `max_records`: what one poll returns at most. Blocks some seconds; raises KafkaError without a broker.
+    """
+    return KafkaConsumer(
+        **_connection(settings),
+        group_id=group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_poll_records=max_records,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=3_000,
+    )
+
+
+def connect_admin(settings: KafkaSettings) -> Any:
+    """An admin client. Blocks some seconds; raises KafkaError without a broker."""
+    return KafkaAdminClient(**_connection(settings))
+
+
+def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
+    """Whether any of the brokers takes connections. Blocks at most `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    for broker in settings.brokers:
+        host, _, port = broker.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=max(0.05, deadline - time.monotonic())).close()
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _connection(settings: KafkaSettings) -> dict[str, Any]:
+    return {
+        "client_id": "pulse",
+        "bootstrap_servers": list(settings.brokers),
+        "security_protocol": settings.security_protocol,
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.sasl_password,
+        "ssl_cafile": settings.ssl_cafile,
+    }
+
+
+def _where_known(client: Any, **options: Any) -> dict[str, Any]:
+    """Those options that this version of the client has."""
+    return {name: value for name, value in options.items() if name in client.DEFAULT_CONFIG}
