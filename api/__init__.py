@@ -1,0 +1,1 @@
+"""The HTTP API: an event's way is routes → intake → event_queue → producer → Kafka."""

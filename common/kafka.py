@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
@@ -16,16 +16,17 @@ from kafka.structs import OffsetAndMetadata
 from common.settings import KafkaSettings
 
 __all__ = [
+    "ConsumerRebalanceListener",
     "KafkaError",
     "KafkaSender",
     "NewTopic",
-    "OffsetAndMetadata",
     "Record",
     "RecordSender",
     "TopicAlreadyExistsError",
     "TopicPartition",
     "connect_admin",
     "connect_consumer",
+    "offset_to_commit",
     "reachable",
 ]
 
@@ -130,6 +131,12 @@ def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
     )
+
+
+def offset_to_commit(offset: int) -> Any:
+    """The offset to go on from, as the client's `commit` wants it."""
+    # kafka-python has a third field, the leader's epoch: -1 is "not known".
+    return OffsetAndMetadata(offset, "", *(-1,) * (len(OffsetAndMetadata._fields) - 2))
 
 
 def connect_admin(settings: KafkaSettings) -> Any:

@@ -58,7 +58,8 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
         "loggers": {
             "kafka": {"level": kafka_level},
             "pymongo": {"level": "WARNING"},
-            "gunicorn.error": {"level": level, "handlers": [], "propagate": True},
+            # Its own debug lines are about itself.
+            "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
             "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }

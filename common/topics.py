@@ -16,7 +16,7 @@ from common.logs import logging_config
 from common.retry import Backoff
 from common.settings import KafkaSettings, TopicSettings, load_topic_settings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("common.topics")
 
 _DAY_MS = 24 * 60 * 60 * 1000
 

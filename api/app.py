@@ -1,0 +1,47 @@
+"""The factory: puts the API's parts together."""
+
+import os
+
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from prometheus_flask_exporter import PrometheusMetrics
+from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+
+from api.event_queue import EventQueue
+from api.health import health_routes
+from api.instrumentation import instrument
+from api.producer import Producer
+from api.responses import answer_errors
+from api.routes import track_routes
+from common.events import MAX_BATCH_BYTES
+from common.kafka import KafkaSender, RecordSender
+from common.metrics import ApiMetrics
+from common.retry import Backoff
+from common.settings import ApiSettings
+
+
+def create_app(settings: ApiSettings, sender: RecordSender | None = None) -> Flask:
+    """The WSGI app. Its producer waits in `app.extensions["producer"]` to be started, after any fork.
+
+    `sender`: where events go instead of Kafka, for tests.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
+
+    registry = CollectorRegistry()
+    metrics = ApiMetrics(registry)
+    queue = EventQueue(settings.queue_capacity)
+    producer = Producer(queue, sender or KafkaSender(settings.kafka, settings.kafka.topic), metrics, Backoff())
+    app.extensions["producer"] = producer
+
+    instrument(app, metrics)
+    answer_errors(app, metrics)
+    app.register_blueprint(track_routes(queue, metrics))
+    app.register_blueprint(health_routes(settings.kafka, queue, producer))
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # Several workers: each scrape sums their files, whichever worker answers it.
+        GunicornInternalPrometheusMetrics(app, export_defaults=False)
+    else:
+        PrometheusMetrics(app, registry=registry, export_defaults=False)
+    return app

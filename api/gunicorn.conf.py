@@ -1,0 +1,76 @@
+"""gunicorn's settings, and a worker's life: start sending after the fork, send what is left before the exit."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common.errors import SettingsError
+from common.logs import logging_config
+from common.settings import load_api_settings
+
+try:
+    _settings = load_api_settings()
+except SettingsError as error:
+    sys.exit(f"api: {error}")
+
+bind = str(_settings.address)
+workers = _settings.workers
+threads = _settings.threads
+worker_class = "gthread"
+keepalive = 30
+logconfig_dict = logging_config(_settings.log)
+# It would write a socket below the home directory, which a container may not have.
+control_socket_disable = True
+
+# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is in flight
+# (kept-alive connections linger up to 2 s), sending what is queued, and a margin.
+graceful_timeout = 30
+DRAIN_SECONDS = 25.0
+
+
+_metrics_dir_is_ours = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+
+
+def fresh_metrics_dir() -> None:
+    """Give prometheus_client an empty folder for its workers' files; it looks for it when first imported."""
+    if _metrics_dir_is_ours:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="pulse-metrics-")
+        return
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob("*.db"):
+        left_over.unlink()
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker, with the app loaded."""
+    worker.wsgi.extensions["producer"].start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """In the worker, its requests answered; gunicorn may call it in the master too, for a worker already gone."""
+    del server
+    if worker.pid == os.getpid() and worker.booted:
+        worker.wsgi.extensions["producer"].stop(DRAIN_SECONDS)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """In the master: a dead worker no longer counts in the gauges."""
+    del server
+    # Only now: whatever imports prometheus_client has to come after fresh_metrics_dir.
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Any) -> None:
+    """In the master, at the end."""
+    del server
+    if _metrics_dir_is_ours:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+fresh_metrics_dir()

@@ -1,0 +1,48 @@
+"""From a request's body to validated events with ids and times, ready for Kafka."""
+
+import uuid
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from common import events
+from common.errors import InvalidEventError
+from common.kafka import Record
+
+
+class AcceptedEvent(NamedTuple):
+    """An event that will reach Kafka."""
+
+    event_id: str
+    event_type: str
+    record: Record
+
+
+def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
+    """The one event of a request; raises InvalidEventError. `received_at` is in UTC."""
+    event = events.load_event(body)
+    if _too_large(event):
+        raise InvalidEventError(_TOO_LARGE, {"_schema": [_TOO_LARGE]})
+    return _accept(event, received_at)
+
+
+def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
+    """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
+    batch = events.load_batch(body)
+    too_large = {index: {"_schema": [_TOO_LARGE]} for index, event in enumerate(batch) if _too_large(event)}
+    if too_large:
+        raise InvalidEventError(f"events[{next(iter(too_large))}]: {_TOO_LARGE}", {"events": too_large})
+    return [_accept(event, received_at) for event in batch]
+
+
+_TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
+
+
+def _too_large(event: dict[str, Any]) -> bool:
+    return len(events.encode(event)) > events.MAX_EVENT_BYTES
+
+
+def _accept(event: dict[str, Any], received_at: datetime) -> AcceptedEvent:
+    event_id = event.setdefault("event_id", f"evt_{uuid.uuid4()}")
+    event.setdefault("timestamp", received_at)
+    event["received_at"] = received_at
+    return AcceptedEvent(event_id, event["event_type"], Record(event["customer_id"].encode(), events.encode(event)))

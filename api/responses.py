@@ -1,0 +1,50 @@
+"""Answers out: the one JSON form of an error, whatever went wrong."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+from common.errors import InvalidEventError, QueueFullError
+from common.logs import request_id
+from common.metrics import ApiMetrics
+
+logger = logging.getLogger(__name__)
+
+
+def error_answer(status: int, message: str, errors: dict[Any, Any] | None = None) -> Response:
+    """An error as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
+    answer = jsonify(status="error", message=message, errors=errors or {}, request_id=request_id.get())
+    answer.status_code = status
+    return answer
+
+
+def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
+    """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
+
+    @app.errorhandler(InvalidEventError)
+    def invalid(error: InvalidEventError) -> Response:
+        metrics.validation_errors.inc()
+        return error_answer(400, str(error), error.errors)
+
+    @app.errorhandler(QueueFullError)
+    def full(error: QueueFullError) -> Response:
+        metrics.rejected.labels("queue_full").inc()
+        answer = error_answer(503, str(error))
+        answer.headers["Retry-After"] = str(error.retry_after)
+        return answer
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> Response:
+        answer = error_answer(error.code or 500, error.description or error.name)
+        # Such as Allow of a 405.
+        answer.headers.extend(
+            (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}
+        )
+        return answer
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> Response:
+        logger.error("unexpected error", exc_info=error)
+        return error_answer(500, "Something went wrong on our side; the log has it under this request_id.")

@@ -1,0 +1,139 @@
+"""The Kafka side: records in, offsets out, and whose partitions they are."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from common import kafka
+from common.settings import KafkaSettings
+
+
+class ReceivedRecord(NamedTuple):
+    """A record of the events topic. `timestamp_ms`: when it was produced, since the epoch."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class RebalanceHandler(Protocol):
+    """What hears of partitions that come and go, during a `poll`."""
+
+    def on_assigned(self, partitions: frozenset[int]) -> None:
+        """These partitions are ours now."""
+
+    def on_revoked(self) -> None:
+        """All partitions go; what was read of them can still be committed, now."""
+
+    def on_lost(self) -> None:
+        """All partitions are somebody else's already."""
+
+
+class Source(Protocol):
+    """A member of the consumer group. For one thread only."""
+
+    def subscribe(self, handler: RebalanceHandler) -> None:
+        """Join the group, at the next poll."""
+
+    def poll(self, timeout: float) -> list[ReceivedRecord]:
+        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away."""
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Store, by partition, the offset to go on from. Blocks; raises KafkaError when it is not stored."""
+
+    def pause(self) -> None:
+        """Get no records from `poll`, which keeps the membership. A rebalance ends it."""
+
+    def resume(self) -> None:
+        """Get records again."""
+
+    def lag(self) -> dict[int, int]:
+        """By partition, how many records there are behind those polled, where it is known. Does not block."""
+
+    def close(self) -> None:
+        """Leave the group; commits nothing."""
+
+
+class KafkaSource:
+    """`Source` on a real broker."""
+
+    def __init__(self, settings: KafkaSettings, group_id: str, *, max_records: int) -> None:
+        """`max_records`: what one poll returns at most. Call `connect` before anything else."""
+        self._settings = settings
+        self._group_id = group_id
+        self._max_records = max_records
+        self._consumer: Any = None
+        self._next_offsets: dict[int, int] = {}
+
+    def connect(self) -> None:
+        """Blocks some seconds; raises KafkaError without a broker."""
+        self._consumer = kafka.connect_consumer(self._settings, self._group_id, max_records=self._max_records)
+
+    def subscribe(self, handler: RebalanceHandler) -> None:
+        self._consumer.subscribe([self._settings.topic], listener=_Listener(handler, self._next_offsets.clear))
+
+    def poll(self, timeout: float) -> list[ReceivedRecord]:
+        polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
+        records = [
+            ReceivedRecord(
+                partition=record.partition,
+                offset=record.offset,
+                timestamp_ms=record.timestamp,
+                key=record.key,
+                value=record.value,
+                headers=tuple(record.headers),
+            )
+            for of_partition in polled.values()
+            for record in of_partition
+        ]
+        for record in records:
+            self._next_offsets[record.partition] = record.offset + 1
+        return records
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        self._consumer.commit(
+            {self._partition(partition): kafka.offset_to_commit(offset) for partition, offset in offsets.items()}
+        )
+
+    def pause(self) -> None:
+        self._consumer.pause(*self._consumer.assignment())
+
+    def resume(self) -> None:
+        self._consumer.resume(*self._consumer.paused())
+
+    def lag(self) -> dict[int, int]:
+        lag = {}
+        for partition, offset in self._next_offsets.items():
+            end = self._consumer.highwater(self._partition(partition))
+            if end is not None:
+                lag[partition] = max(0, end - offset)
+        return lag
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+    def _partition(self, number: int) -> Any:
+        return kafka.TopicPartition(self._settings.topic, number)
+
+
+class _Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+    """Turns the client's callbacks into the handler's; the client logs what they raise and goes on."""
+
+    def __init__(self, handler: RebalanceHandler, forget: Callable[[], None]) -> None:
+        self._handler = handler
+        self._forget = forget
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        self._handler.on_assigned(frozenset(partition.partition for partition in assigned))
+
+    def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        if revoked:
+            self._handler.on_revoked()
+        self._forget()
+
+    def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        del lost
+        self._handler.on_lost()
+        self._forget()
