@@ -38,7 +38,7 @@ class EventQueue:
     def take(self, at_least: int) -> list[AcceptedEvent]:
         """What waits, oldest first: whole requests, until there are `at_least` so many events or no more.
 
-        Blocks until there is something; returns nothing only after `wake`.
+        Blocks until there is something, or `wake` was called: then there may be nothing.
         """
         events = list(self._requests.get())
         while len(events) < at_least:

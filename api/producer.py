@@ -64,10 +64,9 @@ class Producer:
 
     def _run(self) -> None:
         while not self._given_up.is_set():
-            events = self._queue.take(_CHUNK_EVENTS)
-            for chunk in _chunks(events):
+            for chunk in _chunks(self._queue.take(_CHUNK_EVENTS)):
                 self._deliver(chunk)
-            if not events and self._stopping.is_set():
+            if self._stopping.is_set() and not self._queue.unacknowledged:
                 self._sender.close()
                 return
 

@@ -101,7 +101,12 @@ class KafkaSource:
         self._consumer.pause(*self._consumer.assignment())
 
     def resume(self) -> None:
-        self._consumer.resume(*self._consumer.paused())
+        # kafka-python-ng throws away what it has fetched for a paused partition, and then goes on behind it as if
+        # it had been polled. Seeking makes it fetch that again.
+        for partition in self._consumer.paused():
+            if partition.partition in self._next_offsets:
+                self._consumer.seek(partition, self._next_offsets[partition.partition])
+            self._consumer.resume(partition)
 
     def lag(self) -> dict[int, int]:
         lag = {}

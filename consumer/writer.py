@@ -79,15 +79,21 @@ class MongoWriter:
 
     def _after_errors(self, error: BulkWriteError) -> Written:
         details = error.details
-        codes = {write_error["code"] for write_error in details["writeErrors"]}
-        # Another consumer inserted the same event between the look and the insert of ours: a duplicate.
-        if codes <= {_DUPLICATE_KEY} and not details["writeConcernErrors"]:
-            return Written(details["nUpserted"], details["nMatched"] + len(details["writeErrors"]))
-        raise StoreError(f"MongoDB refused a write with error codes {sorted(codes)}") from error
+        refused = [write_error for write_error in details["writeErrors"] if not _is_duplicate(write_error)]
+        if refused or details["writeConcernErrors"]:
+            codes = sorted({write_error["code"] for write_error in refused})
+            raise StoreError(f"MongoDB refused {len(refused)} documents, with error codes {codes}") from error
+        return Written(details["nUpserted"], details["nMatched"] + len(details["writeErrors"]))
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _is_duplicate(write_error: Mapping[str, Any]) -> bool:
+    # Another consumer inserted the same event between the look and the insert of ours. A duplicate in any other
+    # unique index is a document that is not stored.
+    return write_error["code"] == _DUPLICATE_KEY and write_error.get("keyPattern") == {"event_id": 1}
 
 
 def _first_line(error: PyMongoError) -> str:

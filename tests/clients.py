@@ -1,0 +1,64 @@
+"""Clients that send events as a careful sender does: in order, and again until they are answered 202."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+
+
+class Client(threading.Thread):
+    """Sends one customer's numbered events over one connection, some single, some in batches, some twice.
+
+    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202.
+    """
+
+    def __init__(self, url: str, customer: str, count: int, *, pace: Callable[[], None] = lambda: None) -> None:
+        super().__init__(name=customer, daemon=True)
+        self.url = url
+        self.events = [event(customer, number) for number in range(count)]
+        self.accepted = 0
+        self._pace = pace
+        self._session = requests.Session()
+
+    def run(self) -> None:
+        number = 0
+        while number < len(self.events):
+            # Singles and batches by turns, and every tenth request a second time.
+            size = 1 if number % 3 else 25
+            chunk = self.events[number : number + size]
+            self._send(chunk)
+            if number % 10 == 0:
+                self._send(chunk)
+            number += size
+            self.accepted = number
+            self._pace()
+
+    def _send(self, chunk: list[dict[str, Any]]) -> None:
+        while True:
+            try:
+                if len(chunk) == 1:
+                    answer = self._session.post(f"{self.url}/api/v1/track", json=chunk[0], timeout=30)
+                else:
+                    answer = self._session.post(f"{self.url}/api/v1/track/batch", json={"events": chunk}, timeout=30)
+            except requests.ConnectionError:
+                time.sleep(0.05)
+                continue
+            if answer.status_code == 202:
+                return
+            assert answer.status_code == 503, answer.text
+            time.sleep(0.05)
+
+
+def event(customer: str, number: int) -> dict[str, Any]:
+    """An event that says what it is, of every kind of value."""
+    return {
+        "event_id": f"{customer}-{number}",
+        "customer_id": customer,
+        "event_type": ("page_view", "click", "purchase")[number % 3],
+        "timestamp": datetime(2026, 1, 31, 12, 0, number % 60, number * 1000 % 1_000_000, tzinfo=UTC).isoformat(),
+        "properties": {"number": number, "price": number / 10, "text": "ä\n", "gift": number % 2 == 0},
+        "context": {"device": "phone", "ip": "::1"},
+    }

@@ -1,0 +1,245 @@
+"""What a sender, a source and a writer promise; run on the fakes (unit) and on the real servers (integration)."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from common.kafka import Record, RecordSender
+from consumer.source import ReceivedRecord, Source
+from consumer.writer import Writer
+from tests.waiting import eventually
+
+
+class Recorder:
+    """A `RebalanceHandler` that remembers what it heard."""
+
+    def __init__(self) -> None:
+        self.partitions: frozenset[int] = frozenset()
+        self.heard: list[str] = []
+        self.when_revoked: Callable[[], None] = lambda: None
+
+    def on_assigned(self, partitions: frozenset[int]) -> None:
+        self.heard.append("assigned")
+        self.partitions = partitions
+
+    def on_revoked(self) -> None:
+        self.heard.append("revoked")
+        self.when_revoked()
+
+    def on_lost(self) -> None:
+        self.heard.append("lost")
+
+
+def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
+    """Poll until there are so many records."""
+    records: list[ReceivedRecord] = []
+
+    def enough() -> bool:
+        records.extend(source.poll(0.1))
+        return len(records) >= count
+
+    eventually(enough)
+    return records
+
+
+@contextmanager
+def polling(source: Source) -> Iterator[list[ReceivedRecord]]:
+    """Poll in a thread of its own, as another process would; gives what it gets."""
+    records: list[ReceivedRecord] = []
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            records.extend(source.poll(0.1))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield records
+    finally:
+        done.set()
+        thread.join()
+
+
+class SenderContract:
+    """Subclasses have the fixtures `sender` (to a fresh topic) and `read` (all records of that topic so far)."""
+
+    def test_acknowledges_what_it_sends(
+        self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
+    ) -> None:
+        assert sender.send([Record(b"a", b"1"), Record(b"b", b"2")]) == [None, None]
+        assert {record.value for record in read(2)} == {b"1", b"2"}
+
+    def test_keeps_the_order_of_a_key(self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]) -> None:
+        for first in range(0, 600, 200):
+            sender.send([Record(b"key%d" % (n % 3), b"%d" % n) for n in range(first, first + 200)])
+        records = read(600)
+        for key in (b"key0", b"key1", b"key2"):
+            numbers = [int(record.value or b"") for record in records if record.key == key]
+            assert numbers == sorted(numbers)
+
+    def test_puts_a_key_into_one_partition(
+        self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
+    ) -> None:
+        sender.send([Record(b"key", b"%d" % n) for n in range(50)])
+        assert len({record.partition for record in read(50)}) == 1
+
+    def test_delivers_bytes_and_headers_as_they_are(
+        self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
+    ) -> None:
+        sender.send([Record(b"\xff\x00", b"\x00\xfe", (("name", b"\x01"), ("name", b"\x02")))])
+        (record,) = read(1)
+        assert (record.key, record.value, record.headers) == (
+            b"\xff\x00",
+            b"\x00\xfe",
+            (("name", b"\x01"), ("name", b"\x02")),
+        )
+
+    def test_can_be_used_again_after_close(
+        self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
+    ) -> None:
+        sender.send([Record(b"a", b"1")])
+        sender.close()
+        assert sender.send([Record(b"a", b"2")]) == [None]
+        assert [record.value for record in read(2)] == [b"1", b"2"]
+
+
+class SourceContract:
+    """Subclasses have the fixtures `produce` (records into a fresh topic) and `join` (a new member of one group)."""
+
+    def test_tells_which_partitions_it_got(self, join: Callable[[], Source]) -> None:
+        source, handler = join(), Recorder()
+        source.subscribe(handler)
+        eventually(lambda: source.poll(0.1) or handler.partitions)
+        assert handler.partitions == {0, 1, 2}
+
+    def test_delivers_each_record_once_in_order(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(200)])
+        source = join()
+        source.subscribe(Recorder())
+        records = poll_until(source, 200)
+        assert sorted(int(record.value or b"") for record in records) == list(range(200))
+        for partition in range(3):
+            offsets = [record.offset for record in records if record.partition == partition]
+            assert offsets == list(range(len(offsets)))
+
+    def test_goes_on_after_the_committed_offset(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(10)])
+        first = join()
+        first.subscribe(Recorder())
+        records = poll_until(first, 10)
+        first.commit({records[0].partition: records[4].offset})
+        first.close()
+        second = join()
+        second.subscribe(Recorder())
+        assert [record.value for record in poll_until(second, 6)] == [b"4", b"5", b"6", b"7", b"8", b"9"]
+
+    def test_delivers_nothing_while_paused(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        source = join()
+        source.subscribe(Recorder())
+        produce([Record(b"key", b"1")])
+        poll_until(source, 1)
+        source.pause()
+        produce([Record(b"key", b"2")])
+        assert [source.poll(0.1) for _ in range(5)] == [[]] * 5
+        source.resume()
+        assert [record.value for record in poll_until(source, 1)] == [b"2"]
+
+    def test_a_pause_loses_nothing_that_was_fetched_before(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        for first in range(0, 400, 50):
+            produce([Record(b"key", b"%d" % n) for n in range(first, first + 50)])
+        source = join()
+        source.subscribe(Recorder())
+        before = poll_until(source, 100)
+        source.pause()
+        assert source.poll(0.1) == []
+        source.resume()
+        records = before + poll_until(source, 400 - len(before))
+        assert [int(record.value or b"") for record in records] == list(range(400))
+
+    def test_knows_its_lag(self, join: Callable[[], Source], produce: Callable[[list[Record]], None]) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(10)])
+        source = join()
+        source.subscribe(Recorder())
+        partition = poll_until(source, 10)[0].partition
+        assert source.lag()[partition] == 0
+
+    def test_shares_the_partitions_with_a_second_member(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        first, second = join(), join()
+        one, two = Recorder(), Recorder()
+        first.subscribe(one)
+        eventually(lambda: first.poll(0.1) or one.partitions)
+        second.subscribe(two)
+        with polling(second):
+            eventually(lambda: first.poll(0.1) or len(one.partitions) < 3)
+            eventually(lambda: first.poll(0.1) or two.partitions)
+        assert one.heard == ["assigned", "revoked", "assigned"]
+        assert one.partitions | two.partitions == {0, 1, 2}
+        assert not one.partitions & two.partitions
+
+    def test_can_commit_while_it_loses_its_partitions(
+        self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key", b"1")])
+        first, second = join(), join()
+        one, two = Recorder(), Recorder()
+        first.subscribe(one)
+        (record,) = poll_until(first, 1)
+        one.when_revoked = lambda: first.commit({record.partition: record.offset + 1})
+        second.subscribe(two)
+        with polling(second) as polled:
+            eventually(lambda: first.poll(0.1) or two.partitions)
+            first.close()
+            eventually(lambda: two.partitions == {0, 1, 2})
+        assert not polled
+
+
+class WriterContract:
+    """Subclasses have the fixtures `writer` (to an empty collection) and `stored` (its documents by event_id)."""
+
+    def test_stores_what_is_new(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
+        assert writer.write([document("a"), document("b")]) == (2, 0)
+        assert stored().keys() == {"a", "b"}
+
+    def test_counts_a_second_write_as_a_duplicate(self, writer: Writer) -> None:
+        writer.write([document("a")])
+        assert writer.write([document("a"), document("b")]) == (1, 1)
+
+    def test_counts_a_repetition_in_a_batch_as_a_duplicate(self, writer: Writer) -> None:
+        assert writer.write([document("a"), document("a")]) == (1, 1)
+
+    def test_never_changes_what_is_stored(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
+        writer.write([document("a", customer_id="first")])
+        writer.write([document("a", customer_id="second")])
+        assert stored()["a"]["customer_id"] == "first"
+
+
+def document(event_id: str, **fields: Any) -> dict[str, Any]:
+    """An event as the consumer stores it."""
+    moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    return {
+        "event_id": event_id,
+        "customer_id": "alice",
+        "event_type": "click",
+        "timestamp": moment,
+        "received_at": moment,
+        **fields,
+    }
+
+
+def fresh_name(prefix: str) -> str:
+    """A topic, group or database that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"

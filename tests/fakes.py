@@ -1,0 +1,162 @@
+"""Kafka and MongoDB in memory. tests/contracts.py holds them to what the real ones do."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.errors import StoreError
+from common.kafka import KafkaError, Record
+from consumer.source import RebalanceHandler, ReceivedRecord
+from consumer.writer import Written
+
+
+class FakeClock:
+    """A monotonic clock that goes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Group:
+    """A consumer group: who is in it, who has joined its current generation, and what it has committed."""
+
+    members: list["FakeSource"] = field(default_factory=list)
+    generation: int = 0
+    joined: set["FakeSource"] = field(default_factory=set)
+    committed: dict[int, int] = field(default_factory=dict)
+
+    def change(self) -> None:
+        self.generation += 1
+        self.joined.clear()
+
+
+class FakeBroker:
+    """Topics of three partitions. `up = False` is a broker that is away."""
+
+    partitions = 3
+
+    def __init__(self) -> None:
+        self.up = True
+        self.topics: dict[str, list[list[ReceivedRecord]]] = defaultdict(lambda: [[] for _ in range(self.partitions)])
+        self.groups: dict[str, Group] = defaultdict(Group)
+
+    def append(self, topic: str, record: Record) -> None:
+        partition = zlib.crc32(record.key or b"") % self.partitions
+        log = self.topics[topic][partition]
+        log.append(ReceivedRecord(partition, len(log), 0, record.key, record.value, record.headers))
+
+    def records(self, topic: str) -> list[ReceivedRecord]:
+        return [record for partition in self.topics[topic] for record in partition]
+
+
+class FakeSender:
+    """A `RecordSender` that remembers what it was asked to send."""
+
+    def __init__(self, broker: FakeBroker, topic: str) -> None:
+        self.broker = broker
+        self.topic = topic
+        self.sent: list[list[Record]] = []
+
+    def send(self, records: Sequence[Record]) -> list[Exception | None]:
+        self.sent.append(list(records))
+        if not self.broker.up:
+            return [KafkaError("the broker is away")] * len(records)
+        for record in records:
+            self.broker.append(self.topic, record)
+        return [None] * len(records)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeSource:
+    """A `Source`: a member of a group that balances eagerly, as kafka-python-ng's does."""
+
+    def __init__(self, broker: FakeBroker, topic: str, group: str, max_records: int = 100) -> None:
+        self.broker = broker
+        self.log = broker.topics[topic]
+        self.group = broker.groups[group]
+        self.max_records = max_records
+        self.generation = -1
+        self.assigned: frozenset[int] | None = None
+        self.positions: dict[int, int] = {}
+        self.paused = False
+        self.closed = False
+
+    def subscribe(self, handler: RebalanceHandler) -> None:
+        self.handler = handler
+        self.group.members.append(self)
+        self.group.change()
+
+    def poll(self, timeout: float) -> list[ReceivedRecord]:
+        if not self.broker.up or not self._joined() or self.paused:
+            return []
+        records: list[ReceivedRecord] = []
+        for partition in sorted(self.positions):
+            found = self.log[partition][self.positions[partition] :][: self.max_records - len(records)]
+            self.positions[partition] += len(found)
+            records += found
+        return records
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        if not self.broker.up:
+            raise KafkaError("the broker is away")
+        self.group.committed.update(offsets)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def lag(self) -> dict[int, int]:
+        return {partition: len(self.log[partition]) - offset for partition, offset in self.positions.items()}
+
+    def close(self) -> None:
+        self.closed = True
+        self.group.members.remove(self)
+        self.group.change()
+
+    def _joined(self) -> bool:
+        if self.generation != self.group.generation:
+            if self.assigned:
+                self.handler.on_revoked()
+            self.generation = self.group.generation
+            self.assigned, self.positions, self.paused = None, {}, False
+            self.group.joined.add(self)
+        if self.group.joined != set(self.group.members):
+            return False
+        if self.assigned is None:
+            place, members = self.group.members.index(self), len(self.group.members)
+            self.assigned = frozenset(range(place, self.broker.partitions, members))
+            self.positions = {partition: self.group.committed.get(partition, 0) for partition in self.assigned}
+            self.handler.on_assigned(self.assigned)
+        return True
+
+
+class FakeWriter:
+    """A `Writer`. `up = False` is a MongoDB that is away."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.writes = 0
+
+    def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
+        self.writes += 1
+        if not self.up:
+            raise StoreError("MongoDB is away")
+        before = len(self.stored)
+        for document in documents:
+            self.stored.setdefault(document["event_id"], dict(document))
+        new = len(self.stored) - before
+        return Written(new, len(documents) - new)

@@ -1,0 +1,103 @@
+"""The Kafka side on a real broker."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from common.kafka import KafkaSender, Record, RecordSender, reachable
+from common.settings import KafkaSettings
+from consumer.source import KafkaSource, ReceivedRecord, Source
+from ops.local.ports import free_port
+from tests.contracts import Recorder, SenderContract, SourceContract, fresh_name, poll_until
+from tests.servers import KafkaServer, kafka_settings
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer) -> KafkaSettings:
+    return kafka.create_topics(fresh_name("topic"))
+
+
+@pytest.fixture
+def group() -> str:
+    return fresh_name("group")
+
+
+class Members:
+    """Members of a group that leave when the test ends."""
+
+    def __init__(self, settings: KafkaSettings, group: str) -> None:
+        self.settings = settings
+        self.group = group
+        self.open: list[KafkaSource] = []
+
+    def join(self) -> KafkaSource:
+        source = KafkaSource(self.settings, self.group, max_records=100)
+        source.connect()
+        self.open.append(source)
+        return source
+
+    def leave(self) -> None:
+        for source in self.open:
+            source.close()
+
+
+@pytest.fixture
+def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], Source]]:
+    members = Members(topic, group)
+    yield members.join
+    members.leave()
+
+
+class TestKafkaSender(SenderContract):
+    @pytest.fixture
+    def sender(self, topic: KafkaSettings) -> Iterator[RecordSender]:
+        sender = KafkaSender(topic, topic.topic)
+        yield sender
+        sender.close()
+
+    @pytest.fixture
+    def read(self, join: Callable[[], Source]) -> Callable[[int], list[ReceivedRecord]]:
+        def read(count: int) -> list[ReceivedRecord]:
+            source = join()
+            source.subscribe(Recorder())
+            return poll_until(source, count)
+
+        return read
+
+
+class TestKafkaSource(SourceContract):
+    @pytest.fixture
+    def join(self, join: Callable[[], Source]) -> Callable[[], Source]:
+        return join
+
+    @pytest.fixture
+    def produce(self, topic: KafkaSettings) -> Iterator[Callable[[list[Record]], None]]:
+        sender = KafkaSender(topic, topic.topic)
+
+        def produce(records: list[Record]) -> None:
+            assert not any(sender.send(records))
+
+        yield produce
+        sender.close()
+
+
+def test_a_sender_without_a_broker_answers_every_record_with_an_error() -> None:
+    sender = KafkaSender(kafka_settings(f"127.0.0.1:{free_port()}", "topic"), "topic")
+    answers = sender.send([Record(b"a", b"1"), Record(b"b", b"2")])
+    assert all(isinstance(answer, Exception) for answer in answers)
+
+
+def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
+    sender = KafkaSender(topic, topic.topic)
+    answers: list[Any] = sender.send([Record(b"a", b"1"), Record(b"a", b"x" * 3_000_000), Record(b"a", b"2")])
+    sender.close()
+    assert [answer is None for answer in answers] == [True, False, True]
+
+
+def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:
+    assert reachable(topic)
+
+
+def test_a_broker_that_does_not_listen_is_not_reachable() -> None:
+    assert not reachable(kafka_settings(f"127.0.0.1:{free_port()}", "topic"))

@@ -1,0 +1,86 @@
+"""The topics command on a real broker."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.kafka import connect_admin
+from ops.local.ports import free_port
+from tests.contracts import fresh_name
+from tests.servers import ROOT, KafkaServer
+
+
+class Command:
+    """`python -m common.topics` with its own topic names."""
+
+    def __init__(self, brokers: str) -> None:
+        self.topic = fresh_name("topic")
+        self.env = {
+            **os.environ,
+            "KAFKA_BROKERS": brokers,
+            "KAFKA_TOPIC": self.topic,
+            "KAFKA_DLQ_TOPIC": f"{self.topic}.dlq",
+            "LOG_FORMAT": "text",
+        }
+
+    def run(self, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "common.topics"],
+            cwd=ROOT,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+
+@pytest.fixture
+def command(kafka: KafkaServer) -> Command:
+    return Command(kafka.address)
+
+
+def partitions(kafka: KafkaServer, topic: str) -> int:
+    admin: Any = connect_admin(kafka.settings(topic))
+    try:
+        return len(admin.describe_topics([topic])[0]["partitions"])
+    finally:
+        admin.close()
+
+
+def test_creates_the_events_topic_with_the_partitions_asked_for(kafka: KafkaServer, command: Command) -> None:
+    assert command.run(KAFKA_PARTITIONS="5").returncode == 0
+    assert partitions(kafka, command.topic) == 5
+
+
+def test_creates_the_dead_letter_topic_with_one_partition(kafka: KafkaServer, command: Command) -> None:
+    assert command.run().returncode == 0
+    assert partitions(kafka, f"{command.topic}.dlq") == 1
+
+
+def test_is_content_with_what_is_there(command: Command) -> None:
+    command.run()
+    assert command.run().returncode == 0
+
+
+def test_refuses_a_topic_with_too_few_partitions_and_says_what_to_do(command: Command) -> None:
+    command.run(KAFKA_PARTITIONS="2")
+    again = command.run(KAFKA_PARTITIONS="3")
+    assert again.returncode == 1
+    assert f"topics: Topic {command.topic} has 2 partitions and 1 replicas, not 3 and 1: change" in again.stderr
+
+
+def test_more_replicas_than_brokers_is_one_clear_line(command: Command) -> None:
+    refused = command.run(KAFKA_REPLICATION_FACTOR="3")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("topics: Kafka refused: ")
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
+    refused = Command(f"127.0.0.1:{free_port()}").run(KAFKA_PARTITIONS="none")
+    assert refused.stderr == "topics: KAFKA_PARTITIONS=none is not allowed: give a whole number from 1 to 10000\n"

@@ -1,0 +1,219 @@
+"""Real servers for the tests that need them: Apache Kafka, SecantusDB, and the product's own processes."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+
+from common.errors import LocalStackError
+from common.retry import Backoff
+from common.settings import KafkaSettings, LogSettings, MongoSettings, TopicSettings
+from common.topics import ensure_topics, wait_for_admin, wanted_topics
+from ops.local import kafka as local_kafka
+from ops.local import mongodb as local_mongodb
+from ops.local import ports
+from tests.contracts import fresh_name
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parent.parent
+
+
+class Process:
+    """A child process that can be started, told to stop, and killed; its output goes to a file."""
+
+    def __init__(self, command: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.command = command
+        self.log = log
+        self.env = {**os.environ, **(env or {})}
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.child = subprocess.Popen(
+                self.command, cwd=ROOT, env=self.env, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.child is not None
+        self.child.terminate()
+        return self.child.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, to it and whatever it started."""
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+class KafkaServer(Process):
+    """One Kafka node; a restart finds its data."""
+
+    def __init__(self, libs: Path, folder: Path) -> None:
+        self.port = ports.free_port()
+        command = local_kafka.prepare(folder / "kafka", self.port, libs)
+        super().__init__(command, folder / "kafka.log")
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        super().start()
+        ports.wait_until_answers(self.port, 60)
+
+    def settings(self, topic: str) -> KafkaSettings:
+        """Settings with this topic and its dead letter topic."""
+        return kafka_settings(self.address, topic)
+
+    def create_topics(self, topic: str) -> KafkaSettings:
+        """Create a topic of three partitions and its dead letter topic."""
+        settings = self.settings(topic)
+        admin = wait_for_admin(settings, patience=30, backoff=Backoff(most=1.0))
+        ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, 1)))
+        admin.close()
+        return settings
+
+
+class MongoServer(Process):
+    """One SecantusDB; a restart finds its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = ports.free_port()
+        super().__init__(local_mongodb.command(folder / "mongodb", self.port), folder / "mongodb.log")
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        super().start()
+        ports.wait_until_answers(self.port, 60)
+
+    def settings(self) -> MongoSettings:
+        """Settings with a database of its own."""
+        return MongoSettings(self.uri, fresh_name("test"), "events", None)
+
+
+class Pipeline:
+    """The API (two workers) and the consumer as processes, on their own topic and database."""
+
+    def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path, **env: str) -> None:
+        self.kafka = kafka.create_topics(fresh_name("events"))
+        self.mongo = mongo.settings()
+        api_port, metrics_port = ports.free_port(), ports.free_port()
+        self.url = f"http://127.0.0.1:{api_port}"
+        self.consumer_url = f"http://127.0.0.1:{metrics_port}"
+        environ = {
+            "API_ADDR": f"127.0.0.1:{api_port}",
+            "API_WORKERS": "2",
+            "METRICS_ADDR": f"127.0.0.1:{metrics_port}",
+            "KAFKA_BROKERS": kafka.address,
+            "KAFKA_TOPIC": self.kafka.topic,
+            "KAFKA_DLQ_TOPIC": self.kafka.dlq_topic,
+            "KAFKA_GROUP_ID": fresh_name("group"),
+            "MONGO_URI": self.mongo.uri,
+            "MONGO_DATABASE": self.mongo.database,
+            **env,
+        }
+        gunicorn = [sys.executable, "-m", "gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"]
+        self.api = Process(gunicorn, folder / "api.log", environ)
+        self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", environ)
+
+    def start(self) -> None:
+        self.api.start()
+        self.consumer.start()
+        self.wait_for_api()
+        eventually(lambda: _answers(f"{self.consumer_url}/health"), what="the consumer's health")
+
+    def wait_for_api(self) -> None:
+        eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
+
+    def kill(self) -> None:
+        self.api.kill()
+        self.consumer.kill()
+
+    def documents(self) -> list[dict[str, Any]]:
+        """What is stored."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, tz_aware=True) as client:
+            return list(client[self.mongo.database][self.mongo.collection].find())
+
+    def wait_until_stored(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until so many events are stored. Looks rarely: the database has better things to do."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo.uri) as client:
+            events = client[self.mongo.database][self.mongo.collection]
+            eventually(
+                lambda: events.estimated_document_count() >= count, timeout, f"{count} events stored", every=0.25
+            )
+
+
+def kafka_settings(broker: str, topic: str) -> KafkaSettings:
+    """Settings for a broker without TLS."""
+    return KafkaSettings(
+        brokers=(broker,),
+        topic=topic,
+        dlq_topic=f"{topic}.dlq",
+        security_protocol="PLAINTEXT",
+        sasl_mechanism=None,
+        sasl_username=None,
+        sasl_password=None,
+        ssl_cafile=None,
+    )
+
+
+@pytest.fixture(scope="session")
+def kafka_libs() -> Path:
+    """The jars of Kafka; skips where they cannot be had, and fails instead where CI=true."""
+    try:
+        local_kafka.check_java()
+        return local_kafka.jars(ROOT / "var" / "kafka")
+    except LocalStackError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"Apache Kafka cannot be had: {error}")
+        pytest.skip(f"Apache Kafka cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A broker for tests that leave it alive."""
+    server = KafkaServer(kafka_libs, tmp_path_factory.mktemp("kafka"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A database for tests that leave it alive."""
+    server = MongoServer(tmp_path_factory.mktemp("mongodb"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def pipeline(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Pipeline]:
+    """The product's processes, started."""
+    running = Pipeline(kafka, mongo, tmp_path)
+    running.start()
+    yield running
+    running.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False

@@ -1,0 +1,223 @@
+"""The HTTP API, without its servers: what it answers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from common.settings import Address, ApiSettings, LogSettings
+from tests.fakes import FakeBroker, FakeSender
+from tests.servers import kafka_settings
+from tests.waiting import eventually
+
+TOPIC = "events"
+LEAST = {"customer_id": "alice", "event_type": "click"}
+TRACK = "/api/v1/track"
+BATCH = "/api/v1/track/batch"
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
+
+
+@pytest.fixture
+def app(broker: FakeBroker) -> Iterator[Flask]:
+    # Port 1 is never listened on: a health check finds no broker at once.
+    settings = ApiSettings(
+        LogSettings("info", "text"), kafka_settings("127.0.0.1:1", TOPIC), Address("", 8080), 1, 4, queue_capacity=100
+    )
+    app = create_app(settings, FakeSender(broker, TOPIC))
+    app.extensions["producer"].start()
+    yield app
+    app.extensions["producer"].stop(0)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def batch(*events: dict[str, Any]) -> dict[str, Any]:
+    return {"events": list(events)}
+
+
+def test_an_event_is_answered_202_with_its_id(client: FlaskClient) -> None:
+    answer = client.post(TRACK, json={**LEAST, "event_id": "mine"})
+    assert (answer.status_code, answer.json) == (202, {"status": "accepted", "event_id": "mine"})
+
+
+def test_an_accepted_event_reaches_kafka(client: FlaskClient, broker: FakeBroker) -> None:
+    event_id = client.post(TRACK, json=LEAST).json["event_id"]  # type: ignore[index]
+    eventually(lambda: broker.records(TOPIC))
+    assert json.loads(broker.records(TOPIC)[0].value or b"")["event_id"] == event_id
+
+
+def test_a_batch_is_answered_with_its_ids_in_order(client: FlaskClient) -> None:
+    answer = client.post(BATCH, json=batch({**LEAST, "event_id": "b"}, {**LEAST, "event_id": "a"}))
+    assert (answer.status_code, answer.json) == (202, {"status": "accepted", "count": 2, "event_ids": ["b", "a"]})
+
+
+def test_a_batch_with_one_wrong_event_enqueues_nothing(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
+    answer = client.post(BATCH, json=batch(LEAST, {"customer_id": "a"}))
+    app.extensions["producer"].stop(5)
+    assert answer.status_code == 400
+    assert broker.records(TOPIC) == []
+
+
+def test_a_wrong_event_is_answered_400_with_what_to_mend(client: FlaskClient) -> None:
+    answer = client.post(TRACK, json={"customer_id": "alice"}, headers={"X-Request-ID": "r-1"})
+    assert (answer.status_code, answer.json) == (
+        400,
+        {
+            "status": "error",
+            "message": "event_type: Missing data for required field.",
+            "errors": {"event_type": ["Missing data for required field."]},
+            "request_id": "r-1",
+        },
+    )
+
+
+def test_the_errors_of_a_batch_are_by_index_and_field(client: FlaskClient) -> None:
+    answer = client.post(BATCH, json=batch(LEAST, {**LEAST, "x": 1}))
+    assert answer.json is not None
+    assert answer.json["errors"] == {"events": {"1": {"x": ["Unknown field."]}}}
+
+
+def test_the_field_names_of_an_error_may_be_rubbish(client: FlaskClient) -> None:
+    answer = client.post(TRACK, data=b'{"\\ud800":1}', content_type="application/json")
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"), [(TRACK, 64 * 1024, 400), (TRACK, 64 * 1024 + 1, 413), (BATCH, 1024**2 + 1, 413)]
+)
+def test_the_size_of_a_body_is_limited(client: FlaskClient, path: str, size: int, status: int) -> None:
+    answer = client.post(path, data=b" " * size, content_type="application/json")
+    assert answer.status_code == status
+
+
+def test_a_body_too_large_is_told_the_limit(client: FlaskClient) -> None:
+    answer = client.post(TRACK, data=b" " * 70_000, content_type="application/json")
+    assert answer.json is not None
+    assert answer.json["message"] == "The body may have at most 65536 bytes."
+
+
+def test_text_plain_is_taken_as_json(client: FlaskClient) -> None:
+    assert client.post(TRACK, data=json.dumps(LEAST), content_type="text/plain;charset=UTF-8").status_code == 202
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/xml", None])
+def test_other_content_types_are_415(client: FlaskClient, content_type: str | None) -> None:
+    assert client.post(TRACK, data=json.dumps(LEAST), content_type=content_type).status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", TRACK, 405), ("PUT", BATCH, 405)]
+)
+def test_http_errors_have_the_same_form(client: FlaskClient, method: str, path: str, status: int) -> None:
+    answer = client.open(path, method=method)
+    assert answer.status_code == status
+    assert answer.json is not None
+    assert answer.json.keys() == {"status", "message", "errors", "request_id"}
+
+
+def test_405_says_what_is_allowed(client: FlaskClient) -> None:
+    assert "POST" in client.get(TRACK).headers["Allow"]
+
+
+def test_an_unexpected_error_is_answered_without_its_trace(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("api.routes.accept_event", lambda *_: 1 / 0)
+    answer = client.post(TRACK, json=LEAST)
+    assert answer.status_code == 500
+    assert "division" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_sane_request_id_is_kept(client: FlaskClient) -> None:
+    assert client.get("/health/live", headers={"X-Request-ID": "abc-1"}).headers["X-Request-ID"] == "abc-1"
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "<script>"])
+def test_an_insane_request_id_is_replaced(client: FlaskClient, sent: str) -> None:
+    answered = client.get("/health/live", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
+    assert len(answered) == 32
+
+
+def test_when_no_more_can_be_taken_the_answer_is_503_with_retry_after(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    assert client.post(BATCH, json=batch(*[LEAST] * 99)).status_code == 202
+    answer = client.post(BATCH, json=batch(*[LEAST] * 2))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+def test_a_request_refused_as_too_much_enqueues_nothing(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    client.post(BATCH, json=batch(*[LEAST] * 99))
+    client.post(BATCH, json=batch(*[LEAST] * 2))
+    assert client.post(TRACK, json=LEAST).status_code == 202
+
+
+def test_ready_while_kafka_is_away(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    assert client.get("/health/ready").status_code == 200
+
+
+def test_not_ready_when_no_event_can_be_taken(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    client.post(BATCH, json=batch(*[LEAST] * 100))
+    assert client.get("/health/ready").status_code == 503
+
+
+def test_health_is_degraded_while_kafka_is_away(client: FlaskClient) -> None:
+    answer = client.get("/health")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["status"]) == (200, "degraded")
+    assert answer.json["checks"]["kafka"] == {"status": "down"}
+
+
+def test_health_is_unavailable_when_no_event_can_be_taken(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    client.post(BATCH, json=batch(*[LEAST] * 100))
+    answer = client.get("/health")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["status"]) == (503, "unavailable")
+
+
+def test_not_live_without_the_producer_thread(client: FlaskClient, app: Flask) -> None:
+    app.extensions["producer"].stop(5)
+    assert client.get("/health/live").status_code == 503
+
+
+def test_requests_are_counted_by_route_template(client: FlaskClient) -> None:
+    client.post(TRACK, json=LEAST)
+    client.get("/some/path/of/theirs")
+    exposed = client.get("/metrics").text
+    assert 'pulse_api_requests_total{method="POST",path="/api/v1/track",status="202"} 1.0' in exposed
+    assert 'pulse_api_requests_total{method="GET",path="(unknown)",status="404"} 1.0' in exposed
+
+
+def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app: Flask) -> None:
+    client.post(BATCH, json=batch(LEAST, LEAST))
+    app.extensions["producer"].stop(5)
+    exposed = client.get("/metrics").text
+    assert 'pulse_api_events_accepted_total{event_type="click"} 2.0' in exposed
+    assert 'pulse_api_events_produced_total{event_type="click"} 2.0' in exposed
+    assert "pulse_api_queue_depth 0.0" in exposed
+
+
+def test_refusals_are_counted(client: FlaskClient, broker: FakeBroker) -> None:
+    broker.up = False
+    client.post(TRACK, json={})
+    client.post(BATCH, json=batch(*[LEAST] * 100))
+    client.post(TRACK, json=LEAST)
+    exposed = client.get("/metrics").text
+    assert "pulse_api_validation_errors_total 1.0" in exposed
+    assert 'pulse_api_rejected_total{reason="queue_full"} 1.0' in exposed
+    assert "pulse_api_queue_depth 100.0" in exposed

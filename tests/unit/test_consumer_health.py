@@ -1,0 +1,47 @@
+"""The consumer's HTTP answers."""
+
+import pytest
+import requests
+from prometheus_client import CollectorRegistry
+
+from common.metrics import ConsumerMetrics
+from common.settings import Address
+from consumer.health import Health, serve
+from ops.local.ports import free_port
+
+
+@pytest.fixture
+def health() -> Health:
+    return Health()
+
+
+@pytest.fixture
+def url(health: Health) -> str:
+    registry = CollectorRegistry()
+    ConsumerMetrics(registry)
+    address = Address("127.0.0.1", free_port())
+    serve(address, health, registry)
+    return address.url
+
+
+def test_health_is_503_before_anything_works(url: str) -> None:
+    answer = requests.get(f"{url}/health", timeout=5)
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+
+
+def test_health_is_200_when_all_is_well(url: str, health: Health) -> None:
+    health.polled()
+    health.store(up=True)
+    health.assigned(frozenset({2, 1}))
+    answer = requests.get(f"{url}/health", timeout=5)
+    assert answer.status_code == 200
+    assert answer.json()["checks"]["kafka"]["partitions"] == [1, 2]
+
+
+def test_metrics_are_exposed(url: str) -> None:
+    assert "pulse_consumer_buffer_size 0.0" in requests.get(f"{url}/metrics", timeout=5).text
+
+
+def test_other_paths_are_404_as_json(url: str) -> None:
+    answer = requests.get(f"{url}/", timeout=5)
+    assert (answer.status_code, answer.json()["status"]) == (404, "error")

@@ -1,0 +1,79 @@
+"""gunicorn's hooks: a worker's life."""
+
+import os
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
+
+
+class Producer:
+    """Remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def stop(self, timeout: float) -> None:
+        self.calls.append(timeout)
+
+
+@pytest.fixture
+def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
+    return runpy.run_path(str(CONF))
+
+
+def worker(producer: Producer, pid: int | None = None, *, booted: bool = True) -> Any:
+    return SimpleNamespace(
+        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"producer": producer})
+    )
+
+
+def test_a_worker_starts_sending_once_it_is_loaded(conf: dict[str, Any]) -> None:
+    producer = Producer()
+    conf["post_worker_init"](worker(producer))
+    assert producer.calls == ["start"]
+
+
+def test_a_worker_sends_what_is_left_before_it_exits(conf: dict[str, Any]) -> None:
+    producer = Producer()
+    conf["worker_exit"](None, worker(producer))
+    assert producer.calls == [conf["DRAIN_SECONDS"]]
+
+
+def test_the_master_sends_nothing_for_a_worker_that_is_gone(conf: dict[str, Any]) -> None:
+    producer = Producer()
+    conf["worker_exit"](None, worker(producer, pid=1))
+    assert producer.calls == []
+
+
+def test_a_worker_that_never_booted_has_nothing_to_send(conf: dict[str, Any]) -> None:
+    producer = Producer()
+    conf["worker_exit"](None, worker(producer, booted=False))
+    assert producer.calls == []
+
+
+def test_draining_fits_into_gunicorns_grace(conf: dict[str, Any]) -> None:
+    keepalive_linger = 2
+    assert conf["DRAIN_SECONDS"] + keepalive_linger < conf["graceful_timeout"]
+
+
+def test_the_metrics_of_an_earlier_run_are_wiped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "counter_1.db").write_bytes(b"old")
+    (tmp_path / "notes.txt").write_text("not ours")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    runpy.run_path(str(CONF))
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_wrong_setting_ends_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_THREADS", "many")
+    with pytest.raises(SystemExit, match=r"^api: API_THREADS=many is not allowed: give a whole number from 1 to 256$"):
+        runpy.run_path(str(CONF))

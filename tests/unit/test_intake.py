@@ -1,0 +1,65 @@
+"""From a body to events ready for Kafka."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from api.intake import accept_batch, accept_event
+from common.errors import InvalidEventError
+from common.events import MAX_EVENT_BYTES, decode
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
+LEAST = {"customer_id": "alice", "event_type": "click"}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({**LEAST, **fields}).encode()
+
+
+def test_an_event_without_an_id_gets_one() -> None:
+    assert re.fullmatch(r"evt_[0-9a-f-]{36}", accept_event(body(), NOW).event_id)
+
+
+def test_an_id_that_was_sent_is_kept() -> None:
+    assert accept_event(body(event_id="mine"), NOW).event_id == "mine"
+
+
+def test_the_time_of_receipt_stands_in_for_a_missing_timestamp() -> None:
+    event = decode(accept_event(body(), NOW).record.value)
+    assert (event["timestamp"], event["received_at"]) == (NOW, NOW)
+
+
+def test_a_timestamp_that_was_sent_is_kept() -> None:
+    event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), NOW).record.value)
+    assert event["timestamp"] == datetime(2020, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+
+
+def test_the_customer_is_the_kafka_key() -> None:
+    assert accept_event(body(customer_id="zoë"), NOW).record.key == "zoë".encode()
+
+
+def test_a_batch_keeps_its_order() -> None:
+    raw = json.dumps({"events": [{**LEAST, "event_id": str(n)} for n in range(100)]}).encode()
+    assert [event.event_id for event in accept_batch(raw, NOW)] == [str(n) for n in range(100)]
+
+
+def test_an_event_too_large_in_a_batch_is_named() -> None:
+    large = {**LEAST, "properties": {"text": "x" * MAX_EVENT_BYTES}}
+    with pytest.raises(InvalidEventError) as raised:
+        accept_batch(json.dumps({"events": [LEAST, large]}).encode(), NOW)
+    assert str(raised.value) == "events[1]: Larger than 65536 bytes."
+    assert raised.value.errors == {"events": {1: {"_schema": ["Larger than 65536 bytes."]}}}
+
+
+def test_an_event_that_grows_when_encoded_is_refused() -> None:
+    # 1e15 becomes 1000000000000000.0.
+    fields = ",".join(f'"{n}":1e15' for n in range(49))
+    head = '{"customer_id":"a","event_type":"click","properties":{"x":"'
+    padding = "x" * (MAX_EVENT_BYTES - len(head) - len(fields) - 5)
+    raw = f'{head}{padding}",{fields}}}}}'.encode()
+    assert len(raw) <= MAX_EVENT_BYTES
+    with pytest.raises(InvalidEventError, match="Larger than"):
+        accept_event(raw, NOW)

@@ -1,0 +1,84 @@
+"""The sample shoppers: valid events, plausible paths."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from common.events import EVENT_TYPES, MAX_BATCH_EVENTS, load_batch, parse_timestamp
+from loadtest.client import Event, chunks
+from loadtest.journeys import generated_journeys, named_journeys
+from loadtest.seed import outcome
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def named(run: str = "run") -> list[list[Event]]:
+    return list(named_journeys(run, NOW, random.Random(1)))
+
+
+def generated(count: int = 300, run: str = "run") -> list[list[Event]]:
+    return list(generated_journeys(count, run, NOW, random.Random(1)))
+
+
+def test_three_named_customers_make_twenty_events_of_every_type() -> None:
+    events = [event for journey in named() for event in journey]
+    assert len(events) == 20
+    assert {event["customer_id"] for event in events} == {"alice", "ben", "chloe"}
+    assert {event["event_type"] for event in events} == set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("journeys", [named(), generated()], ids=["named", "generated"])
+class TestEveryJourney:
+    def test_obeys_the_rules_of_the_api(self, journeys: list[list[Event]]) -> None:
+        for batch in chunks((event for journey in journeys for event in journey), MAX_BATCH_EVENTS):
+            load_batch(json.dumps({"events": batch}).encode())
+
+    def test_has_ids_of_its_own(self, journeys: list[list[Event]]) -> None:
+        ids = [event["event_id"] for journey in journeys for event in journey]
+        assert len(set(ids)) == len(ids)
+
+    def test_moves_forward_in_time_and_ends_about_now(self, journeys: list[list[Event]]) -> None:
+        for journey in journeys:
+            times = [parse_timestamp(event["timestamp"]) for event in journey]
+            assert times == sorted(set(times))
+            assert NOW - timedelta(minutes=10) <= times[-1] <= NOW
+
+    def test_pays_what_is_in_the_cart(self, journeys: list[list[Event]]) -> None:
+        purchases = 0
+        for journey in journeys:
+            prices = [event["properties"]["price"] for event in journey if event["event_type"] == "add_to_cart"]
+            for purchase in (event["properties"] for event in journey if event["event_type"] == "purchase"):
+                purchases += 1
+                assert (purchase["items"], purchase["total"]) == (len(prices), round(sum(prices), 2))
+        assert purchases
+
+    def test_stays_on_one_device_in_one_session(self, journeys: list[list[Event]]) -> None:
+        for journey in journeys:
+            assert all(event["context"] == journey[0]["context"] for event in journey)
+
+
+def test_generates_as_many_customers_as_asked_for() -> None:
+    assert len({journey[0]["customer_id"] for journey in generated(7)}) == 7
+
+
+def test_the_same_seed_makes_the_same_shoppers() -> None:
+    assert generated() == generated()
+
+
+def test_another_run_shares_no_ids() -> None:
+    first, second = ({event["event_id"] for journey in named(run) for event in journey} for run in ("a", "b"))
+    assert not first & second
+
+
+def test_outcomes_of_the_three_stories() -> None:
+    assert [outcome(journey) for journey in named()] == [
+        "bought 2 for 208.40 EUR",
+        "left in the cart: Ridge tent for two",
+        "bought 2 for 25.80 EUR",
+    ]
+
+
+def test_outcome_of_looking_around() -> None:
+    assert outcome(named()[0][:3]) == "only looked"

@@ -1,0 +1,86 @@
+"""What `make run` checks before it starts anything."""
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from common.errors import LocalStackError
+from common.settings import load_local_settings
+from ops.local import __main__ as local
+from ops.local import kafka, ports
+
+
+def without_java() -> None:
+    raise LocalStackError("There is no Java.")
+
+
+@pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR"])
+def test_a_port_given_twice_is_refused(monkeypatch, variable) -> None:
+    port = ports.free_port()
+    monkeypatch.setenv("KAFKA_BROKERS", f"localhost:{port}")
+    monkeypatch.setenv("MONGO_URI", f"mongodb://localhost:{ports.free_port()}")
+    monkeypatch.setenv("API_ADDR", f"127.0.0.1:{ports.free_port()}")
+    monkeypatch.setenv("METRICS_ADDR", f"127.0.0.1:{ports.free_port()}")
+    monkeypatch.setenv(variable, f"127.0.0.1:{port}")
+    with pytest.raises(LocalStackError, match=rf"port {port}: .*{variable}"):
+        local.check_ports(load_local_settings())
+
+
+def test_a_new_data_folder_is_made(tmp_path) -> None:
+    local.make_data_dir(tmp_path / "var" / "pulse")
+    assert (tmp_path / "var" / "pulse" / "in-use").is_fifo()
+
+
+def test_a_data_folder_is_used_again(tmp_path) -> None:
+    local.make_data_dir(tmp_path)
+    local.make_data_dir(tmp_path)
+
+
+def test_a_data_folder_in_use_is_refused(tmp_path) -> None:
+    local.make_data_dir(tmp_path)
+    descriptor = os.open(tmp_path / "in-use", os.O_RDWR)
+    with pytest.raises(LocalStackError, match=r"Another `make run` .*LOCAL_DATA_DIR"):
+        local.make_data_dir(tmp_path)
+    os.close(descriptor)
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LocalStackError, match=rf"LOCAL_DATA_DIR={tmp_path}/file "):
+        local.make_data_dir(tmp_path / "file")
+
+
+def test_a_nearly_full_disk_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 << 20))
+    with pytest.raises(LocalStackError, match="Only 100 MiB are free"):
+        local.make_data_dir(tmp_path)
+
+
+def test_kafka_is_taken_where_it_can_be_had(monkeypatch) -> None:
+    monkeypatch.setattr(kafka, "check_java", lambda: None)
+    monkeypatch.setattr(kafka, "jars", lambda *_: Path("libs"))
+    assert local.choose_broker(load_local_settings()) == "kafka"
+
+
+def test_noida_stands_in_for_kafka_with_the_reason_and_its_limits(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(kafka, "check_java", without_java)
+    assert local.choose_broker(load_local_settings()) == "noida"
+    said = capsys.readouterr().out
+    assert "There is no Java." in said
+    assert "kill -9 of it loses events" in said
+
+
+def test_kafka_that_is_asked_for_and_cannot_be_had_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(kafka, "check_java", without_java)
+    monkeypatch.setenv("LOCAL_BROKER", "kafka")
+    with pytest.raises(LocalStackError, match=r"There is no Java\. .*LOCAL_BROKER=noida"):
+        local.choose_broker(load_local_settings())
+
+
+def test_noida_is_taken_when_it_is_asked_for(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("LOCAL_BROKER", "noida")
+    assert local.choose_broker(load_local_settings()) == "noida"
+    assert "first look only" in capsys.readouterr().out

