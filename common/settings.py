@@ -104,7 +104,7 @@ class LocalSettings:
 
     broker: LocalBroker
     data_dir: Path
-    kafka_brokers: tuple[str, ...]
+    kafka: KafkaSettings
     mongo: MongoSettings
     api_address: Address
     metrics_address: Address
@@ -151,7 +151,7 @@ def load_local_settings() -> LocalSettings:
     return LocalSettings(
         broker=broker,
         data_dir=Path(_text("LOCAL_DATA_DIR", "var")),
-        kafka_brokers=_kafka_settings().brokers,
+        kafka=_kafka_settings(),
         mongo=_mongo_settings(),
         api_address=_api_address(),
         metrics_address=_metrics_address(),
@@ -199,7 +199,6 @@ def _metrics_address() -> Address:
 # ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
 
 _SECRET = ("KAFKA_SASL_PASSWORD", "MONGO_URI")
-_BROKER = re.compile(r"[A-Za-z0-9._-]+:\d{1,5}")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]*):(?P<port>\d{1,5})")
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -239,22 +238,29 @@ def _required(name: str, protocol: str) -> str:
     return value
 
 
+def _parse_address(text: str) -> Address | None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 1 <= int(match["port"]) <= 65_535:
+        return None
+    return Address(match["host"], int(match["port"]))
+
+
 def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     def parse(env: Env) -> tuple[str, ...]:
-        brokers = tuple(broker.strip() for broker in env.str(name).split(","))
-        if not all(_BROKER.fullmatch(broker) for broker in brokers):
+        addresses = [_parse_address(broker.strip()) for broker in env.str(name).split(",")]
+        if not all(address and address.host for address in addresses):
             raise EnvError(name)
-        return brokers
+        return tuple(str(address) for address in addresses)
 
     return _read(name, default, parse, "host:port, several separated by commas")
 
 
 def _address(name: str, default: Address) -> Address:
     def parse(env: Env) -> Address:
-        match = _ADDRESS.fullmatch(env.str(name))
-        if match is None or not 1 <= int(match["port"]) <= 65_535:
+        address = _parse_address(env.str(name))
+        if address is None:
             raise EnvError(name)
-        return Address(match["host"], int(match["port"]))
+        return address
 
     return _read(name, default, parse, "[host]:port, such as :8080 or 127.0.0.1:8080")
 

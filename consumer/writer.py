@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+import pymongo
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
@@ -86,8 +87,10 @@ class MongoWriter:
         return Written(details["nUpserted"], details["nMatched"] + len(details["writeErrors"]))
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Close the connections. Blocks for a second at most."""
+        # Or it would look for a server that is away, to tell it that its sessions are over.
+        with pymongo.timeout(1):
+            self._client.close()
 
 
 def _is_duplicate(write_error: Mapping[str, Any]) -> bool:

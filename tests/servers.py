@@ -178,7 +178,7 @@ def kafka_libs() -> Path:
     """The jars of Kafka; skips where they cannot be had, and fails instead where CI=true."""
     try:
         local_kafka.check_java()
-        return local_kafka.jars(ROOT / "var" / "kafka")
+        return local_kafka.jars(ROOT / "var" / "kafka" / "libs")
     except LocalStackError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"Apache Kafka cannot be had: {error}")

@@ -15,7 +15,7 @@ mkdir "$into"; touch "$into/kafka.jar"
 
 
 @pytest.fixture
-def bin_dir(monkeypatch, tmp_path) -> Path:
+def bin_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that is first in the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -33,7 +33,7 @@ def silent(_: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21", "25.0.1"])
-def test_a_current_java_will_do(bin_dir, version) -> None:
+def test_a_current_java_will_do(bin_dir: Path, version: str) -> None:
     script(bin_dir / "java", f"echo 'openjdk version \"{version}\" 2025-04-15' >&2")
     kafka.check_java()
 
@@ -46,13 +46,13 @@ def test_a_current_java_will_do(bin_dir, version) -> None:
         ("exit 1", "none"),
     ],
 )
-def test_an_old_or_missing_java_is_named(bin_dir, body, found) -> None:
+def test_an_old_or_missing_java_is_named(bin_dir: Path, body: str, found: str) -> None:
     script(bin_dir / "java", body)
     with pytest.raises(LocalStackError, match=rf"Java 17 or newer .*found: {found}\)"):
         kafka.check_java()
 
 
-def test_jars_are_fetched_once(bin_dir, tmp_path) -> None:
+def test_jars_are_fetched_once(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "mvn", FETCHES)
     libs = kafka.jars(tmp_path / "cache", silent)
     (bin_dir / "mvn").unlink()
@@ -60,7 +60,9 @@ def test_jars_are_fetched_once(bin_dir, tmp_path) -> None:
     assert [file.name for file in libs.iterdir()] == ["kafka.jar"]
 
 
-def test_a_new_kafka_is_fetched_beside_the_old_one(bin_dir, tmp_path, monkeypatch) -> None:
+def test_a_new_kafka_is_fetched_beside_the_old_one(
+    bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script(bin_dir / "mvn", FETCHES)
     old = kafka.jars(tmp_path / "cache", silent)
     pom = tmp_path / "pom.xml"
@@ -69,27 +71,27 @@ def test_a_new_kafka_is_fetched_beside_the_old_one(bin_dir, tmp_path, monkeypatc
     assert kafka.jars(tmp_path / "cache", silent) != old
 
 
-def test_a_fetch_that_fails_says_why_and_leaves_nothing(bin_dir, tmp_path) -> None:
+def test_a_fetch_that_fails_says_why_and_leaves_nothing(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "mvn", FETCHES + "echo '[ERROR] Connection refused -> [Help 1]'; exit 1")
     with pytest.raises(LocalStackError, match=r"Connection refused\.$"):
         kafka.jars(tmp_path / "cache", silent)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_machine_without_maven_is_told_so(bin_dir, tmp_path, monkeypatch) -> None:
+def test_a_machine_without_maven_is_told_so(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bin_dir))
     with pytest.raises(LocalStackError, match="no mvn"):
         kafka.jars(tmp_path / "cache", silent)
 
 
-def test_the_progress_of_a_fetch_is_told(bin_dir, tmp_path) -> None:
+def test_the_progress_of_a_fetch_is_told(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "mvn", FETCHES + 'for i in $(seq 45); do echo "[INFO] Downloaded from central: $i"; done')
     told: list[str] = []
     kafka.jars(tmp_path / "cache", told.append)
     assert [line.split()[0] for line in told[1:]] == ["20", "40"]
 
 
-def test_a_folder_is_formatted_until_that_has_worked_once(bin_dir, tmp_path) -> None:
+def test_a_folder_is_formatted_until_that_has_worked_once(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "java", f"echo format >> {tmp_path}/calls")
     kafka.prepare(tmp_path, 9092, tmp_path)
     kafka.prepare(tmp_path, 9092, tmp_path)
@@ -99,13 +101,13 @@ def test_a_folder_is_formatted_until_that_has_worked_once(bin_dir, tmp_path) -> 
     assert (tmp_path / "calls").read_text().split() == ["format", "format"]
 
 
-def test_a_folder_that_cannot_be_formatted_is_named(bin_dir, tmp_path) -> None:
+def test_a_folder_that_cannot_be_formatted_is_named(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "java", "echo 'No space left' >&2; exit 1")
     with pytest.raises(LocalStackError, match=rf"{tmp_path}/data: No space left"):
         kafka.prepare(tmp_path, 9092, tmp_path)
 
 
-def test_the_broker_listens_and_is_announced_on_the_port_given(bin_dir, tmp_path) -> None:
+def test_the_broker_listens_and_is_announced_on_the_port_given(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "java", "")
     config = Path(kafka.prepare(tmp_path, 19092, tmp_path)[-1]).read_text()
     assert "listeners=PLAINTEXT://127.0.0.1:19092,CONTROLLER://" in config

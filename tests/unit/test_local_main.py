@@ -18,7 +18,7 @@ def without_java() -> None:
 
 
 @pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR"])
-def test_a_port_given_twice_is_refused(monkeypatch, variable) -> None:
+def test_a_port_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     port = ports.free_port()
     monkeypatch.setenv("KAFKA_BROKERS", f"localhost:{port}")
     monkeypatch.setenv("MONGO_URI", f"mongodb://localhost:{ports.free_port()}")
@@ -29,17 +29,17 @@ def test_a_port_given_twice_is_refused(monkeypatch, variable) -> None:
         local.check_ports(load_local_settings())
 
 
-def test_a_new_data_folder_is_made(tmp_path) -> None:
+def test_a_new_data_folder_is_made(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path / "var" / "pulse")
     assert (tmp_path / "var" / "pulse" / "in-use").is_fifo()
 
 
-def test_a_data_folder_is_used_again(tmp_path) -> None:
+def test_a_data_folder_is_used_again(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
     local.make_data_dir(tmp_path)
 
 
-def test_a_data_folder_in_use_is_refused(tmp_path) -> None:
+def test_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
     descriptor = os.open(tmp_path / "in-use", os.O_RDWR)
     with pytest.raises(LocalStackError, match=r"Another `make run` .*LOCAL_DATA_DIR"):
@@ -47,25 +47,27 @@ def test_a_data_folder_in_use_is_refused(tmp_path) -> None:
     os.close(descriptor)
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(tmp_path) -> None:
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LocalStackError, match=rf"LOCAL_DATA_DIR={tmp_path}/file "):
         local.make_data_dir(tmp_path / "file")
 
 
-def test_a_nearly_full_disk_is_refused(tmp_path, monkeypatch) -> None:
+def test_a_nearly_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 << 20))
     with pytest.raises(LocalStackError, match="Only 100 MiB are free"):
         local.make_data_dir(tmp_path)
 
 
-def test_kafka_is_taken_where_it_can_be_had(monkeypatch) -> None:
+def test_kafka_is_taken_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "check_java", lambda: None)
     monkeypatch.setattr(kafka, "jars", lambda *_: Path("libs"))
     assert local.choose_broker(load_local_settings()) == "kafka"
 
 
-def test_noida_stands_in_for_kafka_with_the_reason_and_its_limits(monkeypatch, capsys) -> None:
+def test_noida_stands_in_for_kafka_with_the_reason_and_its_limits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(kafka, "check_java", without_java)
     assert local.choose_broker(load_local_settings()) == "noida"
     said = capsys.readouterr().out
@@ -73,14 +75,16 @@ def test_noida_stands_in_for_kafka_with_the_reason_and_its_limits(monkeypatch, c
     assert "kill -9 of it loses events" in said
 
 
-def test_kafka_that_is_asked_for_and_cannot_be_had_is_an_error(monkeypatch) -> None:
+def test_kafka_that_is_asked_for_and_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "check_java", without_java)
     monkeypatch.setenv("LOCAL_BROKER", "kafka")
     with pytest.raises(LocalStackError, match=r"There is no Java\. .*LOCAL_BROKER=noida"):
         local.choose_broker(load_local_settings())
 
 
-def test_noida_is_taken_when_it_is_asked_for(monkeypatch, capsys) -> None:
+def test_noida_is_taken_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     assert local.choose_broker(load_local_settings()) == "noida"
     assert "first look only" in capsys.readouterr().out

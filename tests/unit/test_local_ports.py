@@ -9,19 +9,21 @@ from common.settings import Address, LocalSettings, load_local_settings
 from ops.local import ports
 
 
-def settings(monkeypatch, **env: str) -> LocalSettings:
+def settings(monkeypatch: pytest.MonkeyPatch, **env: str) -> LocalSettings:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     return load_local_settings()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_the_brokers_port_is_read_from_its_address(monkeypatch, host) -> None:
+def test_the_brokers_port_is_read_from_its_address(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     assert ports.broker_port(settings(monkeypatch, KAFKA_BROKERS=f"{host}:19092")) == 19092
 
 
 @pytest.mark.parametrize("brokers", ["kafka:9092", "localhost:9092,localhost:9093"])
-def test_a_broker_elsewhere_or_several_are_refused_by_the_variables_name(monkeypatch, brokers) -> None:
+def test_a_broker_elsewhere_or_several_are_refused_by_the_variables_name(
+    monkeypatch: pytest.MonkeyPatch, brokers: str
+) -> None:
     with pytest.raises(LocalStackError, match=r"^KAFKA_BROKERS .*localhost:9092"):
         ports.broker_port(settings(monkeypatch, KAFKA_BROKERS=brokers))
 
@@ -29,17 +31,19 @@ def test_a_broker_elsewhere_or_several_are_refused_by_the_variables_name(monkeyp
 @pytest.mark.parametrize(
     ("uri", "port"), [("mongodb://localhost", 27017), ("mongodb://127.0.0.1:28017/?w=majority", 28017)]
 )
-def test_the_databases_port_is_read_from_its_uri(monkeypatch, uri, port) -> None:
+def test_the_databases_port_is_read_from_its_uri(monkeypatch: pytest.MonkeyPatch, uri: str, port: int) -> None:
     assert ports.mongodb_port(settings(monkeypatch, MONGO_URI=uri)) == port
 
 
 @pytest.mark.parametrize("uri", ["mongodb://db.example", "mongodb://localhost,localhost:2", "mongodb+srv://localhost"])
-def test_a_database_elsewhere_or_several_are_refused_by_the_variables_name(monkeypatch, uri) -> None:
+def test_a_database_elsewhere_or_several_are_refused_by_the_variables_name(
+    monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
     with pytest.raises(LocalStackError, match=r"^MONGO_URI .*mongodb://localhost:27017"):
         ports.mongodb_port(settings(monkeypatch, MONGO_URI=uri))
 
 
-def test_a_uri_that_cannot_be_read_is_one_line(monkeypatch) -> None:
+def test_a_uri_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LocalStackError, match=r"\AMONGO_URI cannot be read: .*\Z"):
         ports.mongodb_port(settings(monkeypatch, MONGO_URI="mongodb://localhost:port"))
 

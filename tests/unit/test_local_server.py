@@ -23,7 +23,7 @@ server.run("it", ["sh", "-c", f"touch {sys.argv[2]}; exec sleep 60"], Path(sys.a
 
 
 @pytest.fixture
-def fifo(tmp_path) -> Path:
+def fifo(tmp_path: Path) -> Path:
     os.mkfifo(tmp_path / "in-use")
     return tmp_path / "in-use"
 
@@ -53,22 +53,22 @@ def stopping(fifo: Path) -> subprocess.Popen[bytes]:
     return watcher
 
 
-def test_it_is_in_use_while_a_process_holds_it(fifo) -> None:
+def test_it_is_in_use_while_a_process_holds_it(fifo: Path) -> None:
     with held(fifo):
         assert server.in_use(fifo)
 
 
-def test_it_is_not_in_use_when_nobody_holds_it_any_more(fifo) -> None:
+def test_it_is_not_in_use_when_nobody_holds_it_any_more(fifo: Path) -> None:
     with held(fifo):
         pass
     assert not server.in_use(fifo)
 
 
-def test_a_server_nobody_needs_stops_at_once(fifo) -> None:
+def test_a_server_nobody_needs_stops_at_once(fifo: Path) -> None:
     assert stopping(fifo).wait(timeout=2) == 0
 
 
-def test_a_server_stops_when_nobody_needs_it_any_more(fifo) -> None:
+def test_a_server_stops_when_nobody_needs_it_any_more(fifo: Path) -> None:
     with held(fifo):
         watcher = stopping(fifo)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -76,11 +76,11 @@ def test_a_server_stops_when_nobody_needs_it_any_more(fifo) -> None:
     assert watcher.wait(timeout=2) == 0
 
 
-def test_a_server_that_ends_by_itself_is_an_error_with_its_exit_code(fifo) -> None:
+def test_a_server_that_ends_by_itself_is_an_error_with_its_exit_code(fifo: Path) -> None:
     with pytest.raises(LocalStackError, match=r"Kafka ended by itself \(exit code 3\)"):
         server.run("Kafka", ["sh", "-c", "exit 3"], fifo)
 
 
-def test_a_server_that_is_killed_is_an_error_with_the_signals_name(fifo) -> None:
+def test_a_server_that_is_killed_is_an_error_with_the_signals_name(fifo: Path) -> None:
     with pytest.raises(LocalStackError, match=r"Kafka ended by itself \(killed by SIGKILL\)"):
         server.run("Kafka", ["sh", "-c", "kill -9 $$"], fifo)

@@ -67,6 +67,8 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("API_QUEUE_CAPACITY", "99"),
         ("KAFKA_BROKERS", "localhost"),
         ("KAFKA_BROKERS", "a:1,,b:2"),
+        ("KAFKA_BROKERS", ":9092"),
+        ("KAFKA_BROKERS", "localhost:99999"),
         ("KAFKA_TOPIC", "with space"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("LOG_LEVEL", "loud"),

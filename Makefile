@@ -1,0 +1,81 @@
+# Every everyday command. `make` alone explains them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail \
+	tf-validate k8s-validate requirements clean
+
+help: ## Explain each command.
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# ── On this machine, without Docker ──
+
+run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer. Ctrl-C stops it.
+	@$(VENV)/bin/python -m ops.local
+
+seed: $(VENV)/local ## Send sample shoppers to the API; `make seed CUSTOMERS=100` adds a hundred made-up ones.
+	@$(VENV)/bin/python -m loadtest.seed --customers $(or $(CUSTOMERS),0)
+
+replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) and check that all of it is stored.
+	@$(VENV)/bin/python -m loadtest.replay
+
+tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl-C ends it.
+	@$(VENV)/bin/python -m ops.tail
+
+# ── Tests and checks ──
+
+test: $(VENV)/tox ## Run all tests; they start the servers they need.
+	@$(VENV)/bin/tox run
+
+lint: $(VENV)/tox ## Check format, rules and types.
+	@$(VENV)/bin/tox run -e lint,types
+
+requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
+	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make requirements' "$$@"; }; \
+	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
+	for part in api consumer local loadtest; do \
+		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
+	for part in tox kafka-mainline; do \
+		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
+
+# ── The full stack with Docker, load, deployment: their parts come in later versions ──
+
+up: ## (later) Start the full stack with Docker Compose.
+down: ## (later) Stop it.
+rebuild: ## (later) Build its images anew and restart it.
+logs: ## (later) Follow its logs.
+build: ## (later) Build the images.
+bench: ## (later) Measure speed, as ratios in one run.
+load-test: ## (later) Send 10,000 events and report what became of them.
+load-test-ui: ## (later) Open locust's web page on port 8089.
+tf-validate: ## (later) Check the Terraform files.
+k8s-validate: ## (later) Check the Kubernetes manifests.
+up down rebuild logs build bench load-test load-test-ui tf-validate k8s-validate:
+	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
+
+clean: ## Remove what was built and, after asking, the data of `make run`.
+	@if [ -d var ]; then \
+		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer; \
+		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 1; }; fi
+	@rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# ── What the commands above need: one virtual environment, a stamp for each set of packages in it ──
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and there is no $(PYTHON)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%: requirements/%.txt | $(VENV)/bin/python
+	@echo "Installing the packages of requirements/$*.txt into $(VENV) (once, a minute or so) ..."
+	@$(PIP_INSTALL) -r $<
+	@touch $@

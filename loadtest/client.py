@@ -1,0 +1,89 @@
+"""The client of the tools here: sends events to the API in batches, at the pace the API takes them."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+import requests
+from dotenv import load_dotenv
+from tqdm import tqdm
+
+from common.errors import PulseError
+from common.events import MAX_BATCH_EVENTS
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+TIMEOUT = (5.0, 30.0)  # seconds to connect, and to wait for an answer
+PATIENCE = 120.0  # seconds for which the API may answer 503 to one batch
+
+
+def run(tool: Callable[[], int]) -> int:
+    """Runs a tool and returns its exit code; a fault becomes one line on stderr, Ctrl-C nothing at all.
+
+    Reads .env, as `make run` does, so that both speak of the same servers.
+    """
+    load_dotenv(".env")
+    try:
+        return tool()
+    except PulseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last may be shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[str]]]:
+    """Sends the events over one connection, in order; yields each batch with the event_ids the API accepted of it.
+
+    Blocks as long as the API asks to wait, at most `PATIENCE` a batch. Raises PulseError when the API is away,
+    refuses a batch, or takes no more. Events need an event_id, so that sending one again cannot store it twice.
+    """
+    with requests.Session() as session:
+        for batch in chunks(events, MAX_BATCH_EVENTS):
+            yield batch, _accepted(session, url, batch)
+
+
+def _accepted(session: requests.Session, url: str, batch: list[Event]) -> set[str]:
+    deadline = time.monotonic() + PATIENCE
+    while (response := _post(session, url, batch)).status_code == 503:
+        pause = _retry_after(response)
+        if time.monotonic() + pause > deadline:
+            raise PulseError(f"The API at {url} has taken no events for {PATIENCE:.0f} s: {_message(response)}")
+        tqdm.write(f"The API asks to wait {pause:.0f} s: {_message(response)}", file=sys.stderr)
+        time.sleep(pause)
+    if response.status_code != 202:
+        raise PulseError(f"The API at {url} refused a batch (HTTP {response.status_code}): {_message(response)}")
+    return set(response.json()["event_ids"])
+
+
+def _post(session: requests.Session, url: str, batch: list[Event]) -> requests.Response:
+    try:
+        return session.post(f"{url}/api/v1/track/batch", json={"events": batch}, timeout=TIMEOUT)
+    except requests.RequestException as error:
+        raise PulseError(
+            f"The API at {url} is not reachable ({type(error).__name__}); "
+            "is the pipeline running? Start it with `make run`."
+        ) from error
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Seconds; 1 when the header is missing or a date."""
+    header = response.headers.get("Retry-After", "")
+    return max(1.0, float(header)) if header.isdecimal() else 1.0
+
+
+def _message(response: requests.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason or "no message; is this the Pulse API?"

@@ -1,0 +1,64 @@
+"""`make seed`: sends shoppers' journeys to the API and says what was accepted.
+
+`python -m loadtest.seed [--customers N] [--url URL]`
+"""
+
+import argparse
+import itertools
+import random
+import sys
+import time
+import uuid
+from collections import Counter
+from datetime import UTC, datetime
+
+from common.events import EVENT_TYPES
+from common.settings import load_local_settings
+from loadtest.client import Event, run, send
+from loadtest.journeys import generated_journeys, named_journeys
+
+SEED = 20  # the same shoppers in every run; only ids and times differ
+
+
+def main() -> int:
+    """Returns 0 when every event was accepted, else 1. Raises PulseError."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.seed", description="Send sample shoppers to the API.")
+    parser.add_argument("--customers", type=int, default=0, metavar="N", help="generated customers beside the three")
+    parser.add_argument("--url", default=load_local_settings().api_address.url, help="of the API (%(default)s)")
+    arguments = parser.parse_args()
+
+    origin = (f"seed-{uuid.uuid4().hex[:12]}", datetime.now(UTC), random.Random(SEED))
+    named = list(named_journeys(*origin))
+    everybody = itertools.chain(named, generated_journeys(arguments.customers, *origin))
+
+    sent: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
+    begun = time.monotonic()
+    for batch, ids in send(arguments.url.rstrip("/"), itertools.chain.from_iterable(everybody)):
+        sent.update(event["event_type"] for event in batch)
+        accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
+    seconds = time.monotonic() - begun
+
+    for events in named:
+        print(f"{events[0]['customer_id']:<12}{len(events):>7} events, {outcome(events)}")
+    others = sent.total() - sum(map(len, named))
+    if others:
+        print(f"{arguments.customers:,} generated customers: {others:,} events")
+    print(f"\n{'type':<12}{'accepted':>10}")
+    for event_type in EVENT_TYPES:
+        print(f"{event_type:<12}{accepted[event_type]:>10,}")
+    print(f"{accepted.total():,} of {sent.total():,} events accepted in {seconds:.1f} s. See them: make tail")
+    return 0 if accepted == sent else 1
+
+
+def outcome(events: list[Event]) -> str:
+    """How one customer's journey ended, in a few words."""
+    for event in events:
+        if event["event_type"] == "purchase":
+            return f"bought {event['properties']['items']} for {event['properties']['total']:.2f} EUR"
+    left = [event["properties"]["product"] for event in events if event["event_type"] == "add_to_cart"]
+    return f"left in the cart: {', '.join(left)}" if left else "only looked"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

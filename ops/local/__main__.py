@@ -1,0 +1,105 @@
+"""`make run`: checks this machine, gets what is missing, and hands over to honcho."""
+
+import os
+import shutil
+import signal
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from common.errors import LocalStackError, PulseError
+from common.settings import (
+    Address,
+    LocalBroker,
+    LocalSettings,
+    load_api_settings,
+    load_consumer_settings,
+    load_local_settings,
+    load_topic_settings,
+)
+from ops.local import foreground, kafka, noida, ports
+from ops.local.server import in_use, in_use_file
+
+LEAST_FREE_SPACE = 1 << 30  # bytes
+PROCFILE = Path(__file__).parent / "Procfile"
+
+say = partial(print, flush=True)
+
+
+def prepare() -> None:
+    """Leaves in the environment what the processes of the Procfile need. Raises PulseError if they could not run.
+
+    Blocks for as long as Maven needs on the first run.
+    """
+    load_dotenv(".env")
+    os.environ.setdefault("LOG_FORMAT", "text")  # here people read the log
+    load_api_settings()
+    load_consumer_settings()
+    load_topic_settings()
+    settings = load_local_settings()
+    if settings.kafka.security_protocol != "PLAINTEXT":
+        raise LocalStackError("The broker of `make run` speaks PLAINTEXT only: unset KAFKA_SECURITY_PROTOCOL.")
+    check_ports(settings)
+    make_data_dir(settings.data_dir)
+    os.environ["LOCAL_BROKER"] = choose_broker(settings)
+    os.environ["LOCAL_DATA_DIR"] = str(settings.data_dir)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def check_ports(settings: LocalSettings) -> None:
+    """Raises LocalStackError if one of the ports is taken, or given twice."""
+    with ExitStack() as listening:
+        for variable, address in {
+            "KAFKA_BROKERS": Address(ports.HOST, ports.broker_port(settings)),
+            "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
+            "API_ADDR": settings.api_address,
+            "METRICS_ADDR": settings.metrics_address,
+        }.items():
+            listening.enter_context(ports.listen(variable, address))
+
+
+def make_data_dir(data_dir: Path) -> None:
+    """Makes the folder and the FIFO in it. Raises LocalStackError if it cannot be used, or is used already."""
+    fifo = in_use_file(data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        if not fifo.exists():
+            os.mkfifo(fifo)
+        busy = in_use(fifo)
+        free = shutil.disk_usage(data_dir).free
+    except OSError as error:
+        raise LocalStackError(f"LOCAL_DATA_DIR={data_dir} cannot be used: {error.strerror}.") from None
+    if busy:
+        raise LocalStackError(f"Another `make run` uses {data_dir}: stop it, or set LOCAL_DATA_DIR to another folder.")
+    if free < LEAST_FREE_SPACE:
+        raise LocalStackError(f"Only {free >> 20} MiB are free for {data_dir}: make room, 1 GiB at least.")
+
+
+def choose_broker(settings: LocalSettings) -> LocalBroker:
+    """Apache Kafka if it can be had, else noida-db. Raises LocalStackError if Kafka is a must and cannot be had."""
+    if settings.broker != "noida":
+        try:
+            kafka.check_java()
+            kafka.jars(settings.data_dir / "kafka" / "libs", say)
+        except LocalStackError as reason:
+            if settings.broker == "kafka":
+                raise LocalStackError(f"{reason} Mend that, or set LOCAL_BROKER=noida.") from None
+            say(f"{reason} So noida-db takes its place.")
+        else:
+            return "kafka"
+    say(noida.LIMITS)
+    return "noida"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        prepare()
+    except PulseError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0 if foreground.run(PROCFILE) else 1)

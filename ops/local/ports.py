@@ -1,0 +1,81 @@
+"""Ports of this machine: which ones the settings give the local servers, and who listens."""
+
+import os
+import random
+import socket
+import time
+from collections.abc import Iterable
+
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from common.errors import LocalStackError
+from common.settings import Address, LocalSettings
+
+HOST = "127.0.0.1"
+
+
+def broker_port(settings: LocalSettings) -> int:
+    """The port in KAFKA_BROKERS. Raises LocalStackError unless it names one broker on this machine."""
+    nodes = [broker.rsplit(":", 1) for broker in settings.kafka.brokers]
+    return _only_local("KAFKA_BROKERS", "localhost:9092", ((host, int(port)) for host, port in nodes))
+
+
+def mongodb_port(settings: LocalSettings) -> int:
+    """The port in MONGO_URI. Raises LocalStackError unless it names one server on this machine."""
+    example = "mongodb://localhost:27017"
+    if not settings.mongo.uri.startswith("mongodb://"):  # mongodb+srv is always elsewhere, and asks the DNS
+        return _only_local("MONGO_URI", example, [])
+    try:
+        nodes = parse_uri(settings.mongo.uri)["nodelist"]
+    except (PyMongoError, ValueError) as error:
+        raise LocalStackError(f"MONGO_URI cannot be read: {error}") from None
+    return _only_local("MONGO_URI", example, ((host, port or 0) for host, port in nodes))
+
+
+def _only_local(variable: str, example: str, nodes: Iterable[tuple[str, int]]) -> int:
+    match list(nodes):
+        case [("localhost" | "127.0.0.1", port)]:
+            return port
+    raise LocalStackError(
+        f"{variable} points elsewhere: `make run` starts a server of its own on this machine, so it takes only one "
+        f"localhost address, such as {example}. Unset it, or start the API and the consumer by themselves."
+    )
+
+
+def listen(variable: str, address: Address) -> socket.socket:
+    """Takes the port until the socket is closed. Raises LocalStackError, naming the variable, if that cannot be."""
+    try:
+        return socket.create_server((address.host, address.port))
+    except OSError as error:
+        why = os.strerror(error.errno or 0)  # error.strerror would go on about how it was tried
+        raise LocalStackError(
+            f"Cannot listen on port {address.port}: {why}. Another `make run` may be running; "
+            f"if not, choose another port with {variable}."
+        ) from None
+
+
+def free_port() -> int:
+    """A port nobody listens on, below those that systems give to outgoing connections: those may be taken any time."""
+    while True:
+        port = random.randrange(20_000, 32_768)  # noqa: S311
+        if not answers(port):
+            return port
+
+
+def answers(port: int, host: str = HOST) -> bool:
+    """Whether somebody takes connections there. Blocks for at most 1 s."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until_answers(port: int, timeout: float) -> None:
+    """Blocks until somebody takes connections there. Raises LocalStackError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not answers(port):
+        if time.monotonic() > deadline:
+            raise LocalStackError(f"Nobody answered on port {port} within {timeout:g} s.")
+        time.sleep(0.05)

@@ -1,0 +1,71 @@
+"""`python -m ops.local.ready`: says when each part of the local stack is ready and what to try then."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection, HTTPException
+
+from common.settings import Address, LocalSettings, load_local_settings
+from ops.local.ports import answers, broker_port, mongodb_port
+
+LATE = 60.0  # seconds
+CURL = (
+    "curl -X POST {url}/api/v1/track -H 'Content-Type: application/json' "
+    """-d '{{"customer_id":"alice","event_type":"page_view","properties":{{"page":"/"}}}}'"""
+)
+HINT = f"""
+Pulse takes events at {{url}}/api/v1/track. Try, in another terminal:
+
+{CURL}
+make seed    # sends the events of a small shop
+make tail    # shows what is stored, as it is stored
+
+Ctrl-C stops everything; the data stays.
+"""
+
+
+def parts(settings: LocalSettings) -> dict[str, Callable[[], bool]]:
+    """Each part's name, and what tells whether it is ready."""
+    broker = "broker (Apache Kafka)" if settings.broker == "kafka" else "broker (noida-db, for a first look only)"
+    return {
+        broker: lambda: answers(broker_port(settings)),
+        "database (SecantusDB)": lambda: answers(mongodb_port(settings)),
+        "API": lambda: is_well(settings.api_address, "/health/ready"),
+        "consumer": lambda: is_well(settings.metrics_address, "/health"),
+    }
+
+
+def is_well(address: Address, path: str) -> bool:
+    """Whether a GET is answered with 200. Blocks for at most some 2 s."""
+    connection = HTTPConnection(address.url.removeprefix("http://"), timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def report(
+    checks: Mapping[str, Callable[[], bool]], clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[str]:
+    """A line for each part when it becomes ready, and one when some are late. Ends when all are ready."""
+    started = clock()
+    waiting, late = dict(checks), False
+    while waiting:
+        for name in [name for name, ready in waiting.items() if ready()]:
+            del waiting[name]
+            yield f"{name} is ready after {clock() - started:.1f} s"
+        if waiting and not late and clock() - started > LATE:
+            late = True
+            yield f"not ready after {LATE:g} s: {', '.join(waiting)}; see what it says above"
+        sleep(0.1)
+
+
+if __name__ == "__main__":
+    settings = load_local_settings()
+    for line in report(parts(settings), time.monotonic, time.sleep):
+        print(line, flush=True)
+    print(HINT.format(url=settings.api_address.url), flush=True)
+    signal.pause()  # honcho stops everything as soon as one process ends
