@@ -30,8 +30,8 @@ tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl
 
 # ── Tests and checks ──
 
-test: $(VENV)/tox ## Run all tests; they start the servers they need.
-	@$(VENV)/bin/tox run
+test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test ARGS="-e e2e"` runs a part.
+	@$(VENV)/bin/tox run $(ARGS)
 
 lint: $(VENV)/tox ## Check format, rules and types.
 	@$(VENV)/bin/tox run -e lint,types
