@@ -4,7 +4,7 @@ PulseError
 ├── SettingsError          a variable of the environment is not usable; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
-├── TopicError             a topic is missing or not as it has to be
+├── TopicError             a topic is missing, or not as it has to be
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
 └── LocalStackError        a local server cannot be set up or started
@@ -42,7 +42,7 @@ class QueueFullError(PulseError):
 
 
 class TopicError(PulseError):
-    """A topic is missing and cannot be created, or has fewer partitions than the settings ask for."""
+    """A topic is missing, or has fewer partitions or replicas than the settings ask for."""
 
 
 class DeliveryError(PulseError):

@@ -3,6 +3,7 @@
 Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md).
 """
 
+import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
-from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAlreadyExistsError
+from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
 from common.settings import KafkaSettings
@@ -74,20 +76,17 @@ class KafkaSender:
         self._producer: Any = None
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
-        futures: list[Any] = []
+        answers: list[Any] = []
         failure: Exception | None = None
         try:
             producer = self._connect()
-            futures.extend(
-                producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))
-                for record in records
-            )
+            answers.extend(self._append(producer, record) for record in records)
             producer.flush(timeout=self._timeout)
         except (KafkaError, OSError) as error:
             failure = error
         unfinished = failure or KafkaTimeoutError(f"no acknowledgement within {self._timeout:g} s")
-        results = [future.exception if future.is_done else unfinished for future in futures]
-        results += [unfinished] * (len(records) - len(futures))
+        results = [answer.exception if answer.is_done else unfinished for answer in answers]
+        results += [unfinished] * (len(records) - len(answers))
         if unfinished in results:
             # What is still under way would be sent behind our back, after what we send next.
             self.close()
@@ -96,7 +95,17 @@ class KafkaSender:
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=0)
+            # kafka-python complains of what is given up.
+            with contextlib.suppress(KafkaError):
+                producer.close(timeout=0)
+
+    def _append(self, producer: Any, record: Record) -> Any:
+        """The future of a record's answer."""
+        try:
+            return producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))
+        except MessageSizeTooLargeError as error:
+            # kafka-python raises it, kafka-python-ng answers with it.
+            return Future().failure(error)
 
     def _connect(self) -> Any:
         if self._producer is None:
@@ -160,6 +169,8 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
     return {
         "client_id": "pulse",
+        # How long to look for a broker before giving up; kafka-python-ng has a fixed two seconds.
+        **_where_known(KafkaProducer, bootstrap_timeout_ms=5_000),
         "bootstrap_servers": list(settings.brokers),
         "security_protocol": settings.security_protocol,
         "sasl_mechanism": settings.sasl_mechanism,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from pymongo.errors import PyMongoError
 
-from common.errors import SettingsError, StoreError
+from common.errors import PulseError, SettingsError
 from common.kafka import KafkaError, KafkaSender
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
@@ -76,7 +76,7 @@ def _until_it_works(server: str, attempt: Callable[[], None], stopping: threadin
     for pause in Backoff(most=5.0).pauses():
         try:
             attempt()
-        except (KafkaError, StoreError, OSError) as error:
+        except (KafkaError, PulseError, OSError) as error:
             if not failed:
                 logger.warning("waiting for a server", extra={"server": server, "error": str(error)})
             failed = True

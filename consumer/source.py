@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from common import kafka
+from common.errors import TopicError
 from common.settings import KafkaSettings
 
 
@@ -41,7 +42,10 @@ class Source(Protocol):
         """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away."""
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Store, by partition, the offset to go on from. Blocks; raises KafkaError when it is not stored."""
+        """Store, by partition, the offset to go on from. Blocks; raises KafkaError when it is not stored.
+
+        Called from `on_revoked` it neither blocks nor tells: what is not stored then is read again by the next owner.
+        """
 
     def pause(self) -> None:
         """Get no records from `poll`, which keeps the membership. A rebalance ends it."""
@@ -66,13 +70,19 @@ class KafkaSource:
         self._max_records = max_records
         self._consumer: Any = None
         self._next_offsets: dict[int, int] = {}
+        self._rebalancing = False
 
     def connect(self) -> None:
-        """Blocks some seconds; raises KafkaError without a broker."""
-        self._consumer = kafka.connect_consumer(self._settings, self._group_id, max_records=self._max_records)
+        """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
+        consumer = kafka.connect_consumer(self._settings, self._group_id, max_records=self._max_records)
+        # Also because kafka-python, when it joins without having seen the topic, is given no partition of it.
+        if not consumer.partitions_for_topic(self._settings.topic):
+            consumer.close(autocommit=False)
+            raise TopicError(f"Topic {self._settings.topic} does not exist: run `python -m common.topics`.")
+        self._consumer = consumer
 
     def subscribe(self, handler: RebalanceHandler) -> None:
-        self._consumer.subscribe([self._settings.topic], listener=_Listener(handler, self._next_offsets.clear))
+        self._consumer.subscribe([self._settings.topic], listener=_Listener(self._during_rebalance, handler))
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
@@ -93,9 +103,13 @@ class KafkaSource:
         return records
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        self._consumer.commit(
-            {self._partition(partition): kafka.offset_to_commit(offset) for partition, offset in offsets.items()}
-        )
+        commits = {self._partition(number): kafka.offset_to_commit(offset) for number, offset in offsets.items()}
+        if self._rebalancing:
+            # kafka-python rebalances in a thread that must not wait for its own answers. Both clients send this
+            # before they join the group anew.
+            self._consumer.commit_async(commits)
+        else:
+            self._consumer.commit(commits)
 
     def pause(self) -> None:
         self._consumer.pause(*self._consumer.assignment())
@@ -119,6 +133,14 @@ class KafkaSource:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
+    def _during_rebalance(self, handle: Callable[[], None]) -> None:
+        self._rebalancing = True
+        try:
+            handle()
+        finally:
+            self._rebalancing = False
+            self._next_offsets.clear()
+
     def _partition(self, number: int) -> Any:
         return kafka.TopicPartition(self._settings.topic, number)
 
@@ -126,19 +148,17 @@ class KafkaSource:
 class _Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Turns the client's callbacks into the handler's; the client logs what they raise and goes on."""
 
-    def __init__(self, handler: RebalanceHandler, forget: Callable[[], None]) -> None:
+    def __init__(self, during_rebalance: Callable[[Callable[[], None]], None], handler: RebalanceHandler) -> None:
+        self._during_rebalance = during_rebalance
         self._handler = handler
-        self._forget = forget
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self._handler.on_assigned(frozenset(partition.partition for partition in assigned))
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         if revoked:
-            self._handler.on_revoked()
-        self._forget()
+            self._during_rebalance(self._handler.on_revoked)
 
     def on_partitions_lost(self, lost: Iterable[Any]) -> None:
         del lost
-        self._handler.on_lost()
-        self._forget()
+        self._during_rebalance(self._handler.on_lost)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import TopicError
 from common.kafka import KafkaSender, Record, RecordSender, reachable
 from common.settings import KafkaSettings
 from consumer.source import KafkaSource, ReceivedRecord, Source
@@ -93,6 +94,12 @@ def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
     answers: list[Any] = sender.send([Record(b"a", b"1"), Record(b"a", b"x" * 3_000_000), Record(b"a", b"2")])
     sender.close()
     assert [answer is None for answer in answers] == [True, False, True]
+
+
+def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:
+    source = KafkaSource(kafka.settings(fresh_name("missing")), group, max_records=100)
+    with pytest.raises(TopicError, match="does not exist: run `python -m common.topics`"):
+        source.connect()
 
 
 def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:
