@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAlreadyExistsError
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
@@ -139,6 +140,8 @@ def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int
         max_poll_records=max_records,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
+        # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
+        partition_assignment_strategy=[RangePartitionAssignor],
     )
 
 

@@ -107,18 +107,28 @@ class MongoServer(Process):
         return MongoSettings(self.uri, fresh_name("test"), "events", None)
 
 
+class ApiServer(Process):
+    """gunicorn, with two workers unless told otherwise."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        port = ports.free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"]
+        super().__init__(command, folder / "api.log", {"API_WORKERS": "2", "API_ADDR": f"127.0.0.1:{port}", **env})
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
+
+
 class Pipeline:
     """The API (two workers) and the consumer as processes, on their own topic and database."""
 
     def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path, **env: str) -> None:
         self.kafka = kafka.create_topics(fresh_name("events"))
         self.mongo = mongo.settings()
-        api_port, metrics_port = ports.free_port(), ports.free_port()
-        self.url = f"http://127.0.0.1:{api_port}"
+        metrics_port = ports.free_port()
         self.consumer_url = f"http://127.0.0.1:{metrics_port}"
         environ = {
-            "API_ADDR": f"127.0.0.1:{api_port}",
-            "API_WORKERS": "2",
             "METRICS_ADDR": f"127.0.0.1:{metrics_port}",
             "KAFKA_BROKERS": kafka.address,
             "KAFKA_TOPIC": self.kafka.topic,
@@ -128,18 +138,15 @@ class Pipeline:
             "MONGO_DATABASE": self.mongo.database,
             **env,
         }
-        gunicorn = [sys.executable, "-m", "gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"]
-        self.api = Process(gunicorn, folder / "api.log", environ)
+        self.api = ApiServer(folder, environ)
+        self.url = self.api.url
         self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", environ)
 
     def start(self) -> None:
         self.api.start()
         self.consumer.start()
-        self.wait_for_api()
+        self.api.wait_until_ready()
         eventually(lambda: _answers(f"{self.consumer_url}/health"), what="the consumer's health")
-
-    def wait_for_api(self) -> None:
-        eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
 
     def kill(self) -> None:
         self.api.kill()
