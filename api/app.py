@@ -7,23 +7,23 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
-from api.event_queue import EventQueue
 from api.health import health_routes
 from api.instrumentation import instrument
-from api.producer import Producer
 from api.responses import answer_errors
 from api.routes import track_routes
+from api.worker import Worker
 from common.events import MAX_BATCH_BYTES
 from common.kafka import KafkaSender, RecordSender
 from common.metrics import ApiMetrics
-from common.retry import Backoff
 from common.settings import ApiSettings
 
 
-def create_app(settings: ApiSettings, sender: RecordSender | None = None) -> Flask:
-    """The WSGI app. Its producer waits in `app.extensions["producer"]` to be started, after any fork.
+def create_app(
+    settings: ApiSettings, sender: RecordSender | None = None, dead_letters: RecordSender | None = None
+) -> Flask:
+    """The WSGI app. Its `Worker` waits in `app.extensions["worker"]` to be started, after any fork.
 
-    `sender`: where events go instead of Kafka, for tests.
+    `sender` and `dead_letters`: where records go instead of Kafka, for tests.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
@@ -31,14 +31,17 @@ def create_app(settings: ApiSettings, sender: RecordSender | None = None) -> Fla
 
     registry = CollectorRegistry()
     metrics = ApiMetrics(registry)
-    queue = EventQueue(settings.queue_capacity)
-    producer = Producer(queue, sender or KafkaSender(settings.kafka, settings.kafka.topic), metrics, Backoff())
-    app.extensions["producer"] = producer
+    worker = app.extensions["worker"] = Worker(
+        settings,
+        sender or KafkaSender(settings.kafka, settings.kafka.topic),
+        dead_letters or KafkaSender(settings.kafka, settings.kafka.dlq_topic),
+        metrics,
+    )
 
     instrument(app, metrics)
     answer_errors(app, metrics)
-    app.register_blueprint(track_routes(queue, metrics))
-    app.register_blueprint(health_routes(settings.kafka, queue, producer))
+    app.register_blueprint(track_routes(worker.queue, metrics))
+    app.register_blueprint(health_routes(settings.kafka, worker))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
         GunicornInternalPrometheusMetrics(app, export_defaults=False)

@@ -1,58 +1,141 @@
-"""What waits in memory between the request threads and the producer thread, and how much may wait."""
+"""What waits for Kafka, in memory and beyond that in the journal, and how much may wait."""
 
 import queue
 import threading
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
-from api.intake import AcceptedEvent
-from common.errors import QueueFullError
+from api.intake import AcceptedEvent, read_back, received_at
+from api.journal import Journal
+from common.errors import JournalFullError, QueueFullError
+from common.metrics import ApiMetrics
 
 RETRY_AFTER_SECONDS = 1
 
 
-class EventQueue:
-    """One item a request. Full is counted in events that Kafka has not acknowledged, waiting or on their way.
+class Taken(NamedTuple):
+    """What the producer is to send next: the events of whole requests, and the journal's position of the last."""
 
-    Request threads `put`, the producer thread takes and acknowledges.
+    events: list[AcceptedEvent]
+    position: int
+
+
+class EventQueue:
+    """One item a request. Request threads `put`; one thread takes, sends, and acknowledges before it takes more.
+
+    Without a journal everything waits in memory. With one, everything is in the journal until Kafka has it, and memory
+    holds a copy of its beginning:
+
+    - *in memory*: a request goes to the journal and to memory, and is taken from memory;
+    - *overflowing*, once more wait than `capacity`: requests go to the journal alone, so that none overtakes those
+      before it. The producer takes what is in memory, then reads on in the journal; when nothing more is there, the
+      queue is in memory again.
+
+    A queue whose journal holds something from an earlier life starts overflowing: that is read and sent first.
+    The lock makes an append and its place in memory one step, so that both have the same order.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, metrics: ApiMetrics) -> None:
+        """`capacity` counts the events in memory that Kafka has not acknowledged, waiting or on their way."""
         self.capacity = capacity
-        self._unacknowledged = 0
+        self.journal: Journal | None = None
+        self._metrics = metrics
+        self._in_memory = 0
+        self._overflowing = False
+        self._taken_to = 0
+        self._sending: list[AcceptedEvent] = []
         self._lock = threading.Lock()
-        self._requests: queue.Queue[Sequence[AcceptedEvent]] = queue.Queue()
+        self._requests: queue.Queue[Taken] = queue.Queue()
+
+    def keep_in(self, journal: Journal) -> None:
+        """Use this journal. Call it once, before anything is put or taken."""
+        self.journal = journal
+        self._overflowing = journal.events > 0
+        self._tell()
+
+    @property
+    def in_memory(self) -> int:
+        """Events in memory that Kafka does not have for certain."""
+        return self._in_memory
 
     @property
     def unacknowledged(self) -> int:
         """Events accepted that Kafka does not have for certain."""
-        return self._unacknowledged
+        return self._in_memory if self.journal is None else self.journal.events
 
     def put(self, events: Sequence[AcceptedEvent]) -> None:
-        """Take all of a request's events, or none: raises QueueFullError when they do not fit. Does not block."""
+        """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
         with self._lock:
-            if self._unacknowledged + len(events) > self.capacity:
-                raise QueueFullError(RETRY_AFTER_SECONDS)
-            self._unacknowledged += len(events)
-            self._requests.put(events)
+            fits = self._in_memory + len(events) <= self.capacity
+            position = 0
+            if self.journal is not None:
+                try:
+                    position = self.journal.append([event.record.value for event in events])
+                except JournalFullError:
+                    raise QueueFullError("journal_full", RETRY_AFTER_SECONDS) from None
+            elif not fits:
+                raise QueueFullError("queue_full", RETRY_AFTER_SECONDS)
+            if self.journal is not None and not fits:
+                self._overflowing = True
+            if not self._overflowing:
+                self._in_memory += len(events)
+                self._requests.put(Taken(list(events), position))
+            self._tell()
 
-    def take(self, at_least: int) -> list[AcceptedEvent]:
+    def take(self, at_least: int, timeout: float) -> Taken:
         """What waits, oldest first: whole requests, until there are `at_least` so many events or no more.
 
-        Blocks until there is something, or `wake` was called: then there may be nothing.
+        Waits up to `timeout` seconds for something; returns no events when nothing came.
         """
-        events = list(self._requests.get())
+        if self.journal is not None and self._overflowing and self._requests.empty():
+            read = self._read_on(self.journal, at_least)
+            if read.events:
+                return read
+        events: list[AcceptedEvent] = []
         while len(events) < at_least:
             try:
-                events += self._requests.get_nowait()
+                taken = self._requests.get(block=not events, timeout=timeout)
             except queue.Empty:
                 break
-        return events
+            events += taken.events
+            self._taken_to = taken.position
+        self._sending = events
+        return Taken(events, self._taken_to)
 
-    def acknowledge(self, count: int) -> None:
-        """So many events have reached Kafka: make room for others."""
+    def acknowledge(self, taken: Taken) -> None:
+        """All that was taken has reached Kafka: forget it and make room for others."""
         with self._lock:
-            self._unacknowledged -= count
+            self._sending = []
+            self._in_memory -= len(taken.events)
+            if self.journal is not None and taken.events:
+                self.journal.acknowledge(taken.position, len(taken.events))
+            self._tell()
 
-    def wake(self) -> None:
-        """Let a blocked `take` return."""
-        self._requests.put(())
+    def oldest(self) -> datetime | None:
+        """When the oldest event came in that Kafka does not have for certain."""
+        with self._lock:
+            if self.journal is not None:
+                values = self.journal.read(0, 1)[0]
+            else:
+                waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
+                values = [waiting[0].record.value] if waiting else []
+        return received_at(values[0]) if values else None
+
+    def _read_on(self, journal: Journal, at_least: int) -> Taken:
+        with self._lock:
+            values, position = journal.read(self._taken_to, at_least)
+            if values:
+                self._taken_to = position
+                self._in_memory += len(values)
+            else:
+                self._overflowing = False
+            self._tell()
+        return Taken([read_back(value) for value in values], position)
+
+    def _tell(self) -> None:
+        # Under the lock, or an older number could overwrite a newer one.
+        self._metrics.queue_depth.set(self._in_memory)
+        if self.journal is not None:
+            self._metrics.journal_events.set(self.journal.events)
+            self._metrics.journal_bytes.set(self.journal.used_bytes)

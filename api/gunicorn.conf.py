@@ -47,14 +47,14 @@ def fresh_metrics_dir() -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
-    worker.wsgi.extensions["producer"].start()
+    worker.wsgi.extensions["worker"].start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, its requests answered; gunicorn may call it in the master too, for a worker already gone."""
     del server
     if worker.pid == os.getpid() and worker.booted:
-        worker.wsgi.extensions["producer"].stop(DRAIN_SECONDS)
+        worker.wsgi.extensions["worker"].stop(DRAIN_SECONDS)
 
 
 def child_exit(server: Any, worker: Any) -> None:

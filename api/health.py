@@ -1,47 +1,58 @@
 """Probes: whether events can be taken, and what state everything is in."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 from flask import Blueprint, Response, jsonify
 
-from api.event_queue import EventQueue
-from api.producer import Producer
+from api.worker import Worker
 from common import kafka
 from common.settings import KafkaSettings
 
 
-def health_routes(settings: KafkaSettings, queue: EventQueue, producer: Producer) -> Blueprint:
+def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
     """The three health routes. They tell of the worker that answers."""
     routes = Blueprint("health", __name__, url_prefix="/health")
-
-    def can_take() -> bool:
-        return producer.alive and queue.unacknowledged < queue.capacity
 
     @routes.get("")
     def health() -> tuple[Response, int]:
         """Blocks up to a second when no broker answers."""
-        kafka_up = not producer.failing and kafka.reachable(settings)
-        status = "unavailable" if not can_take() else "ok" if kafka_up else "degraded"
-        checks = {
-            "kafka": {"status": "up" if kafka_up else "down"},
-            "queue": {
-                "status": "up" if queue.unacknowledged < queue.capacity else "full",
-                "events": queue.unacknowledged,
-                "capacity": queue.capacity,
-            },
-            "producer": {"status": "up" if producer.alive else "down"},
+        kafka_up = not worker.producer.failing and kafka.reachable(settings)
+        ready = worker.can_take
+        status = "unavailable" if not ready else "ok" if kafka_up else "degraded"
+        queue = worker.queue
+        checks: dict[str, Any] = {
+            "kafka": {"status": _up(kafka_up)},
+            "producer": {"status": _up(worker.producer.alive)},
+            "queue": {"events": queue.in_memory, "capacity": queue.capacity},
+            "journal": {"status": "off"},
         }
-        return jsonify(status=status, checks=checks), 200 if can_take() else 503
+        if queue.journal is not None:
+            checks["journal"] = {
+                "status": "full" if queue.journal.nearly_full else "up",
+                "events": queue.journal.events,
+                "bytes": queue.journal.used_bytes,
+                "max_bytes": queue.journal.max_bytes,
+            }
+        oldest = queue.oldest()
+        age = round((datetime.now(UTC) - oldest).total_seconds(), 1) if oldest else 0.0
+        return jsonify(status=status, oldest_unsent_seconds=age, checks=checks), 200 if ready else 503
 
     @routes.get("/live")
     def live() -> tuple[Response, int]:
         """Fails when only a restart can help."""
-        return _probe(good=producer.alive)
+        return _probe(good=worker.producer.alive)
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
         """Whether events can be taken; not whether Kafka is there."""
-        return _probe(good=can_take())
+        return _probe(good=worker.can_take)
 
     return routes
+
+
+def _up(good: bool) -> str:
+    return "up" if good else "down"
 
 
 def _probe(*, good: bool) -> tuple[Response, int]:

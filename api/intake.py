@@ -1,5 +1,6 @@
 """From a request's body to validated events with ids and times, ready for Kafka."""
 
+import json
 import uuid
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -32,6 +33,17 @@ def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
     if too_large:
         raise InvalidEventError(f"events[{next(iter(too_large))}]: {_TOO_LARGE}", {"events": too_large})
     return [_accept(event, received_at) for event in batch]
+
+
+def read_back(value: bytes) -> AcceptedEvent:
+    """An accepted event from the bytes of its record."""
+    event = json.loads(value)
+    return AcceptedEvent(event["event_id"], event["event_type"], Record(event["customer_id"].encode(), value))
+
+
+def received_at(value: bytes) -> datetime:
+    """When an accepted event came in, from the bytes of its record."""
+    return events.parse_timestamp(json.loads(value)["received_at"])
 
 
 _TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."

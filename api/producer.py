@@ -3,19 +3,30 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from api.event_queue import EventQueue
-from api.intake import AcceptedEvent
-from common.kafka import MAX_BATCH_BYTES, RecordSender
+from api.intake import AcceptedEvent, read_back
+from api.journal import Journal
+from api.refused import RefusedEvents
+from common.kafka import MAX_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics
 from common.retry import Backoff
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_EVENTS = 2000
+_TAKE_SECONDS = 0.1
 _CHUNK_BYTES = MAX_BATCH_BYTES * 3 // 4
 _RECORD_OVERHEAD_BYTES = 64
+
+
+class Failed(NamedTuple):
+    """An event that has to be sent again, and why."""
+
+    event: AcceptedEvent
+    error: Exception
 
 
 class Producer:
@@ -25,15 +36,28 @@ class Producer:
     batch is sent again before anything of the same customer that came later, and order is kept.
     """
 
-    def __init__(self, queue: EventQueue, sender: RecordSender, metrics: ApiMetrics, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        sender: RecordSender,
+        refused: RefusedEvents,
+        *,
+        metrics: ApiMetrics,
+        backoff: Backoff,
+        on_death: Callable[[], None],
+    ) -> None:
+        """`on_death` is called, in the thread, when it ends by an error of ours: nothing would be sent any more."""
         self._queue = queue
         self._sender = sender
+        self._refused = refused
         self._metrics = metrics
         self._backoff = backoff
+        self._on_death = on_death
         self._stopping = threading.Event()
         self._given_up = threading.Event()
         self._failing = False
-        self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="producer", daemon=True)
+        self._left_behind: Iterable[Journal] = ()
 
     @property
     def alive(self) -> bool:
@@ -45,68 +69,90 @@ class Producer:
         """Whether Kafka did not take the last chunk."""
         return self._failing
 
-    def start(self) -> None:
-        """Start sending. Call it in the process that serves, after any fork."""
+    def start(self, left_behind: Iterable[Journal] = ()) -> None:
+        """Start sending: first what dead workers left behind. Call it in the process that serves, after any fork."""
+        self._left_behind = left_behind
         self._thread.start()
 
-    def stop(self, timeout: float) -> int:
-        """Send what waits, for at most `timeout` seconds (blocks); returns how many events could not be sent."""
+    def stop(self, timeout: float) -> None:
+        """Send what waits, for at most `timeout` seconds (blocks)."""
         self._stopping.set()
-        self._queue.wake()
         self._thread.join(timeout)
         self._given_up.set()
-        left = self._queue.unacknowledged
-        if left:
-            logger.error("events lost: Kafka did not take them in time", extra={"events": left, "seconds": timeout})
-        else:
-            logger.info("all events are in Kafka")
-        return left
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        except BaseException:
+            logger.critical("the producer thread died", exc_info=True)
+            self._on_death()
+            raise
 
     def _run(self) -> None:
+        for journal in self._left_behind:
+            self._empty(journal)
         while not self._given_up.is_set():
-            for chunk in _chunks(self._queue.take(_CHUNK_EVENTS)):
-                self._deliver(chunk)
+            taken = self._queue.take(_CHUNK_EVENTS, _TAKE_SECONDS)
+            if taken.events and self._deliver(taken.events):
+                self._queue.acknowledge(taken)
             if self._stopping.is_set() and not self._queue.unacknowledged:
                 self._sender.close()
                 return
 
-    def _deliver(self, chunk: list[AcceptedEvent]) -> None:
-        left, error = self._try(chunk)
-        if error is None:
-            return
+    def _empty(self, journal: Journal) -> None:
+        """Send all that is in a dead worker's journal."""
+        logger.warning("sending what a dead worker left behind", extra={"events": journal.events})
+        values, position = journal.read(0, _CHUNK_EVENTS)
+        while values and self._deliver([read_back(value) for value in values]):
+            journal.acknowledge(position, len(values))
+            values, position = journal.read(position, _CHUNK_EVENTS)
+
+    def _deliver(self, events: list[AcceptedEvent]) -> bool:
+        """Send the events until Kafka has them all, in order; False when the process stops before that."""
+        return all(self._deliver_chunk(chunk) for chunk in _chunks(events))
+
+    def _deliver_chunk(self, chunk: list[AcceptedEvent]) -> bool:
+        left = self._try(chunk)
+        if not left:
+            return True
         started = time.monotonic()
         self._failing = True
-        logger.warning("Kafka does not take events; trying until it does", extra={"error": repr(error)})
+        logger.warning("Kafka does not take events; trying until it does", extra={"error": repr(left[0].error)})
         for pause in self._backoff.pauses():
             if self._given_up.wait(pause):
-                return
-            left, error = self._try(left)
-            if error is None:
+                return False
+            left = self._try([failed.event for failed in left])
+            if not left:
                 break
         self._failing = False
         seconds = round(time.monotonic() - started, 1)
         logger.warning("Kafka takes events again", extra={"seconds": seconds, "waiting": self._queue.unacknowledged})
+        return True
 
-    def _try(self, chunk: list[AcceptedEvent]) -> tuple[list[AcceptedEvent], Exception | None]:
-        """Send a chunk once; returns what Kafka did not acknowledge, in order, and an error of it."""
+    def _try(self, chunk: list[AcceptedEvent]) -> list[Failed]:
+        """Send a chunk once; what has to be sent again, in order."""
+        left: list[Failed] = []
+        for event, error in zip(chunk, self._send(chunk), strict=True):
+            if error is None:
+                self._metrics.events_produced.labels(event.event_type).inc()
+            elif left or not never_takes(error):
+                # Once one is left, those behind it wait too: none may overtake it.
+                left.append(Failed(event, error))
+            elif len(chunk) > 1:
+                # Kafka refuses a batch as a whole: alone it may well take this one.
+                left += self._try([event])
+            elif not self._refused.keep(event, error):
+                left.append(Failed(event, error))
+        self._metrics.produce_errors.inc(len(left))
+        return left
+
+    def _send(self, chunk: list[AcceptedEvent]) -> list[Exception | None]:
         try:
-            results = self._sender.send([event.record for event in chunk])
+            return self._sender.send([event.record for event in chunk])
         except Exception as error:
             # Whatever it is, this thread must live on: the chunk is kept and tried again.
             logger.exception("sending failed unexpectedly")
-            results = [error] * len(chunk)
-        left: list[AcceptedEvent] = []
-        for event, result in zip(chunk, results, strict=True):
-            if result is None:
-                self._metrics.events_produced.labels(event.event_type).inc()
-            else:
-                left.append(event)
-        acknowledged = len(chunk) - len(left)
-        self._queue.acknowledge(acknowledged)
-        self._metrics.queue_depth.dec(acknowledged)
-        if left:
-            self._metrics.produce_errors.inc(len(left))
-        return left, next((result for result in results if result is not None), None)
+            return [error] * len(chunk)
 
 
 def _chunks(events: list[AcceptedEvent]) -> Iterator[list[AcceptedEvent]]:

@@ -30,7 +30,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
 
     @app.errorhandler(QueueFullError)
     def full(error: QueueFullError) -> Response:
-        metrics.rejected.labels("queue_full").inc()
+        metrics.rejected.labels(error.reason).inc()
         answer = error_answer(503, str(error))
         answer.headers["Retry-After"] = str(error.retry_after)
         return answer

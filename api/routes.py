@@ -37,13 +37,7 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         return jsonify(status="accepted", count=len(ids), event_ids=ids), 202
 
     def keep(accepted: list[AcceptedEvent]) -> None:
-        # Counted before the producer thread can count them down again.
-        metrics.queue_depth.inc(len(accepted))
-        try:
-            queue.put(accepted)
-        except Exception:
-            metrics.queue_depth.dec(len(accepted))
-            raise
+        queue.put(accepted)
         for event in accepted:
             metrics.events_accepted.labels(event.event_type).inc()
 

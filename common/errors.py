@@ -4,6 +4,7 @@ PulseError
 ├── SettingsError          a variable of the environment is not usable; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
+├── JournalFullError       the journal can keep no more events for now
 ├── TopicError             a topic is missing, or not as it has to be
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
@@ -34,11 +35,16 @@ class InvalidEventError(PulseError):
 
 
 class QueueFullError(PulseError):
-    """The request's events do not fit: as many events as are allowed already wait for Kafka."""
+    """The request's events can be kept nowhere. `reason` says where there is no room: queue_full or journal_full."""
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, reason: str, retry_after: int) -> None:
         super().__init__(f"Too many events are waiting for Kafka; try again in {retry_after} s.")
+        self.reason = reason
         self.retry_after = retry_after
+
+
+class JournalFullError(PulseError):
+    """The journal has reached its limit, or the disk its end; nothing of the request is in it."""
 
 
 class TopicError(PulseError):

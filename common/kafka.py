@@ -12,7 +12,13 @@ from typing import Any, NamedTuple, Protocol
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, TopicAlreadyExistsError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
@@ -29,6 +35,7 @@ __all__ = [
     "TopicPartition",
     "connect_admin",
     "connect_consumer",
+    "never_takes",
     "offset_to_commit",
     "reachable",
 ]
@@ -149,6 +156,11 @@ def offset_to_commit(offset: int) -> Any:
     """The offset to go on from, as the client's `commit` wants it."""
     # kafka-python has a third field, the leader's epoch: -1 is "not known".
     return OffsetAndMetadata(offset, "", *(-1,) * (len(OffsetAndMetadata._fields) - 2))
+
+
+def never_takes(error: Exception) -> bool:
+    """Whether an answer to `send` means that sending the record again is in vain."""
+    return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)
 
 
 def connect_admin(settings: KafkaSettings) -> Any:

@@ -38,7 +38,7 @@ class ApiMetrics:
         self.produce_errors = Counter(
             "pulse_api_produce_errors_total", "Failed tries to send events to Kafka.", registry=registry
         )
-        # Events not accepted for a reason other than their content: queue_full, …
+        # Events not accepted for a reason other than their content: queue_full, journal_full.
         self.rejected = Counter(
             "pulse_api_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
         )
@@ -48,6 +48,20 @@ class ApiMetrics:
             "Events in memory that Kafka has not acknowledged.",
             registry=registry,
             multiprocess_mode="livesum",
+        )
+        # Accepted and not yet acknowledged by Kafka, on disk; those in memory are among them.
+        self.journal_events = Gauge(
+            "pulse_api_journal_events", "Events in the journal.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.journal_bytes = Gauge(
+            "pulse_api_journal_bytes",
+            "What the journal uses of API_JOURNAL_MAX_BYTES.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        # Records that Kafka will never take, by where they went: dlq, file or lost.
+        self.refused = Counter(
+            "pulse_api_refused_events_total", "Events that Kafka will never take.", ["kept_in"], registry=registry
         )
 
 

@@ -1,7 +1,7 @@
 """Every environment variable, parsed and validated once: one frozen object a process, made at its start.
 
 Each `load_…` reads the environment and raises `SettingsError` for the first value that is not allowed.
-An empty variable counts as not set. Nothing is read at import.
+An empty variable counts as not set, but for API_JOURNAL_DIR. Nothing is read at import.
 """
 
 import os
@@ -18,6 +18,7 @@ from common.errors import SettingsError
 
 T = TypeVar("T")
 LogFormat = Literal["json", "text"]
+JournalSync = Literal["normal", "full"]
 LocalBroker = Literal["auto", "kafka", "noida"]
 
 
@@ -66,8 +67,20 @@ class MongoSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """Where accepted events are kept until Kafka has them, a folder a worker in `folder`. `max_bytes` is a worker's."""
+
+    folder: Path
+    max_bytes: int
+    sync: JournalSync
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Of one API process. `queue_capacity` counts events that Kafka has not acknowledged, a worker."""
+    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker.
+
+    Without `journal` events are kept in memory only.
+    """
 
     log: LogSettings
     kafka: KafkaSettings
@@ -75,6 +88,7 @@ class ApiSettings:
     workers: int
     threads: int
     queue_capacity: int
+    journal: JournalSettings | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,7 @@ def load_api_settings() -> ApiSettings:
         workers=_whole_number("API_WORKERS", os.cpu_count() or 1, 1, 256),
         threads=_whole_number("API_THREADS", 4, 1, 256),
         queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
+        journal=_journal_settings(),
     )
 
 
@@ -163,6 +178,18 @@ def _log_settings() -> LogSettings:
     return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
 
 
+def _journal_settings() -> JournalSettings | None:
+    # Here an empty variable has a meaning of its own: off.
+    if os.environ.get("API_JOURNAL_DIR", "var/journal") == "":
+        return None
+    sync: Any = _choice("API_JOURNAL_SYNC", "normal", ("normal", "full"))
+    return JournalSettings(
+        folder=Path(_text("API_JOURNAL_DIR", "var/journal")),
+        max_bytes=_size("API_JOURNAL_MAX_BYTES", 1024**3),
+        sync=sync,
+    )
+
+
 def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
@@ -201,6 +228,8 @@ def _metrics_address() -> Address:
 _SECRET = ("KAFKA_SASL_PASSWORD", "MONGO_URI")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]*):(?P<port>\d{1,5})")
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m)")
+_SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
+_BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
@@ -274,3 +303,14 @@ def _duration(name: str, default: float) -> float:
         return seconds
 
     return _read(name, default, parse, "a duration from 1ms to 60m, such as 500ms, 1s or 2m")
+
+
+def _size(name: str, default: int) -> int:
+    def parse(env: Env) -> int:
+        match = _SIZE.fullmatch(env.str(name))
+        size = int(match["number"]) * _BYTES[match["unit"]] if match else 0
+        if not 1024**2 <= size <= 1024**4:
+            raise EnvError(name)
+        return size
+
+    return _read(name, default, parse, "a size from 1 MiB to 1024 GiB, such as 512 MiB or 1073741824")

@@ -4,26 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from common.dead_letters import dead_letter_headers
 from common.errors import DeliveryError
-from common.events import format_timestamp
 from common.kafka import Record, RecordSender
 from consumer.source import ReceivedRecord
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record, and why it was given up: the error's class and its message, and when (UTC)."""
+    """A record, why it was given up, and when (UTC)."""
 
     record: ReceivedRecord
-    reason: str
-    message: str
+    error: Exception
     failed_at: datetime
-    attempts: int = 1
 
     @classmethod
     def of(cls, record: ReceivedRecord, error: Exception) -> "DeadLetter":
         """The letter of a record that failed just now."""
-        return cls(record, type(error).__name__, str(error), datetime.now(UTC))
+        return cls(record, error, datetime.now(UTC))
+
+    @property
+    def reason(self) -> str:
+        """The class of the error."""
+        return type(self.error).__name__
 
 
 class DeadLetters:
@@ -41,18 +44,14 @@ class DeadLetters:
             raise DeliveryError(f"Kafka did not take {len(failed)} of {len(letters)} dead letters: {failed[0]!r}")
 
     def _record(self, letter: DeadLetter) -> Record:
-        failed_at = format_timestamp(letter.failed_at)
-        why = {
-            "dlq.error.class": letter.reason,
-            "dlq.error.message": letter.message,
-            "dlq.source.topic": self._source_topic,
-            "dlq.source.partition": letter.record.partition,
-            "dlq.source.offset": letter.record.offset,
-            "dlq.source.timestamp": letter.record.timestamp_ms,
-            "dlq.attempts": letter.attempts,
-            "dlq.failed.first": failed_at,
-            "dlq.failed.last": failed_at,
-        }
-        headers = tuple((name, str(value).encode()) for name, value in why.items())
+        record = letter.record
+        headers = dead_letter_headers(
+            letter.error,
+            letter.failed_at,
+            self._source_topic,
+            partition=record.partition,
+            offset=record.offset,
+            timestamp=record.timestamp_ms,
+        )
         # A record may lack a value; the client takes none that lacks both key and value.
-        return Record(letter.record.key, letter.record.value or b"", letter.record.headers + headers)
+        return Record(record.key, record.value or b"", record.headers + headers)

@@ -14,7 +14,7 @@ from tests.fakes import FakeBroker, FakeSender
 from tests.servers import kafka_settings
 from tests.waiting import eventually
 
-TOPIC = "events"
+TOPIC, DLQ = "events", "events.dlq"
 LEAST = {"customer_id": "alice", "event_type": "click"}
 TRACK = "/api/v1/track"
 BATCH = "/api/v1/track/batch"
@@ -29,12 +29,18 @@ def broker() -> FakeBroker:
 def app(broker: FakeBroker) -> Iterator[Flask]:
     # Port 1 is never listened on: a health check finds no broker at once.
     settings = ApiSettings(
-        LogSettings("info", "text"), kafka_settings("127.0.0.1:1", TOPIC), Address("", 8080), 1, 4, queue_capacity=100
+        LogSettings("info", "text"),
+        kafka_settings("127.0.0.1:1", TOPIC),
+        Address("", 8080),
+        1,
+        4,
+        queue_capacity=100,
+        journal=None,
     )
-    app = create_app(settings, FakeSender(broker, TOPIC))
-    app.extensions["producer"].start()
+    app = create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
+    app.extensions["worker"].start()
     yield app
-    app.extensions["producer"].stop(0)
+    app.extensions["worker"].stop(0)
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def test_a_batch_is_answered_with_its_ids_in_order(client: FlaskClient) -> None:
 
 def test_a_batch_with_one_wrong_event_enqueues_nothing(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
     answer = client.post(BATCH, json=batch(LEAST, {"customer_id": "a"}))
-    app.extensions["producer"].stop(5)
+    app.extensions["worker"].stop(5)
     assert answer.status_code == 400
     assert broker.records(TOPIC) == []
 
@@ -191,7 +197,7 @@ def test_health_is_unavailable_when_no_event_can_be_taken(client: FlaskClient, b
 
 
 def test_not_live_without_the_producer_thread(client: FlaskClient, app: Flask) -> None:
-    app.extensions["producer"].stop(5)
+    app.extensions["worker"].stop(5)
     assert client.get("/health/live").status_code == 503
 
 
@@ -205,7 +211,7 @@ def test_requests_are_counted_by_route_template(client: FlaskClient) -> None:
 
 def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app: Flask) -> None:
     client.post(BATCH, json=batch(LEAST, LEAST))
-    app.extensions["producer"].stop(5)
+    app.extensions["worker"].stop(5)
     exposed = client.get("/metrics").text
     assert 'pulse_api_events_accepted_total{event_type="click"} 2.0' in exposed
     assert 'pulse_api_events_produced_total{event_type="click"} 2.0' in exposed

@@ -1,35 +1,55 @@
 """What waits in memory, and how much may."""
 
 import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from api.event_queue import EventQueue
+from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
+from api.journal import Journal
 from common.errors import QueueFullError
 from common.kafka import Record
+from common.metrics import ApiMetrics
+
+
+def queue_of(capacity: int) -> EventQueue:
+    return EventQueue(capacity, ApiMetrics(CollectorRegistry()))
 
 
 def events(count: int, first: int = 0) -> list[AcceptedEvent]:
-    return [AcceptedEvent(str(n), "click", Record(b"key", b"%d" % n)) for n in range(first, first + count)]
+    return [
+        AcceptedEvent(
+            str(n),
+            "click",
+            Record(
+                b"key",
+                b'{"event_id":"%d","event_type":"click","customer_id":"key","received_at":"2026-01-31T12:00:00Z"}' % n,
+            ),
+        )
+        for n in range(first, first + count)
+    ]
 
 
 def test_gives_events_in_the_order_they_came() -> None:
-    queue = EventQueue(capacity=100)
+    queue = queue_of(100)
     queue.put(events(3))
     queue.put(events(2, first=3))
-    assert queue.take(100) == events(5)
+    assert queue.take(100, timeout=0).events == events(5)
 
 
 def test_takes_whole_requests_until_there_are_enough() -> None:
-    queue = EventQueue(capacity=100)
+    queue = queue_of(100)
     for first in (0, 10, 20):
         queue.put(events(10, first))
-    assert len(queue.take(15)) == 20
+    assert len(queue.take(15, timeout=0).events) == 20
 
 
 def test_takes_all_of_a_request_or_nothing() -> None:
-    queue = EventQueue(capacity=100)
+    queue = queue_of(100)
     queue.put(events(60))
     with pytest.raises(QueueFullError):
         queue.put(events(41))
@@ -37,35 +57,39 @@ def test_takes_all_of_a_request_or_nothing() -> None:
 
 
 def test_is_full_until_kafka_acknowledges_not_until_events_are_taken() -> None:
-    queue = EventQueue(capacity=100)
+    queue = queue_of(100)
     queue.put(events(100))
-    queue.take(100)
+    taken = queue.take(100, timeout=0)
     with pytest.raises(QueueFullError):
         queue.put(events(1))
-    queue.acknowledge(1)
-    queue.put(events(1))
+    queue.acknowledge(taken)
+    queue.put(events(100))
 
 
 def test_says_when_to_try_again() -> None:
-    queue = EventQueue(capacity=1)
+    queue = queue_of(1)
     queue.put(events(1))
     with pytest.raises(QueueFullError, match="try again in 1 s") as raised:
         queue.put(events(1))
     assert raised.value.retry_after == 1
 
 
-def test_wake_lets_a_blocked_take_return_nothing() -> None:
-    queue = EventQueue(capacity=1)
-    taken: list[list[AcceptedEvent]] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.take(1)))
+def test_take_waits_for_what_comes() -> None:
+    queue = queue_of(1)
+    taken: list[Taken] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(1, timeout=30)))
     thread.start()
-    queue.wake()
-    thread.join(5)
-    assert taken == [[]]
+    queue.put(events(1))
+    thread.join(30)
+    assert taken[0].events == events(1)
+
+
+def test_take_returns_nothing_when_nothing_comes() -> None:
+    assert queue_of(1).take(1, timeout=0).events == []
 
 
 def test_never_lets_in_more_than_fits_however_many_threads_put() -> None:
-    queue = EventQueue(capacity=1000)
+    queue = queue_of(1000)
     refused = []
 
     def put() -> None:
@@ -82,3 +106,84 @@ def test_never_lets_in_more_than_fits_however_many_threads_put() -> None:
         thread.join()
     assert queue.unacknowledged == 1000 - 1000 % 7
     assert len(refused) == 400 - 1000 // 7
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path, max_bytes=1024 * 1024, sync=False)
+    yield journal
+    journal.close()
+
+
+def queue_with(journal: Journal, capacity: int = 10) -> EventQueue:
+    queue = queue_of(capacity)
+    queue.keep_in(journal)
+    return queue
+
+
+def numbers(taken: Taken) -> list[int]:
+    return [int(event.event_id) for event in taken.events]
+
+
+def test_with_a_journal_more_than_the_capacity_is_accepted(journal: Journal) -> None:
+    queue = queue_with(journal)
+    queue.put(events(8))
+    queue.put(events(8, first=8))
+    assert (queue.in_memory, queue.unacknowledged) == (8, 16)
+
+
+def test_what_overflowed_is_read_back_in_order(journal: Journal) -> None:
+    queue = queue_with(journal)
+    for first in range(0, 40, 8):
+        queue.put(events(8, first))
+    got = []
+    while queue.unacknowledged:
+        taken = queue.take(16, timeout=0)
+        got += numbers(taken)
+        queue.acknowledge(taken)
+    assert got == list(range(40))
+
+
+def test_nothing_overtakes_what_overflowed(journal: Journal) -> None:
+    queue = queue_with(journal)
+    queue.put(events(8))
+    queue.put(events(8, first=8))
+    taken = queue.take(1, timeout=0)
+    queue.acknowledge(taken)
+    queue.put(events(1, first=16))
+    assert numbers(queue.take(1, timeout=0)) == list(range(8, 16))
+
+
+def test_is_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
+    queue = queue_with(journal)
+    queue.put(events(8))
+    queue.put(events(8, first=8))
+    for _ in range(2):
+        queue.acknowledge(queue.take(1, timeout=0))
+    queue.take(1, timeout=0)
+    queue.put(events(1, first=16))
+    assert queue.in_memory == 1
+
+
+def test_what_a_dead_worker_left_comes_first(journal: Journal) -> None:
+    queue_with(journal).put(events(3))
+    queue = queue_with(journal)
+    queue.put(events(3, first=3))
+    assert numbers(queue.take(100, timeout=0)) == list(range(6))
+
+
+def test_a_full_journal_refuses_and_keeps_nothing_of_the_request(journal: Journal) -> None:
+    queue = queue_with(journal)
+    large = [AcceptedEvent("0", "click", Record(b"key", b'{"text":"%s"}' % (b"x" * 50_000)))]
+    with pytest.raises(QueueFullError) as raised:
+        for _ in range(100):
+            queue.put(large)
+    assert raised.value.reason == "journal_full"
+    assert queue.unacknowledged < 21
+
+
+def test_knows_when_its_oldest_event_came_in(journal: Journal) -> None:
+    queue = queue_with(journal)
+    assert queue.oldest() is None
+    queue.put(events(3))
+    assert queue.oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC)

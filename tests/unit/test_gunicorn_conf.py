@@ -11,7 +11,7 @@ import pytest
 CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
 
 
-class Producer:
+class Worker:
     """Remembers what was asked of it."""
 
     def __init__(self) -> None:
@@ -30,34 +30,32 @@ def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     return runpy.run_path(str(CONF))
 
 
-def worker(producer: Producer, pid: int | None = None, *, booted: bool = True) -> Any:
-    return SimpleNamespace(
-        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"producer": producer})
-    )
+def worker(worker_: Worker, pid: int | None = None, *, booted: bool = True) -> Any:
+    return SimpleNamespace(pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"worker": worker_}))
 
 
 def test_a_worker_starts_sending_once_it_is_loaded(conf: dict[str, Any]) -> None:
-    producer = Producer()
-    conf["post_worker_init"](worker(producer))
-    assert producer.calls == ["start"]
+    life = Worker()
+    conf["post_worker_init"](worker(life))
+    assert life.calls == ["start"]
 
 
 def test_a_worker_sends_what_is_left_before_it_exits(conf: dict[str, Any]) -> None:
-    producer = Producer()
-    conf["worker_exit"](None, worker(producer))
-    assert producer.calls == [conf["DRAIN_SECONDS"]]
+    life = Worker()
+    conf["worker_exit"](None, worker(life))
+    assert life.calls == [conf["DRAIN_SECONDS"]]
 
 
 def test_the_master_sends_nothing_for_a_worker_that_is_gone(conf: dict[str, Any]) -> None:
-    producer = Producer()
-    conf["worker_exit"](None, worker(producer, pid=1))
-    assert producer.calls == []
+    life = Worker()
+    conf["worker_exit"](None, worker(life, pid=1))
+    assert life.calls == []
 
 
 def test_a_worker_that_never_booted_has_nothing_to_send(conf: dict[str, Any]) -> None:
-    producer = Producer()
-    conf["worker_exit"](None, worker(producer, booted=False))
-    assert producer.calls == []
+    life = Worker()
+    conf["worker_exit"](None, worker(life, booted=False))
+    assert life.calls == []
 
 
 def test_draining_fits_into_gunicorns_grace(conf: dict[str, Any]) -> None:

@@ -1,32 +1,46 @@
 """The thread that takes events to Kafka."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
+from kafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent
 from api.producer import Producer
+from api.refused import RefusedEvents
 from common.kafka import Record
 from common.metrics import ApiMetrics
 from common.retry import Backoff
 from tests.fakes import FakeBroker, FakeSender
 from tests.waiting import eventually
 
-TOPIC = "events"
+TOPIC, DLQ = "events", "events.dlq"
 
 
 class Parts:
     """A producer with its queue, on a fake broker."""
 
-    def __init__(self, sender: FakeSender | None = None) -> None:
+    def __init__(
+        self, sender: FakeSender | None = None, folder: Path | None = None, dlq: FakeSender | None = None
+    ) -> None:
         self.broker = FakeBroker()
         self.sender = sender or FakeSender(self.broker, TOPIC)
         self.broker = self.sender.broker
         self.registry = CollectorRegistry()
-        self.queue = EventQueue(capacity=100_000)
-        self.producer = Producer(self.queue, self.sender, ApiMetrics(self.registry), Backoff(first=0.001, most=0.01))
+        metrics = ApiMetrics(self.registry)
+        self.queue = EventQueue(100_000, metrics)
+        self.died: list[bool] = []
+        self.producer = Producer(
+            self.queue,
+            self.sender,
+            RefusedEvents(dlq or FakeSender(self.broker, DLQ), TOPIC, folder, metrics),
+            metrics=metrics,
+            backoff=Backoff(first=0.001, most=0.01),
+            on_death=lambda: self.died.append(True),
+        )
 
     def put(self, *values: int, key: bytes = b"key", size: int = 0) -> None:
         self.queue.put([AcceptedEvent(str(n), "click", Record(key, b"%d" % n + b" " * size)) for n in values])
@@ -137,7 +151,7 @@ def test_stop_sends_what_waits() -> None:
     parts = Parts()
     parts.put(*range(5000))
     parts.producer.start()
-    assert parts.producer.stop(10) == 0
+    parts.producer.stop(10)
     assert parts.delivered() == list(range(5000))
 
 
@@ -149,9 +163,59 @@ def test_stop_ends_the_thread_even_when_it_comes_right_behind_an_event() -> None
     assert not parts.producer.alive
 
 
-def test_stop_says_how_many_events_it_could_not_send() -> None:
+def test_stop_leaves_what_it_cannot_send_in_time() -> None:
     parts = Parts()
     parts.broker.up = False
     parts.put(1, 2, 3)
     parts.producer.start()
-    assert parts.producer.stop(0.05) == 3
+    parts.producer.stop(0.05)
+    assert parts.queue.unacknowledged == 3
+
+
+class RefusesLarge(FakeSender):
+    """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
+
+    def send(self, records: Sequence[Record]) -> list[Exception | None]:
+        if any(len(record.value) > 1000 for record in records):
+            self.sent.append(list(records))
+            return [MessageSizeTooLargeError("too large")] * len(records)
+        return super().send(records)
+
+
+def refusing(broker: FakeBroker, folder: Path | None = None, dlq: FakeSender | None = None) -> Parts:
+    parts = Parts(RefusesLarge(broker, TOPIC), folder, dlq)
+    parts.put(1)
+    parts.put(2, size=2000)
+    parts.put(3)
+    parts.producer.start()
+    return parts
+
+
+def test_an_event_kafka_will_never_take_goes_to_the_dead_letter_topic() -> None:
+    parts = refusing(FakeBroker())
+    parts.producer.stop(5)
+    (letter,) = parts.broker.records(DLQ)
+    assert int(letter.value or b"") == 2
+    assert dict(letter.headers)["dlq.error.class"] == b"MessageSizeTooLargeError"
+
+
+def test_an_event_kafka_will_never_take_holds_up_nobody() -> None:
+    parts = refusing(FakeBroker())
+    parts.producer.stop(5)
+    assert parts.delivered() == [1, 3]
+
+
+def test_an_event_that_not_even_the_dead_letter_topic_takes_goes_into_a_file(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    parts = refusing(broker, tmp_path, RefusesLarge(broker, DLQ))
+    parts.producer.stop(5)
+    assert int((tmp_path / "refused.jsonl").read_bytes()) == 2
+    assert parts.metric("pulse_api_refused_events_total", kept_in="refused.jsonl") == 1
+
+
+def test_the_death_of_the_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts()
+    monkeypatch.setattr(parts.queue, "take", lambda *_: 1 / 0)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    parts.producer.start()
+    eventually(lambda: parts.died)

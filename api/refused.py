@@ -1,0 +1,46 @@
+"""Events that Kafka will never take: to the dead letter topic, or else into a file, so that they hold up nobody."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+from api.intake import AcceptedEvent
+from common.dead_letters import dead_letter_headers
+from common.kafka import Record, RecordSender, never_takes
+from common.metrics import ApiMetrics
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "refused.jsonl"
+
+
+class RefusedEvents:
+    """What becomes of them. Validation makes them nearly impossible."""
+
+    def __init__(self, dead_letters: RecordSender, topic: str, folder: Path | None, metrics: ApiMetrics) -> None:
+        """`topic` is the one that refused them; `folder` where the file goes."""
+        self._dead_letters = dead_letters
+        self._topic = topic
+        self._folder = folder
+        self._metrics = metrics
+
+    def keep(self, event: AcceptedEvent, error: Exception) -> bool:
+        """Keep an event; False when that has to be tried again. Blocks as sending does; raises OSError of the file."""
+        headers = dead_letter_headers(error, datetime.now(UTC), self._topic)
+        answer = self._dead_letters.send([Record(event.record.key, event.record.value, headers)])[0]
+        if answer is None:
+            kept_in = "dlq"
+        elif not never_takes(answer):
+            return False
+        elif self._folder is None:
+            kept_in = "nothing"
+        else:
+            kept_in = FILE_NAME
+            with (self._folder / FILE_NAME).open("ab") as file:
+                file.write(event.record.value + b"\n")
+        self._metrics.refused.labels(kept_in).inc()
+        logger.error(
+            "Kafka will never take an event",
+            extra={"event_id": event.event_id, "error": repr(error), "kept_in": kept_in},
+        )
+        return True

@@ -1,0 +1,106 @@
+"""Whatever happens in whatever order, nothing accepted is lost, and a customer's events stay in order."""
+
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from prometheus_client import CollectorRegistry
+
+from api.event_queue import EventQueue, Taken
+from api.intake import AcceptedEvent
+from api.journal import Journal
+from common.errors import QueueFullError
+from common.kafka import Record
+from common.metrics import ApiMetrics
+
+CAPACITY = 10
+CUSTOMERS = ("alice", "ben")
+
+
+class QueueStates(RuleBasedStateMachine):
+    """A worker's queue and journal, with the producer's steps taken one by one and a Kafka that remembers."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.numbers = itertools.count()
+        self.accepted: list[AcceptedEvent] = []
+        self.kafka: list[bytes] = []
+        self.open()
+
+    def open(self) -> None:
+        self.sending: Taken | None = None
+        self.journal = Journal(Path(self.folder.name), max_bytes=64 * 1024, sync=False)
+        self.queue = EventQueue(CAPACITY, ApiMetrics(CollectorRegistry()))
+        self.queue.keep_in(self.journal)
+
+    @rule(customers=st.lists(st.sampled_from(CUSTOMERS), min_size=1, max_size=6), size=st.sampled_from([10, 2000]))
+    def accept(self, customers: list[str], size: int) -> None:
+        events = [self.event(customer, size) for customer in customers]
+        try:
+            self.queue.put(events)
+        except QueueFullError:
+            return
+        self.accepted += events
+
+    @precondition(lambda self: self.sending is None and self.queue.unacknowledged)
+    @rule(at_least=st.integers(1, 15))
+    def take(self, at_least: int) -> None:
+        taken = self.queue.take(at_least, timeout=0)
+        assert taken.events
+        self.sending = taken
+
+    @precondition(lambda self: self.sending is not None)
+    @rule()
+    def acknowledge(self) -> None:
+        assert self.sending is not None
+        self.kafka += [event.record.value for event in self.sending.events]
+        self.queue.acknowledge(self.sending)
+        self.sending = None
+
+    @precondition(lambda self: self.sending is not None)
+    @rule(part=st.integers(0, 15))
+    def fail(self, part: int) -> None:
+        """Kafka takes a part, and does not say so."""
+        assert self.sending is not None
+        self.kafka += [event.record.value for event in self.sending.events[:part]]
+
+    @rule()
+    def crash_and_restart(self) -> None:
+        self.journal.close()
+        self.open()
+
+    @invariant()
+    def first_deliveries_are_in_order(self) -> None:
+        delivered = list(dict.fromkeys(self.kafka))
+        for customer in CUSTOMERS:
+            sent = [event.record.value for event in self.accepted if event.record.key == customer.encode()]
+            got = [value for value in delivered if json.loads(value)["customer_id"] == customer]
+            assert got == sent[: len(got)]
+
+    @invariant()
+    def what_waits_is_counted(self) -> None:
+        assert self.queue.unacknowledged >= len({event.event_id for event in self.accepted}) - len(set(self.kafka))
+
+    def teardown(self) -> None:
+        while self.sending is not None or self.queue.unacknowledged:
+            if self.sending is None:
+                self.take(at_least=100)
+            self.acknowledge()
+        self.first_deliveries_are_in_order()
+        assert {event.record.value for event in self.accepted} == set(self.kafka)
+        self.journal.close()
+        self.folder.cleanup()
+
+    def event(self, customer: str, size: int) -> AcceptedEvent:
+        number = next(self.numbers)
+        fields = {"event_id": str(number), "event_type": "click", "customer_id": customer, "text": "x" * size}
+        return AcceptedEvent(str(number), "click", Record(customer.encode(), json.dumps(fields).encode()))
+
+
+QueueStates.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+TestQueueStates = QueueStates.TestCase

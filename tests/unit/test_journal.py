@@ -1,0 +1,171 @@
+"""Accepted events on disk."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from api.journal import Journal, claim_left_behind, claim_own, open_journal
+from common.errors import JournalFullError
+from tests.servers import ROOT
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
+    """Opens the journal anew, as the next process would."""
+    opened: list[Journal] = []
+
+    def reopen() -> Journal:
+        close_all()
+        opened.append(open_journal(tmp_path, max_bytes=8 * MIB, sync=False))
+        return opened[-1]
+
+    def close_all() -> None:
+        while opened:
+            opened.pop().close()
+
+    yield reopen
+    close_all()
+
+
+@pytest.fixture
+def journal(reopen: Callable[[], Journal]) -> Journal:
+    return reopen()
+
+
+def values(*numbers: int) -> list[bytes]:
+    return [b'{"n":%d}' % number for number in numbers]
+
+
+def test_gives_back_what_was_appended_in_order(journal: Journal) -> None:
+    journal.append(values(1, 2))
+    journal.append(values(3))
+    assert journal.read(0, 100)[0] == values(1, 2, 3)
+
+
+def test_reads_whole_requests_until_there_are_enough(journal: Journal) -> None:
+    for first in (0, 10, 20):
+        journal.append(values(*range(first, first + 10)))
+    assert len(journal.read(0, 15)[0]) == 20
+
+
+def test_goes_on_reading_after_a_position(journal: Journal) -> None:
+    position = journal.append(values(1, 2))
+    journal.append(values(3))
+    assert journal.read(position, 100)[0] == values(3)
+
+
+def test_forgets_what_is_acknowledged(journal: Journal) -> None:
+    position = journal.append(values(1, 2))
+    journal.append(values(3))
+    journal.acknowledge(position, 2)
+    assert journal.read(0, 100)[0] == values(3)
+
+
+def test_counts_its_events(journal: Journal) -> None:
+    position = journal.append(values(1, 2))
+    journal.append(values(3))
+    journal.acknowledge(position, 2)
+    assert journal.events == 1
+
+
+def test_keeps_everything_over_a_restart(journal: Journal, reopen: Callable[[], Journal]) -> None:
+    journal.append(values(1, 2))
+    again = reopen()
+    assert (again.events, again.read(0, 100)[0]) == (2, values(1, 2))
+
+
+def test_positions_grow_over_a_restart(journal: Journal, reopen: Callable[[], Journal]) -> None:
+    before = journal.append(values(1))
+    assert reopen().append(values(2)) > before
+
+
+def test_refuses_what_goes_beyond_its_limit(journal: Journal) -> None:
+    large = [b'"%s"' % (b"x" * 100_000)]
+    with pytest.raises(JournalFullError):
+        for _ in range(100):
+            journal.append(large)
+    assert 7 * MIB < journal.used_bytes <= 8 * MIB
+
+
+def test_has_room_again_after_an_acknowledgement(journal: Journal) -> None:
+    large = [b'"%s"' % (b"x" * 100_000)]
+    appended = []
+    with pytest.raises(JournalFullError):
+        while True:
+            appended.append(journal.append(large))
+    journal.acknowledge(appended[9], 10)
+    journal.append(large)
+
+
+def test_says_when_it_is_nearly_full(journal: Journal) -> None:
+    large = [b'"%s"' % (b"x" * 100_000)]
+    assert not journal.nearly_full
+    with pytest.raises(JournalFullError):
+        while True:
+            journal.append(large)
+    assert journal.nearly_full
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:8192] + b"\0" * (len(data) - 8192),
+        lambda data: b"rubbish" * 10_000,
+        lambda data: data.replace(b'{"n":77}', b'{"n":7\0}'),
+    ],
+    ids=["cut off", "zeroed", "overwritten", "a byte changed"],
+)
+def test_a_damaged_journal_is_set_aside(
+    damage: Callable[[bytes], bytes], journal: Journal, reopen: Callable[[], Journal], tmp_path: Path
+) -> None:
+    for number in range(2000):
+        journal.append(values(number))
+    journal.close()
+    file = tmp_path / "data.mdb"
+    file.write_bytes(damage(file.read_bytes()))
+    assert reopen().events == 0
+    assert len(list(tmp_path.glob("damaged-*.mdb"))) == 1
+
+
+def test_what_was_appended_survives_kill_9(tmp_path: Path, reopen: Callable[[], Journal]) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from api.journal import Journal;"
+        "Journal(Path(sys.argv[1]), max_bytes=1 << 20, sync=False).append([b'1', b'2']);"
+        "os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, check=False, timeout=30)
+    assert killed.returncode == -9
+    assert reopen().read(0, 100)[0] == [b"1", b"2"]
+
+
+def test_each_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    claims = [claim_own(tmp_path) for _ in range(3)]
+    assert [claim.folder.name for claim in claims] == ["worker-0", "worker-1", "worker-2"]
+    for claim in claims:
+        claim.release()
+
+
+def test_a_new_worker_takes_the_folder_of_a_dead_one(tmp_path: Path) -> None:
+    first, second = claim_own(tmp_path), claim_own(tmp_path)
+    first.release()
+    again = claim_own(tmp_path)
+    assert again.folder == first.folder
+    again.release()
+    second.release()
+
+
+def test_only_the_folders_of_dead_workers_are_left_behind(tmp_path: Path) -> None:
+    dead, living = claim_own(tmp_path), claim_own(tmp_path)
+    dead.release()
+    found = []
+    for claim in claim_left_behind(tmp_path):
+        found.append(claim.folder)
+        claim.release()
+    assert found == [dead.folder]
+    living.release()
