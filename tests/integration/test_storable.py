@@ -45,7 +45,7 @@ def writer(where: MongoSettings) -> Iterator[MongoWriter]:
 
 
 @given(sent=sent_events)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_accepted_is_stored_as_it_was_sent(
     sent: dict[str, Any], where: MongoSettings, writer: MongoWriter
 ) -> None:
