@@ -63,19 +63,20 @@ up down rebuild logs build bench load-test load-test-ui tf-validate k8s-validate
 clean: ## Remove what was built and, after asking, the data of `make run`.
 	@if [ -d var ]; then \
 		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer; \
-		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 1; }; fi
-	@rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis
-	@find . -name __pycache__ -prune -exec rm -rf {} +
+		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 0; }; fi; \
+	rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis; \
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # ── What the commands above need: one virtual environment, a stamp for each set of packages in it ──
 
-$(VENV)/bin/python:
+# pip is what venv puts there last.
+$(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and there is no $(PYTHON)." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/%: requirements/%.txt | $(VENV)/bin/python
+$(VENV)/%: requirements/%.txt | $(VENV)/bin/pip
 	@echo "Installing the packages of requirements/$*.txt into $(VENV) (once, a minute or so) ..."
 	@$(PIP_INSTALL) -r $<
 	@touch $@

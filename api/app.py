@@ -2,10 +2,10 @@
 
 import os
 
-from flask import Flask
+from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
-from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from api.health import health_routes
 from api.instrumentation import instrument
@@ -27,6 +27,7 @@ def create_app(
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
 
     registry = CollectorRegistry()
@@ -44,7 +45,14 @@ def create_app(
     app.register_blueprint(health_routes(settings.kafka, worker))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
-        GunicornInternalPrometheusMetrics(app, export_defaults=False)
+        exporter = GunicornPrometheusMetrics(app, export_defaults=False)
     else:
-        PrometheusMetrics(app, registry=registry, export_defaults=False)
+        exporter = PrometheusMetrics(app, path=None, registry=registry, export_defaults=False)
+
+    # The exporter's own route fails on a query.
+    @app.get("/metrics")
+    def exposed() -> Response:
+        text, content_type = exporter.generate_metrics(request.headers.get("Accept"))
+        return Response(text, content_type=content_type)
+
     return app

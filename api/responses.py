@@ -10,6 +10,11 @@ from common.errors import InvalidEventError, QueueFullError
 from common.logs import request_id
 from common.metrics import ApiMetrics
 
+_MESSAGES = {
+    404: "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch.",
+    405: "This path does not take that method; the Allow header says which ones it takes.",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +42,8 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
-        answer = error_answer(error.code or 500, error.description or error.name)
+        message = _MESSAGES.get(error.code or 500, error.description) or error.name
+        answer = error_answer(error.code or 500, message)
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}

@@ -3,18 +3,15 @@
 import logging
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from flask import Blueprint, Response, jsonify
 
+from api.body import read_body
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, accept_batch, accept_event
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from common.metrics import ApiMetrics
 
 logger = logging.getLogger(__name__)
-
-# text/plain is what a browser's sendBeacon sends.
-_MEDIA_TYPES = frozenset({"application/json", "text/plain"})
 
 
 def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
@@ -23,14 +20,14 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
 
     @routes.post("/track")
     def track() -> tuple[Response, int]:
-        event = accept_event(_body(MAX_EVENT_BYTES), datetime.now(UTC))
+        event = accept_event(read_body(MAX_EVENT_BYTES), datetime.now(UTC))
         keep([event])
         logger.debug("event accepted", extra={"event_id": event.event_id})
         return jsonify(status="accepted", event_id=event.event_id), 202
 
     @routes.post("/track/batch")
     def track_batch() -> tuple[Response, int]:
-        batch = accept_batch(_body(MAX_BATCH_BYTES), datetime.now(UTC))
+        batch = accept_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
         keep(batch)
         ids = [event.event_id for event in batch]
         logger.debug("batch accepted", extra={"events": len(ids)})
@@ -42,16 +39,3 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
             metrics.events_accepted.labels(event.event_type).inc()
 
     return routes
-
-
-def _body(limit: int) -> bytes:
-    """The request's body; raises 413 past `limit` bytes and 415 for what is not plain JSON."""
-    if request.mimetype not in _MEDIA_TYPES:
-        raise UnsupportedMediaType("Content-Type must be application/json.")
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedMediaType("Content-Encoding is not supported: send the body as it is.")
-    request.max_content_length = limit
-    try:
-        return request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise RequestEntityTooLarge(f"The body may have at most {limit} bytes.") from None

@@ -8,11 +8,11 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from common.errors import InvalidEventError
 
@@ -26,6 +26,7 @@ _RFC_3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -126,7 +127,16 @@ class Properties(fields.Dict):
         return properties
 
 
-class ContextSchema(Schema):
+_EVENT_ID_RULES: list[Callable[[str], object]] = [validate.Length(1, 128), _storable_text]
+
+
+class ObjectSchema(Schema):
+    """A JSON object."""
+
+    error_messages = {"type": "Must be a JSON object."}  # noqa: RUF012, as marshmallow has it
+
+
+class ContextSchema(ObjectSchema):
     """Where the event came from."""
 
     class Meta:
@@ -138,7 +148,7 @@ class ContextSchema(Schema):
     user_agent = fields.String(validate=_storable_text)
 
 
-class EventSchema(Schema):
+class EventSchema(ObjectSchema):
     """What a client sends. An unknown field is refused: dropping it in silence would lose data."""
 
     class Meta:
@@ -146,14 +156,16 @@ class EventSchema(Schema):
 
     customer_id = fields.String(required=True, validate=[validate.Length(1, 256), _not_blank, _storable_text])
     event_type = fields.String(required=True, validate=validate.OneOf(EVENT_TYPES))
-    event_id = fields.String(validate=[validate.Length(1, 128), _storable_text])
+    event_id = fields.String(validate=_EVENT_ID_RULES)
     timestamp = Timestamp()
     properties = Properties()
     context = fields.Nested(ContextSchema)
 
 
-class BatchSchema(Schema):
+class BatchSchema(ObjectSchema):
     """The body of a batch."""
+
+    error_messages = {"type": 'Must be a JSON object such as {"events": […]}.'}  # noqa: RUF012, as above
 
     class Meta:
         unknown = RAISE
@@ -166,15 +178,27 @@ class BatchSchema(Schema):
 
 
 class StoredEventSchema(EventSchema):
-    """What the API writes to Kafka. Fields of a newer version are kept, not refused."""
+    """What the API writes to Kafka. Fields of a newer version are kept, as far as MongoDB is sure to store them."""
 
     class Meta:
         unknown = INCLUDE
 
-    event_id = fields.String(required=True, validate=validate.Length(1, 128))
+    event_id = fields.String(required=True, validate=_EVENT_ID_RULES)
     timestamp = Timestamp(required=True)
-    context = fields.Nested(ContextSchema, unknown=INCLUDE)
+    context = Properties()  # type: ignore[assignment]  # wider than what clients may send
     received_at = Timestamp(required=True)
+
+    @validates_schema
+    def _refuse_what_cannot_be_stored(self, data: Mapping[str, Any], **_: Any) -> None:
+        for name in data.keys() - self.fields.keys():
+            if not _FIELD_NAME.fullmatch(name):
+                raise ValidationError("Not a field's name.", name)
+            value = data[name]
+            field: fields.Field[Any] = Properties() if isinstance(value, dict) else Scalar()
+            try:
+                field.deserialize(value)
+            except ValidationError as error:
+                raise ValidationError(error.messages, name) from None
 
 
 _BATCH = BatchSchema()
@@ -208,6 +232,8 @@ def decode(value: bytes | None) -> dict[str, Any]:
 
 def parse_json(body: bytes) -> Any:
     """Strict JSON: one document in UTF-8 and nothing after it, no NaN. Raises InvalidEventError."""
+    if not body:
+        raise InvalidEventError("The body is empty.")
     try:
         return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:

@@ -38,7 +38,7 @@ class ApiMetrics:
         self.produce_errors = Counter(
             "pulse_api_produce_errors_total", "Failed tries to send events to Kafka.", registry=registry
         )
-        # Events not accepted for a reason other than their content: queue_full, journal_full.
+        # Requests refused for a reason other than their content: queue_full, journal_full.
         self.rejected = Counter(
             "pulse_api_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
         )

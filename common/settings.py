@@ -209,8 +209,10 @@ def _kafka_settings() -> KafkaSettings:
 def _mongo_settings() -> MongoSettings:
     return MongoSettings(
         uri=_text("MONGO_URI", "mongodb://localhost:27017", _MONGO_URI, "a URI such as mongodb://host:27017"),
-        database=_text("MONGO_DATABASE", "pulse"),
-        collection=_text("MONGO_COLLECTION", "events"),
+        database=_text("MONGO_DATABASE", "pulse", r"[A-Za-z0-9_-]{1,63}", "letters, digits, '_' and '-' (at most 63)"),
+        collection=_text(
+            "MONGO_COLLECTION", "events", r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", "letters, digits, '_', '.', '-'"
+        ),
         ttl_days=_whole_number("MONGO_TTL_DAYS", 0, 1, 24_855) or None,
     )
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -51,13 +52,20 @@ def prepare() -> None:
 
 def check_ports(settings: LocalSettings) -> None:
     """Raises LocalStackError if one of the ports is taken, or given twice."""
+    addresses = {
+        "KAFKA_BROKERS": Address(ports.HOST, ports.broker_port(settings)),
+        "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
+        "API_ADDR": settings.api_address,
+        "METRICS_ADDR": settings.metrics_address,
+    }
+    users = defaultdict(list)
+    for variable, address in addresses.items():
+        users[address.port].append(variable)
+    for port, variables in users.items():
+        if len(variables) > 1:
+            raise LocalStackError(f"{' and '.join(variables)} name the same port, {port}: give each its own.")
     with ExitStack() as listening:
-        for variable, address in {
-            "KAFKA_BROKERS": Address(ports.HOST, ports.broker_port(settings)),
-            "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
-            "API_ADDR": settings.api_address,
-            "METRICS_ADDR": settings.metrics_address,
-        }.items():
+        for variable, address in addresses.items():
             listening.enter_context(ports.listen(variable, address))
 
 
