@@ -43,6 +43,7 @@ class Journal:
         )
         self._next = self._last_position() + 1
         self._events = self._count()
+        self._used_bytes = self._measure()
 
     @property
     def events(self) -> int:
@@ -52,12 +53,11 @@ class Journal:
     @property
     def used_bytes(self) -> int:
         """How much of `max_bytes` is used."""
-        stat = self._environment.stat()
-        return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))
+        return self._used_bytes
 
     @property
     def nearly_full(self) -> bool:
-        """Whether it will soon take no more events, or has just refused some because the disk is full."""
+        """Whether it will soon take no more events, or the disk is full and nothing has been forgotten since."""
         return self._disk_full or self.used_bytes > self.max_bytes * _NEARLY
 
     def append(self, events: Sequence[bytes]) -> int:
@@ -79,6 +79,7 @@ class Journal:
             self._disk_full = True
             raise JournalFullError from error
         self._disk_full = False
+        self._used_bytes = self._measure()
         self._next += 1
         self._events += len(events)
         return position
@@ -107,11 +108,18 @@ class Journal:
         except lmdb.Error as error:
             # On a full disk. They go with the next call; until then a restart would send them twice.
             logger.warning("the journal forgets nothing", extra={"error": str(error)})
+        else:
+            self._disk_full = False
+            self._used_bytes = self._measure()
         self._events -= events
 
     def close(self) -> None:
         """Release the file. Not to be used after."""
         self._environment.close()
+
+    def _measure(self) -> int:
+        stat = self._environment.stat()
+        return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))
 
     def _count(self) -> int:
         with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:

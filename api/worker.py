@@ -6,10 +6,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
+
 from api.event_queue import EventQueue
 from api.journal import Journal, claim_left_behind, claim_own, open_journal
 from api.producer import Producer
 from api.refused import RefusedEvents
+from common.errors import SettingsError
 from common.kafka import RecordSender
 from common.metrics import ApiMetrics
 from common.retry import Backoff
@@ -41,12 +44,16 @@ class Worker:
         return room and self.producer.alive
 
     def start(self) -> None:
-        """Blocks while it looks through the journal. Raises OSError or lmdb.Error if that cannot be used."""
+        """Blocks while it looks through the journal. Raises SettingsError if that cannot be used."""
         if self._journals is None:
             self.producer.start()
             return
-        self._own = claim_own(self._journals.folder)
-        self.queue.keep_in(_open(self._own.folder, self._journals))
+        try:
+            self._own = claim_own(self._journals.folder)
+            self.queue.keep_in(_open(self._own.folder, self._journals))
+        except (OSError, lmdb.Error) as error:
+            folder = str(self._journals.folder)
+            raise SettingsError("API_JOURNAL_DIR", folder, f"a folder that can be written to ({error})") from error
         self.producer.start(_left_behind(self._journals))
 
     def stop(self, timeout: float) -> None:

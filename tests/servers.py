@@ -114,7 +114,8 @@ class ApiServer(Process):
         port = ports.free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"]
-        super().__init__(command, folder / "api.log", {"API_WORKERS": "2", "API_ADDR": f"127.0.0.1:{port}", **env})
+        own = {"API_WORKERS": "2", "API_ADDR": f"127.0.0.1:{port}", "API_JOURNAL_DIR": str(folder / "journal")}
+        super().__init__(command, folder / "api.log", {**own, **env})
 
     def wait_until_ready(self) -> None:
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")

@@ -46,6 +46,7 @@ def prepare() -> None:
     check_ports(settings)
     make_data_dir(settings.data_dir)
     os.environ["LOCAL_BROKER"] = choose_broker(settings)
+    os.environ.setdefault("API_JOURNAL_DIR", str(settings.data_dir / "journal"))
     os.environ["LOCAL_DATA_DIR"] = str(settings.data_dir)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -1,4 +1,4 @@
-"""The API as a process, with no Kafka: it takes what it can keep, and then says so."""
+"""The API as a process, with no Kafka and no journal: it takes what it can keep, and then says so."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,12 @@ CAPACITY = 100
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[requests.Response]]:
     """What batches of 50 are answered until long after the worker is full; the last answer is of GET /health/ready."""
-    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1", "API_QUEUE_CAPACITY": str(CAPACITY)}
+    env = {
+        "KAFKA_BROKERS": f"127.0.0.1:{free_port()}",
+        "API_JOURNAL_DIR": "",
+        "API_WORKERS": "1",
+        "API_QUEUE_CAPACITY": str(CAPACITY),
+    }
     api = ApiServer(tmp_path_factory.mktemp("api"), env)
     api.start()
     api.wait_until_ready()

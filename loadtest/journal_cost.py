@@ -1,0 +1,68 @@
+"""What the journal costs: CPU time an event, with and without it, by turns in one run.
+
+`python -m loadtest.journal_cost`. Measures what the journal adds on an event's way through a worker: put, take,
+acknowledge. Nothing is sent.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from api.event_queue import EventQueue
+from api.intake import AcceptedEvent, accept_batch
+from api.journal import Journal
+from common.events import encode
+from common.metrics import ApiMetrics
+from loadtest.client import run
+
+ROUNDS = 7
+EVENTS_A_ROUND = 20_000
+
+
+def main() -> int:
+    """Prints a line for batches and one for single events; returns 0."""
+    event = {
+        "customer_id": "customer-00042",
+        "event_type": "add_to_cart",
+        "properties": {"sku": "JK-210", "product": "Storm 3 rain jacket", "category": "jackets", "price": 189.9},
+        "context": {"device": "mobile", "session_id": "seed-818650a811c6-alice", "ip": "203.0.113.7"},
+    }
+    batch = accept_batch(encode({"events": [event] * 100}), datetime.now(UTC))
+    print(f"an event has {len(batch[0].record.value)} bytes; CPU time of the worker, median of {ROUNDS} rounds")
+    for name, events in (("batches of 100", batch), ("single events", batch[:1])):
+        with tempfile.TemporaryDirectory() as folder:
+            journal = Journal(Path(folder), max_bytes=1024**3, sync=False)
+            off, on = _rounds(partial(_cost, None, events), partial(_cost, journal, events))
+            journal.close()
+        print(f"{name:<15} without {off:6.2f} us, with {on:6.2f} us, the journal {on - off:6.2f} us an event")
+    return 0
+
+
+def _rounds(*measures: Callable[[], float]) -> list[float]:
+    taken = [[measure() for measure in measures] for _ in range(ROUNDS)]
+    return [statistics.median(column) for column in zip(*taken, strict=True)]
+
+
+def _cost(journal: Journal | None, events: list[AcceptedEvent]) -> float:
+    """CPU time an event, in microseconds. Takes and acknowledges as the producer does: up to 2,000 events at once."""
+    queue = EventQueue(10_000, ApiMetrics(CollectorRegistry()))
+    if journal is not None:
+        queue.keep_in(journal)
+    requests_a_take = 2000 // len(events)
+    begun = time.process_time()
+    for number in range(EVENTS_A_ROUND // len(events)):
+        queue.put(events)
+        if number % requests_a_take == requests_a_take - 1:
+            queue.acknowledge(queue.take(2000, timeout=0))
+    return (time.process_time() - begun) / EVENTS_A_ROUND * 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,195 @@
+"""Whatever dies, each event answered 202 reaches Kafka, in the order of its customer."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from consumer.source import KafkaSource
+from tests.clients import Client, event
+from tests.contracts import Recorder, fresh_name
+from tests.servers import ApiServer, KafkaServer
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Scene:
+    """An API of two workers and a Kafka of its own."""
+
+    def __init__(self, libs: Path, folder: Path, **env: str) -> None:
+        self.broker = KafkaServer(libs, folder)
+        self.broker.start()
+        self.kafka = self.broker.create_topics(fresh_name("events"))
+        topics = {"KAFKA_TOPIC": self.kafka.topic, "KAFKA_DLQ_TOPIC": self.kafka.dlq_topic}
+        self.api = ApiServer(folder, {"KAFKA_BROKERS": self.broker.address, **topics, **env})
+        self.api.start()
+        self.api.wait_until_ready()
+
+    def restart_api(self) -> None:
+        self.api.start()
+        self.api.wait_until_ready()
+
+    def send(self, customer: str, count: int) -> list[str]:
+        """Send so many numbered events in batches of 100 over one connection; all must be accepted. Gives their ids."""
+        events = [event(customer, number) for number in range(count)]
+        with requests.Session() as session:
+            for first in range(0, count, 100):
+                batch = {"events": events[first : first + 100]}
+                answer = session.post(f"{self.api.url}/api/v1/track/batch", json=batch, timeout=30)
+                assert answer.status_code == 202, answer.text
+        return [sent["event_id"] for sent in events]
+
+    def in_kafka(self, count: int) -> dict[str, list[int]]:
+        """By customer, the numbers of the events in Kafka, as they came first, once there are so many."""
+        source = KafkaSource(self.kafka, fresh_name("reader"), max_records=2000)
+        source.connect()
+        source.subscribe(Recorder())
+        seen: dict[str, list[int]] = {}
+        ids: set[str] = set()
+
+        def all_there() -> bool:
+            for record in source.poll(0.2):
+                found = json.loads(record.value or b"")
+                if found["event_id"] not in ids:
+                    ids.add(found["event_id"])
+                    seen.setdefault(found["customer_id"], []).append(found["properties"]["number"])
+            return len(ids) >= count
+
+        try:
+            eventually(all_there, timeout=90, what=f"{count} events in Kafka")
+        finally:
+            source.close()
+        return seen
+
+    def workers(self) -> list[int]:
+        """The process ids of gunicorn's workers."""
+        assert self.api.child is not None
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.api.child.pid)], capture_output=True, text=True, check=True
+        )
+        return [int(pid) for pid in listed.stdout.split()]
+
+    def kill(self) -> None:
+        self.api.kill()
+        self.broker.kill()
+
+
+@pytest.fixture
+def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(kafka_libs, tmp_path)
+    yield scene
+    scene.kill()
+
+
+def test_events_that_wait_for_kafka_survive_kill_9_of_the_whole_api(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.send("alice", 2000)
+    scene.api.kill()
+    scene.broker.start()
+    scene.restart_api()
+    assert scene.in_kafka(2000) == {"alice": list(range(2000))}
+
+
+def test_events_accepted_at_full_speed_survive_kill_9_of_the_whole_api(scene: Scene) -> None:
+    clients = [Client(scene.api.url, customer, 5000) for customer in ("alice", "ben")]
+    for client in clients:
+        client.start()
+    eventually(lambda: sum(client.accepted for client in clients) > 3000, what="3,000 events accepted")
+    scene.api.kill()
+    scene.restart_api()
+    for client in clients:
+        client.join(90)
+    found = scene.in_kafka(10_000)
+    assert {customer: sorted(numbers) for customer, numbers in found.items()} == {
+        "alice": list(range(5000)),
+        "ben": list(range(5000)),
+    }
+
+
+def test_events_survive_kill_9_of_one_worker(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.send("alice", 1000)
+    scene.send("ben", 1000)
+    os.kill(scene.workers()[0], signal.SIGKILL)
+    scene.broker.start()
+    assert scene.in_kafka(2000) == {"alice": list(range(1000)), "ben": list(range(1000))}
+
+
+def test_50_000_events_wait_for_kafka_and_arrive_in_order(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.send("alice", 50_000)
+    scene.broker.start()
+    assert scene.in_kafka(50_000) == {"alice": list(range(50_000))}
+
+
+def test_sigterm_without_kafka_keeps_what_waits_for_the_next_start(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.send("alice", 2000)
+    assert scene.api.stop(timeout=60) == 0
+    assert "events stay in the journal" in scene.api.output()
+    scene.broker.start()
+    scene.restart_api()
+    assert scene.in_kafka(2000) == {"alice": list(range(2000))}
+
+
+def test_fewer_workers_send_what_the_others_left(scene: Scene) -> None:
+    scene.broker.kill()
+    for number in range(8):
+        scene.send(f"customer-{number}", 100)
+    scene.api.kill()
+    scene.broker.start()
+    scene.api.env["API_WORKERS"] = "1"
+    scene.restart_api()
+    assert scene.in_kafka(800) == {f"customer-{number}": list(range(100)) for number in range(8)}
+
+
+def test_the_api_starts_with_a_damaged_journal_and_says_so(scene: Scene, tmp_path: Path) -> None:
+    scene.broker.kill()
+    scene.send("alice", 2000)
+    scene.api.kill()
+    for file in (tmp_path / "journal").glob("*/data.mdb"):
+        file.write_bytes(file.read_bytes()[:8192])
+    scene.broker.start()
+    scene.restart_api()
+    assert "a damaged journal was set aside" in scene.api.output()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_answered_503_and_loses_nothing(kafka_libs: Path, tmp_path: Path, small_disk: Path) -> None:
+    scene = Scene(kafka_libs, tmp_path, API_JOURNAL_DIR=str(small_disk), API_WORKERS="1")
+    try:
+        scene.broker.kill()
+        events = [event("alice", number) for number in range(50_000)]
+        accepted = 0
+        while True:
+            batch = {"events": events[accepted : accepted + 100]}
+            answer = requests.post(f"{scene.api.url}/api/v1/track/batch", json=batch, timeout=30)
+            if answer.status_code != 202:
+                break
+            accepted += 100
+        assert answer.status_code == 503
+        assert requests.get(f"{scene.api.url}/health/ready", timeout=5).status_code == 503
+        scene.broker.start()
+        assert scene.in_kafka(accepted) == {"alice": list(range(accepted))}
+        eventually(lambda: requests.get(f"{scene.api.url}/health/ready", timeout=5).ok, what="room again")
+    finally:
+        scene.kill()
