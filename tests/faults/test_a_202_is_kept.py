@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from consumer.source import KafkaSource
+from ops.local.ports import free_port
 from tests.clients import Client, event
 from tests.contracts import Recorder, fresh_name
 from tests.servers import ApiServer, KafkaServer
@@ -193,3 +194,29 @@ def test_a_full_disk_is_answered_503_and_loses_nothing(kafka_libs: Path, tmp_pat
         eventually(lambda: requests.get(f"{scene.api.url}/health/ready", timeout=5).ok, what="room again")
     finally:
         scene.kill()
+
+
+def test_two_instances_share_a_journal_folder_without_a_clash(scene: Scene, tmp_path: Path) -> None:
+    scene.broker.kill()
+    (tmp_path / "second").mkdir()
+    second = ApiServer(tmp_path / "second", {**scene.api.env, "API_ADDR": f"127.0.0.1:{free_port()}"})
+    second.url = f"http://{second.env['API_ADDR']}"
+    second.start()
+    second.wait_until_ready()
+    first, scene.api = scene.api, second
+    scene.send("alice", 500)
+    scene.api = first
+    scene.send("ben", 500)
+    second.kill()
+    first.kill()
+    scene.broker.start()
+    scene.restart_api()
+    assert scene.in_kafka(1000) == {"alice": list(range(500)), "ben": list(range(500))}
+
+
+def test_sigterm_with_10_000_events_waiting_sends_them_all(scene: Scene) -> None:
+    scene.broker.kill()
+    scene.send("alice", 10_000)
+    scene.broker.start()
+    assert scene.api.stop() == 0
+    assert scene.in_kafka(10_000) == {"alice": list(range(10_000))}
