@@ -43,7 +43,7 @@ class Client(threading.Thread):
                     answer = self._session.post(f"{self.url}/api/v1/track", json=chunk[0], timeout=30)
                 else:
                     answer = self._session.post(f"{self.url}/api/v1/track/batch", json={"events": chunk}, timeout=30)
-            except requests.ConnectionError:
+            except requests.RequestException:  # no answer, or half of one
                 time.sleep(0.05)
                 continue
             if answer.status_code == 202:
