@@ -22,6 +22,8 @@ threads = _settings.threads
 worker_class = "gthread"
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
+# A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
+timeout = 300
 # It would write a socket below the home directory, which a container may not have.
 control_socket_disable = True
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 # The map is address space, not memory or disk. Deleting needs pages of its own: room beyond the limit for appending.
 _SPARE_MAP_BYTES = 64 * 1024 * 1024
 _CHECK_TIMEOUT = 300.0
+_CHECK_EVENTS = 1000
+_DAMAGED = 3
+_SIGNS_OF_DAMAGE = (_DAMAGED, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _NEARLY = 0.95
 
 
@@ -145,11 +149,36 @@ def open_journal(folder: Path, *, max_bytes: int, sync: bool) -> Journal:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether all of it can be read. Asked of another process, since LMDB can crash on a damaged file."""
+    """Whether all of it can be read. Raises OSError when that cannot be found out.
+
+    Asked of another process, since LMDB can crash on a damaged file.
+    """
     check = subprocess.run(  # noqa: S603, nothing here comes from outside
-        [sys.executable, "-m", "api.journal", str(folder)], capture_output=True, timeout=_CHECK_TIMEOUT, check=False
+        [sys.executable, "-m", "api.journal", str(folder.resolve())],
+        cwd=Path(__file__).parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=_CHECK_TIMEOUT,
+        check=False,
     )
-    return check.returncode == 0
+    if check.returncode in _SIGNS_OF_DAMAGE:
+        return False
+    if check.returncode != 0:
+        raise OSError(f"the journal cannot be checked: {check.stderr.strip()[-200:]}")
+    return True
+
+
+def _read_through(folder: Path) -> None:
+    """The check itself: ends the process with a status that tells."""
+    try:
+        journal = Journal(folder, max_bytes=0, sync=False)
+        values, position = journal.read(0, _CHECK_EVENTS)
+        while values:
+            for value in values:
+                json.loads(value)
+            values, position = journal.read(position, _CHECK_EVENTS)
+    except (lmdb.Error, ValueError):
+        sys.exit(_DAMAGED)
 
 
 def _key(position: int) -> bytes:
@@ -200,5 +229,4 @@ def _claim(folder: Path) -> Claim | None:
 
 
 if __name__ == "__main__":
-    for event in Journal(Path(sys.argv[1]), max_bytes=0, sync=False).read(0, sys.maxsize)[0]:
-        json.loads(event)
+    _read_through(Path(sys.argv[1]))

@@ -75,10 +75,15 @@ def _open(folder: Path, settings: JournalSettings) -> Journal:
 def _left_behind(settings: JournalSettings) -> Iterator[Journal]:
     """The journals of workers that are gone, each ours until the next is asked for."""
     for claim in claim_left_behind(settings.folder):
-        journal = _open(claim.folder, settings)
-        if journal.events:
-            yield journal
-        journal.close()
+        try:
+            journal = _open(claim.folder, settings)
+        except (OSError, lmdb.Error):
+            # Our own events must not wait for somebody else's folder.
+            logger.exception("what a dead worker left behind cannot be read", extra={"folder": str(claim.folder)})
+        else:
+            if journal.events:
+                yield journal
+            journal.close()
         claim.release()
 
 

@@ -169,3 +169,14 @@ def test_only_the_folders_of_dead_workers_are_left_behind(tmp_path: Path) -> Non
         claim.release()
     assert found == [dead.folder]
     living.release()
+
+
+def test_a_journal_that_cannot_be_checked_is_left_alone(
+    journal: Journal, reopen: Callable[[], Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.append(values(1))
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(OSError, match="cannot be checked"):
+        reopen()
+    monkeypatch.undo()
+    assert reopen().events == 1
