@@ -25,7 +25,7 @@ class RefusedEvents:
         self._metrics = metrics
 
     def keep(self, event: AcceptedEvent, error: Exception) -> bool:
-        """Keep an event; False when that has to be tried again. Blocks as sending does; raises OSError of the file."""
+        """Keep an event; False when that has to be tried again. Blocks as sending does."""
         headers = dead_letter_headers(error, datetime.now(UTC), self._topic)
         answer = self._dead_letters.send([Record(event.record.key, event.record.value, headers)])[0]
         if answer is None:
@@ -36,8 +36,12 @@ class RefusedEvents:
             kept_in = "nothing"
         else:
             kept_in = FILE_NAME
-            with (self._folder / FILE_NAME).open("ab") as file:
-                file.write(event.record.value + b"\n")
+            try:
+                with (self._folder / FILE_NAME).open("ab") as file:
+                    file.write(event.record.value + b"\n")
+            except OSError:
+                logger.exception("an event that Kafka will never take cannot be kept yet")
+                return False
         self._metrics.refused.labels(kept_in).inc()
         logger.error(
             "Kafka will never take an event",

@@ -213,6 +213,16 @@ def test_an_event_that_not_even_the_dead_letter_topic_takes_goes_into_a_file(tmp
     assert parts.metric("pulse_api_refused_events_total", kept_in="refused.jsonl") == 1
 
 
+def test_an_event_that_cannot_be_kept_anywhere_is_not_given_up(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    folder = tmp_path / "missing"
+    parts = refusing(broker, folder, RefusesLarge(broker, DLQ))
+    eventually(lambda: parts.producer.failing)
+    folder.mkdir()
+    parts.producer.stop(5)
+    assert int((folder / "refused.jsonl").read_bytes()) == 2
+
+
 def test_the_death_of_the_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = Parts()
     monkeypatch.setattr(parts.queue, "take", lambda *_: 1 / 0)
