@@ -126,8 +126,8 @@ class Journal:
         return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))
 
     def _count(self) -> int:
-        with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
-            return sum(bytes(value).count(b"\n") + 1 for value in cursor.iternext(keys=False))
+        with self._environment.begin() as transaction, transaction.cursor() as cursor:
+            return sum(value.count(b"\n") + 1 for value in cursor.iternext(keys=False))
 
     def _last_position(self) -> int:
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
@@ -153,14 +153,17 @@ def _is_sound(folder: Path) -> bool:
 
     Asked of another process, since LMDB can crash on a damaged file.
     """
-    check = subprocess.run(  # noqa: S603, nothing here comes from outside
-        [sys.executable, "-m", "api.journal", str(folder.resolve())],
-        cwd=Path(__file__).parent.parent,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=_CHECK_TIMEOUT,
-        check=False,
-    )
+    try:
+        check = subprocess.run(  # noqa: S603, nothing here comes from outside
+            [sys.executable, "-m", "api.journal", str(folder.resolve())],
+            cwd=Path(__file__).parent.parent,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_CHECK_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"the journal cannot be checked within {_CHECK_TIMEOUT:g} s") from error
     if check.returncode in _SIGNS_OF_DAMAGE:
         return False
     if check.returncode != 0:
