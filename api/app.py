@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
+from api.docs import docs_routes
 from api.health import health_routes
 from api.instrumentation import instrument
 from api.responses import answer_errors
@@ -43,6 +44,7 @@ def create_app(
     answer_errors(app, metrics)
     app.register_blueprint(track_routes(worker.queue, metrics))
     app.register_blueprint(health_routes(settings.kafka, worker))
+    app.register_blueprint(docs_routes())
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
         exporter = GunicornPrometheusMetrics(app, export_defaults=False)

@@ -22,7 +22,7 @@ MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_EVENTS = 100
 MAX_PROPERTIES = 50
 
-_RFC_3339 = re.compile(
+RFC_3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
@@ -32,7 +32,7 @@ _INT64 = range(-(2**63), 2**63)
 
 def parse_timestamp(text: str) -> datetime:
     """An RFC 3339 time with an offset, as UTC; digits after the microseconds are cut off. Raises ValueError."""
-    match = _RFC_3339.fullmatch(text)
+    match = RFC_3339.fullmatch(text)
     if match is None:
         raise ValueError(text)
     day, clock, fraction, offset = match.groups()
@@ -108,10 +108,13 @@ class Scalar(fields.Field[str | int | float | bool]):
 class Properties(fields.Dict):
     """An object of scalars, with one list of messages a key in its errors."""
 
-    def __init__(self) -> None:
-        key = fields.String(validate=[validate.Length(1, 256), _storable_key, _storable_text])
+    def __init__(self, **kwargs: Any) -> None:
+        key = fields.String(
+            validate=[validate.Length(1, 256), _storable_key, _storable_text],
+            metadata={"pattern": r"^[^$\x00][^\x00]*$"},
+        )
         limit = validate.Length(max=MAX_PROPERTIES, error=f"At most {MAX_PROPERTIES} properties.")
-        super().__init__(keys=key, values=Scalar(), validate=limit)
+        super().__init__(keys=key, values=Scalar(), validate=limit, **kwargs)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -154,12 +157,21 @@ class EventSchema(ObjectSchema):
     class Meta:
         unknown = RAISE
 
-    customer_id = fields.String(required=True, validate=[validate.Length(1, 256), _not_blank, _storable_text])
+    customer_id = fields.String(
+        required=True,
+        validate=[validate.Length(1, 256), _not_blank, _storable_text],
+        metadata={"description": "Whose event; not blank. A customer's events stay in order.", "pattern": r"\S"},
+    )
     event_type = fields.String(required=True, validate=validate.OneOf(EVENT_TYPES))
-    event_id = fields.String(validate=_EVENT_ID_RULES)
-    timestamp = Timestamp()
-    properties = Properties()
-    context = fields.Nested(ContextSchema)
+    event_id = fields.String(
+        validate=_EVENT_ID_RULES,
+        metadata={"description": "Stored once, however often it is sent; made for you if missing."},
+    )
+    timestamp = Timestamp(
+        metadata={"description": "RFC 3339 with an offset; the time of receipt if missing. Stored to the millisecond."}
+    )
+    properties = Properties(metadata={"description": "Whatever you want to know later."})
+    context = fields.Nested(ContextSchema, metadata={"description": "Where the event came from."})
 
 
 class BatchSchema(ObjectSchema):
