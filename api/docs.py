@@ -1,4 +1,4 @@
-"""The API described: /openapi.json, and /docs, a page that shows it with Swagger UI and asks no other host for anything."""
+"""The API described: /openapi.json, and /docs, a page that shows it with Swagger UI and asks nothing of other hosts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ _POLICY = (
 
 
 def docs_routes() -> Blueprint:
-    """The two routes and the page's own files. Clients may keep what they got but ask each time whether it is still so."""
+    """The two routes and the page's files. Clients may keep what they got, but ask each time whether it still holds."""
     routes = Blueprint("docs", __name__)
     document = openapi_document()
     swagger_ui = Path(str(files("flask_swagger_ui"))) / "dist"
@@ -25,7 +25,8 @@ def docs_routes() -> Blueprint:
         answer = Response(document, content_type="application/json")
         answer.cache_control.no_cache = True
         answer.add_etag()
-        return answer.make_conditional(request)
+        answer.make_conditional(request)
+        return answer
 
     @routes.get("/docs")
     def docs() -> Response:

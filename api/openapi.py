@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin, OpenAPIConverter
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
 from common import events
@@ -41,7 +42,7 @@ def openapi_document() -> bytes:
     )
     converter = plugin.converter
     assert isinstance(converter, OpenAPIConverter)  # noqa: S101, which APISpec has just made
-    converter.add_attribute_function(_fields_of_ours)
+    converter.add_attribute_function(_fields_of_ours)  # type: ignore[no-untyped-call]
     spec.components.schema("Event", schema=events.EventSchema)
     spec.components.schema("Batch", schema=events.BatchSchema)
     for name, schema in _ANSWER_SCHEMAS.items():
@@ -55,7 +56,9 @@ def _fields_of_ours(converter: OpenAPIConverter, field: fields.Field[Any], ret: 
     """What apispec cannot know of the kinds of fields in common/events.py, as JSON Schema."""
     match field:
         case events.Timestamp():
-            return {"type": "string", "format": "date-time", "pattern": f"^{events.RFC_3339.pattern}$"}
+            # No year 0, and no offset that leads out of the years 1 to 9999.
+            pattern = rf"^(?!0000|0001-01-01.+\+|9999-12-31.+-){events.RFC_3339.pattern}$"
+            return {"type": "string", "format": "date-time", "pattern": pattern}
         case events.Scalar():
             return {"type": ["string", "number", "boolean"], "minimum": -(2**63), "maximum": 2**63 - 1}
         case events.Properties():

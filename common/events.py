@@ -160,7 +160,10 @@ class EventSchema(ObjectSchema):
     customer_id = fields.String(
         required=True,
         validate=[validate.Length(1, 256), _not_blank, _storable_text],
-        metadata={"description": "Whose event; not blank. A customer's events stay in order.", "pattern": r"\S"},
+        metadata={
+            "description": "Whose event; not blank. A customer's events stay in order.",
+            "pattern": r"[^\s\x1c-\x1f\x85]",
+        },
     )
     event_type = fields.String(required=True, validate=validate.OneOf(EVENT_TYPES))
     event_id = fields.String(
