@@ -67,7 +67,7 @@ def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
     loaded, errors = events.load_batch(body)
     too_large = {index: [_TOO_LARGE] for index, event in loaded.items() if _too_large(event)}
     accepted = {index: _accept(event, received_at) for index, event in loaded.items() if index not in too_large}
-    return AcceptedBatch(accepted, errors | too_large)
+    return AcceptedBatch(accepted, dict(sorted((errors | too_large).items())))
 
 
 def _too_large(event: dict[str, Any]) -> bool:
