@@ -17,17 +17,17 @@ Send page views, clicks and purchases; each is stored exactly once.
 
 - **A 202 is a promise.** The event is kept on disk and will be stored, whatever dies in between.
 - **Send again what was not answered.** An `event_id` is stored once, however often it is sent.
-- **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which browsers' `sendBeacon` sends.
-  A single event may have up to {events.MAX_EVENT_BYTES // 1024} KiB, also within a batch,
-  and a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB.
-- **Errors** all have the form `Error`, also those of paths that are not there (404) and of methods that a path does not
-  take (405, with `Allow`). `message` says what to mend.
+- **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
+  sends. They may be zipped (`Content-Encoding: gzip`). An event may have up to {events.MAX_EVENT_BYTES // 1024} KiB,
+  a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
+- **Errors** all have the form `Error`, whose `message` says what to mend; also those of paths that are not here (404), of
+  methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
 - **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
 """
 
 
-def openapi_document() -> bytes:
-    """The document, as JSON."""
+def openapi_document(*, needs_key: bool) -> bytes:
+    """The document, as JSON. `needs_key`: whether events are taken only with a write key."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="Pulse Pipeline",
@@ -41,14 +41,19 @@ def openapi_document() -> bytes:
         ],
     )
     converter = plugin.converter
-    assert isinstance(converter, OpenAPIConverter)  # noqa: S101, which APISpec has just made
+    assert isinstance(converter, OpenAPIConverter)  # noqa: S101, APISpec has just made it
     converter.add_attribute_function(_fields_of_ours)  # type: ignore[no-untyped-call]
     spec.components.schema("Event", schema=events.EventSchema)
     spec.components.schema("Batch", schema=events.BatchSchema)
     for name, schema in _ANSWER_SCHEMAS.items():
         spec.components.schema(name, schema)
-    for path, operations in _PATHS.items():
-        spec.path(path, operations=operations)
+    if needs_key:
+        for name, scheme in _KEY_SCHEMES.items():
+            spec.components.security_scheme(name, scheme)
+    for path, operation in _posts(needs_key=needs_key).items():
+        spec.path(path, operations={"post": {"tags": ["Events"], **operation}})
+    for path, operation in _GETS.items():
+        spec.path(path, operations={"get": {"tags": ["Operation"], **operation}})
     return json.dumps(spec.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -61,15 +66,16 @@ def _fields_of_ours(converter: OpenAPIConverter, field: fields.Field[Any], ret: 
             return {"type": "string", "format": "date-time", "pattern": pattern}
         case events.Scalar():
             return {"type": ["string", "number", "boolean"], "minimum": -(2**63), "maximum": 2**63 - 1}
-        case events.Properties():
-            assert field.key_field is not None  # noqa: S101, as they are made
-            names = converter.field2property(field.key_field)
-            return {"propertyNames": names, "maxProperties": ret.pop("maxLength")}
+        case events.Properties(key_field=fields.Field() as key):
+            return {"propertyNames": converter.field2property(key), "maxProperties": ret.pop("maxLength")}
     return {}
 
 
+# ── Schemas of answers ──
+
+
 def _object(**properties: Json) -> Json:
-    """An object of an answer: exactly these properties."""
+    """An object of exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -81,27 +87,32 @@ def _object(**properties: Json) -> Json:
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _UP: Json = _object(status={"enum": ["up", "down"]})
-_PROBE: Json = _object(status={"enum": ["ok", "unavailable"]})
-
+_FAULTS: Json = {"$ref": "#/components/schemas/Faults"}
 _ANSWER_SCHEMAS: Json = {
     "Accepted": _object(status={"const": "accepted"}, event_id=_TEXT),
-    "AcceptedBatch": _object(
-        status={"const": "accepted"},
-        count={**_COUNT, "description": "How many."},
-        event_ids={"type": "array", "items": _TEXT, "description": "In the order of the request."},
-    ),
+    "AcceptedBatch": {
+        **_object(
+            status={"const": "accepted"},
+            count=_COUNT,
+            event_ids={
+                "type": "array",
+                "items": {"type": ["string", "null"]},
+                "description": "In the order of the request; null for a rejected event.",
+            },
+            rejected={**_FAULTS, "description": "With `partial=true` only: what is wrong, by index."},
+        ),
+        "required": ["status", "count", "event_ids"],
+    },
     "Error": _object(
         status={"const": "error"},
         message={**_TEXT, "description": "One line that names the first fault."},
-        errors={"$ref": "#/components/schemas/Faults"},
+        errors=_FAULTS,
         request_id={**_TEXT, "description": "The log has it too."},
     ),
     "Faults": {
         "type": "object",
-        "description": "All faults, by field; in a batch by index and field; `_schema` stands for the whole.",
-        "additionalProperties": {
-            "anyOf": [{"type": "array", "items": _TEXT}, {"$ref": "#/components/schemas/Faults"}],
-        },
+        "description": "All faults, by field; in a batch by index and field. Empty when it is not about the event.",
+        "additionalProperties": {"anyOf": [{"type": "array", "items": _TEXT}, _FAULTS]},
     },
     "Health": _object(
         status={
@@ -121,49 +132,79 @@ _ANSWER_SCHEMAS: Json = {
             },
         ),
     ),
-    "Probe": _PROBE,
+    "Probe": _object(status={"enum": ["ok", "unavailable"]}),
 }
 
 
+# ── Parts of operations ──
+
+
+def _header(name: str, description: str, schema: Json) -> Json:
+    return {name: {"description": description, "required": True, "schema": schema}}
+
+
+_REQUEST_ID = _header("X-Request-ID", "What the log knows the request by.", _TEXT)
+_RETRY_AFTER = _header("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 1})
+_CHALLENGE = _header("WWW-Authenticate", "How to send a key.", _TEXT)
+
+
 def _answer(description: str, schema: str, example: Any, headers: Json | None = None) -> Json:
-    """An answer in JSON, as every answer with its request id."""
+    """An answer in JSON."""
     body = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
     return {"description": description, "headers": {**_REQUEST_ID, **(headers or {})}, "content": body}
 
 
 def _refusal(description: str, message: str, errors: Json | None = None, headers: Json | None = None) -> Json:
+    """An answer that is an error; `message` and `errors` are an example."""
     example = {"status": "error", "message": message, "errors": errors or {}, "request_id": "b16d97a3b4ef4785"}
     return _answer(description, "Error", example, headers)
 
 
-def _other(description: str, media_type: str) -> Json:
-    """An answer that is a text for somebody else's program."""
-    return {"description": description, "headers": _REQUEST_ID, "content": {media_type: {"schema": _TEXT}}}
+def _too_large(limit: int) -> Json:
+    return _refusal("The body is too large.", f"The body may have at most {limit} bytes.")
 
 
 def _body(schema: str, examples: Json) -> Json:
-    """What is posted, declared as JSON or, as browsers' sendBeacon has it, as text."""
+    """What is posted, declared as JSON or, as browsers' sendBeacon does, as text."""
     reference = {"$ref": f"#/components/schemas/{schema}"}
     as_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference}
     return {
         "required": True,
         "content": {
-            "application/json": {"schema": reference, "examples": examples},
+            "application/json": {
+                "schema": reference,
+                "examples": {name: {"value": examples[name]} for name in examples},
+            },
             "text/plain": {
                 "schema": as_text,
-                "examples": {name: {**one, "value": json.dumps(one["value"])} for name, one in examples.items()},
+                "examples": {name: {"value": json.dumps(examples[name])} for name in examples},
             },
         },
     }
 
 
-_REQUEST_ID: Json = {
-    "X-Request-ID": {"description": "What the log knows the request by.", "required": True, "schema": _TEXT}
-}
-_RETRY_AFTER: Json = {
-    "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}}
+def _get(operation: str, summary: str, *answers: tuple[str, Json], description: str = "") -> Json:
+    return {"operationId": operation, "summary": summary, "description": description, "responses": dict(answers)}
+
+
+def _text(description: str, media_type: str, schema: Json) -> Json:
+    return {"description": description, "headers": _REQUEST_ID, "content": {media_type: {"schema": schema}}}
+
+
+# ── The operations ──
+
+_KEY_SCHEMES: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A write key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A write key."},
+    "query": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "A write key, for beacons, which cannot send headers.",
+    },
 }
 _MISSING = ["Missing data for required field."]
+_EVENT_ID = "evt_93ace1b4-bec0-4517-a6e2-2a6945157bba"
 _PAGE_VIEW: Json = {"customer_id": "alice", "event_type": "page_view", "properties": {"page": "/"}}
 _PURCHASE: Json = {
     "event_id": "order-1207-paid",
@@ -174,22 +215,89 @@ _PURCHASE: Json = {
     "context": {"device": "phone", "session_id": "s-42", "ip": "192.0.2.7", "user_agent": "Mozilla/5.0"},
 }
 
-_REFUSALS: Json = {
-    "413": _refusal("The body is too large.", f"The body may have at most {events.MAX_EVENT_BYTES} bytes."),
-    "415": _refusal(
-        "The body is not declared as JSON or text, or is encoded.", "Content-Type must be application/json."
-    ),
-    "500": _refusal(
-        "A fault of ours. Send the request again with the same `event_id`s.",
-        "Something went wrong on our side; the log has it under this request_id.",
-    ),
-    "503": _refusal(
-        "No room for more events that wait for Kafka. Nothing of the request was taken: send it again.",
-        "Too many events are waiting for Kafka; try again in 1 s.",
-        headers=_RETRY_AFTER,
-    ),
-}
-_HEALTH = {
+
+def _posts(*, needs_key: bool) -> Json:
+    refusals = {
+        "408": _refusal(
+            "The request came too slowly.", "The request did not arrive in time: send it again, all of it at once."
+        ),
+        "411": _refusal(
+            "There is no body.", "The request needs a body, and a Content-Length that says how long it is."
+        ),
+        "415": _refusal(
+            "The body is neither declared as JSON nor as text, or is encoded otherwise than with gzip.",
+            "Content-Type must be application/json.",
+        ),
+        "500": _refusal(
+            "A fault of ours. Send the request again, with the same `event_id`s.",
+            "Something went wrong on our side; the log has it under this request_id.",
+        ),
+        "503": _refusal(
+            "No room for more events that wait for Kafka. Nothing of the request was taken: send it again.",
+            "Too many events are waiting for Kafka; try again in 1 s.",
+            headers=_RETRY_AFTER,
+        ),
+    }
+    key: Json = {}
+    if needs_key:
+        key = {"security": [{name: []} for name in _KEY_SCHEMES]}
+        refusals["401"] = _refusal(
+            "There is no valid write key.",
+            "A write key is needed: send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, "
+            "as ?key=KEY.",
+            headers=_CHALLENGE,
+        )
+    return {
+        "/api/v1/track": {
+            "operationId": "track",
+            "summary": "Send one event",
+            **key,
+            "requestBody": _body("Event", {"the least": _PAGE_VIEW, "every field": _PURCHASE}),
+            "responses": {
+                "202": _answer(
+                    "Accepted: it will be stored.", "Accepted", {"status": "accepted", "event_id": _EVENT_ID}
+                ),
+                "400": _refusal(
+                    "The event, or the JSON, is wrong.",
+                    "event_type: Missing data for required field.",
+                    {"event_type": _MISSING},
+                ),
+                "413": _too_large(events.MAX_EVENT_BYTES),
+                **refusals,
+            },
+        },
+        "/api/v1/track/batch": {
+            "operationId": "trackBatch",
+            "summary": "Send up to 100 events",
+            **key,
+            "parameters": [
+                {
+                    "name": "partial",
+                    "in": "query",
+                    "description": "false: all are accepted, or none is. true: the right ones are, the others rejected.",
+                    "schema": {"type": "boolean", "default": False},
+                }
+            ],
+            "requestBody": _body("Batch", {"two": {"events": [_PAGE_VIEW, _PURCHASE]}}),
+            "responses": {
+                "202": _answer(
+                    "Accepted: they will be stored; all of them, or with `partial=true` at least one.",
+                    "AcceptedBatch",
+                    {"status": "accepted", "count": 2, "event_ids": [_EVENT_ID, "order-1207-paid"]},
+                ),
+                "400": _refusal(
+                    "An event, or the JSON, is wrong. None was accepted.",
+                    "events[1].event_type: Missing data for required field.",
+                    {"events": {"1": {"event_type": _MISSING}}},
+                ),
+                "413": _too_large(events.MAX_BATCH_BYTES),
+                **refusals,
+            },
+        },
+    }
+
+
+_HEALTH: Json = {
     "status": "ok",
     "oldest_unsent_seconds": 0.0,
     "checks": {
@@ -199,125 +307,44 @@ _HEALTH = {
         "journal": {"status": "up", "events": 0, "bytes": 12_288, "max_bytes": 1024**3},
     },
 }
-
-_PATHS: Json = {
-    "/api/v1/track": {
-        "post": {
-            "operationId": "track",
-            "tags": ["Events"],
-            "summary": "Send one event",
-            "requestBody": _body(
-                "Event",
-                {
-                    "least": {"summary": "The least there is", "value": _PAGE_VIEW},
-                    "all": {"summary": "Every field", "value": _PURCHASE},
-                },
-            ),
-            "responses": {
-                "202": _answer(
-                    "Accepted: it will be stored.",
-                    "Accepted",
-                    {"status": "accepted", "event_id": "evt_93ace1b4-bec0-4517-a6e2-2a6945157bba"},
-                ),
-                "400": _refusal(
-                    "The event, or the JSON, is wrong.",
-                    "event_type: Missing data for required field.",
-                    {"event_type": _MISSING},
-                ),
-                **_REFUSALS,
-            },
-        }
-    },
-    "/api/v1/track/batch": {
-        "post": {
-            "operationId": "trackBatch",
-            "tags": ["Events"],
-            "summary": "Send up to 100 events",
-            "description": "Either all of them are accepted, or none is.",
-            "requestBody": _body("Batch", {"two": {"summary": "Two", "value": {"events": [_PAGE_VIEW, _PURCHASE]}}}),
-            "responses": {
-                "202": _answer(
-                    "All accepted: they will be stored.",
-                    "AcceptedBatch",
-                    {
-                        "status": "accepted",
-                        "count": 2,
-                        "event_ids": ["evt_93ace1b4-bec0-4517-a6e2-2a6945157bba", "order-1207-paid"],
-                    },
-                ),
-                "400": _refusal(
-                    "An event, or the JSON, is wrong. None was accepted.",
-                    "events[1].event_type: Missing data for required field.",
-                    {"events": {"1": {"event_type": _MISSING}}},
-                ),
-                **_REFUSALS,
-                "413": _refusal("The body is too large.", f"The body may have at most {events.MAX_BATCH_BYTES} bytes."),
-            },
-        }
-    },
-    "/health": {
-        "get": {
-            "operationId": "health",
-            "tags": ["Operation"],
-            "summary": "Everything at a glance",
-            "responses": {
-                "200": _answer("Events can be taken.", "Health", _HEALTH),
-                "503": _answer("No event can be taken.", "Health", {**_HEALTH, "status": "unavailable"}),
-            },
-        }
-    },
-    "/health/live": {
-        "get": {
-            "operationId": "live",
-            "tags": ["Operation"],
-            "summary": "Liveness probe",
-            "responses": {
-                "200": _answer("Alive.", "Probe", {"status": "ok"}),
-                "503": _answer("Only a restart can help.", "Probe", {"status": "unavailable"}),
-            },
-        }
-    },
-    "/health/ready": {
-        "get": {
-            "operationId": "ready",
-            "tags": ["Operation"],
-            "summary": "Readiness probe",
-            "description": "Whether events can be taken; not whether Kafka is there.",
-            "responses": {
-                "200": _answer("Ready.", "Probe", {"status": "ok"}),
-                "503": _answer("No event can be taken.", "Probe", {"status": "unavailable"}),
-            },
-        }
-    },
-    "/metrics": {
-        "get": {
-            "operationId": "metrics",
-            "tags": ["Operation"],
-            "summary": "Prometheus metrics",
-            "description": "All workers summed.",
-            "responses": {"200": _other("Metrics in the format that `Accept` asks for.", "text/plain")},
-        }
-    },
-    "/openapi.json": {
-        "get": {
-            "operationId": "openapi",
-            "tags": ["Operation"],
-            "summary": "This document",
-            "responses": {
-                "200": {
-                    "description": "OpenAPI 3.1.",
-                    "headers": _REQUEST_ID,
-                    "content": {"application/json": {"schema": {"type": "object"}}},
-                }
-            },
-        }
-    },
-    "/docs": {
-        "get": {
-            "operationId": "docs",
-            "tags": ["Operation"],
-            "summary": "This page",
-            "responses": {"200": _other("A page to read this document.", "text/html")},
-        }
-    },
+_GOOD: Json = {"status": "ok"}
+_BAD: Json = {"status": "unavailable"}
+_UNCHANGED: Json = {"description": "Not changed since `If-None-Match`.", "headers": _REQUEST_ID}
+_GETS: Json = {
+    "/health": _get(
+        "health",
+        "Everything at a glance",
+        ("200", _answer("Events can be taken.", "Health", _HEALTH)),
+        ("503", _answer("No event can be taken.", "Health", _HEALTH | _BAD)),
+    ),
+    "/health/live": _get(
+        "live",
+        "Liveness probe",
+        ("200", _answer("Alive.", "Probe", _GOOD)),
+        ("503", _answer("Only a restart can help.", "Probe", _BAD)),
+    ),
+    "/health/ready": _get(
+        "ready",
+        "Readiness probe",
+        ("200", _answer("Ready.", "Probe", _GOOD)),
+        ("503", _answer("No event can be taken.", "Probe", _BAD)),
+        description="Whether events can be taken; not whether Kafka is there.",
+    ),
+    "/metrics": _get(
+        "metrics",
+        "Prometheus metrics",
+        ("200", _text("All workers summed.", "text/plain", _TEXT)),
+    ),
+    "/openapi.json": _get(
+        "openapi",
+        "This document",
+        ("200", _text("OpenAPI 3.1.", "application/json", {"type": "object"})),
+        ("304", _UNCHANGED),
+    ),
+    "/docs": _get(
+        "docs",
+        "This page",
+        ("200", _text("It shows this document.", "text/html", _TEXT)),
+        ("304", _UNCHANGED),
+    ),
 }
