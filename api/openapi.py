@@ -20,8 +20,8 @@ Send page views, clicks and purchases; each is stored exactly once.
 - **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
   sends. They may be zipped (`Content-Encoding: gzip`). An event may have up to {events.MAX_EVENT_BYTES // 1024} KiB,
   a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
-- **Errors** all have the form `Error`, whose `message` says what to mend; also those of paths that are not here (404), of
-  methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
+- **Errors** all have the form `Error`, whose `message` says what to mend: also those of paths that are not here (404),
+  of methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
 - **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
 """
 
@@ -274,7 +274,7 @@ def _posts(*, needs_key: bool) -> Json:
                 {
                     "name": "partial",
                     "in": "query",
-                    "description": "false: all are accepted, or none is. true: the right ones are, the others rejected.",
+                    "description": "false: all are accepted, or none is; true: the right ones are, others rejected.",
                     "schema": {"type": "boolean", "default": False},
                 }
             ],
