@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.browser", "tests.servers"]
 
 # No test asserts a speed: a busy machine is no failure.
 settings.register_profile("pulse", deadline=None)
