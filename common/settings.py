@@ -238,6 +238,13 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
     return tuple(keys)
 
 
+def own_write_key() -> str | None:
+    """The secret with which tools on the API's machine send: the first of its keys, if it wants one."""
+    access = _access_settings()
+    keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
+    return keys[0].secret if keys else None
+
+
 def _access_settings() -> AccessSettings:
     keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
     if keys_file:

@@ -7,7 +7,7 @@ import pytest
 
 from common import settings
 from common.errors import SettingsError
-from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings
+from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings, own_write_key
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -129,6 +129,15 @@ def test_a_wrong_line_in_the_file_of_keys_is_named_and_not_shown(
     with pytest.raises(SettingsError, match=r"line 2 is not") as raised:
         load_api_settings()
     assert "secret" not in str(raised.value).replace("name=secret", "")
+
+
+def test_the_tools_send_with_the_first_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert own_write_key() is None
+    (tmp_path / "keys").write_text("# ours\napp=of-the-file\n")
+    monkeypatch.setenv("API_KEYS_FILE", str(tmp_path / "keys"))
+    assert own_write_key() == "of-the-file"
+    monkeypatch.setenv("API_KEYS", "web=first,app=second")
+    assert own_write_key() == "first"
 
 
 @pytest.mark.parametrize(
