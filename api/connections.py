@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import re
 import socket
 import struct
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 REQUEST_SECONDS = 30.0
 """How long a client may take to send a request, from its first byte to its last. No thread waits for it."""
 
-BODY_SECONDS = 10.0
+BODY_SECONDS = 5.0
 """How long a thread waits for what it has to ask or to look for: a body after `Expect`, the chunks of a body."""
 
 _SEND_SECONDS = 10
@@ -99,6 +100,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     With gthread alone, as many half requests as there are threads keep everybody else out.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wait_until = math.inf
+
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection, or hand it back to wait for more. In a thread."""
         if self.cfg.is_ssl:
@@ -118,7 +123,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             conn.incoming = Incoming(unreader.take_buffered(), now)
         fault: Exception | None = None
         if not _receive(conn.sock, conn.incoming):
-            if now < conn.incoming.deadline:
+            if now < min(conn.incoming.deadline, self._wait_until):
                 return _DEFER
             fault = TimeoutError()
         elif conn.incoming.endless:
@@ -130,6 +135,13 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         unreader.deadline = now + BODY_SECONDS
         conn.incoming = None
         return super().handle(conn) or self._begin_to_leave(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Part of a stop: wait until then for what is still coming, not only for those kept alive."""
+        super()._cap_keepalive(deadline)
+        self._wait_until = deadline
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def _begin_to_leave(self, conn: Any) -> Any:
         """Say that nothing more comes, and wait for the client to hang up: hanging up first can cost it the answer.

@@ -114,7 +114,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """Of one consumer process. `flush_interval` is in seconds."""
+    """Of one consumer process. `flush_interval` is in seconds; `dlq_max_ratio` from 0 to 1, of recent records."""
 
     log: LogSettings
     kafka: KafkaSettings
@@ -123,6 +123,8 @@ class ConsumerSettings:
     metrics_address: Address
     batch_size: int
     flush_interval: float
+    max_retries: int
+    dlq_max_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,8 @@ def load_consumer_settings() -> ConsumerSettings:
         metrics_address=_metrics_address(),
         batch_size=_whole_number("CONSUMER_BATCH_SIZE", 100, 1, 10_000),
         flush_interval=_duration("CONSUMER_FLUSH_INTERVAL", 1.0),
+        max_retries=_whole_number("CONSUMER_MAX_RETRIES", 3, 0, 100),
+        dlq_max_ratio=_ratio("CONSUMER_DLQ_MAX_RATIO", 0.5),
     )
 
 
@@ -234,6 +238,13 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
     return tuple(keys)
 
 
+def own_write_key() -> str | None:
+    """The secret with which tools on the API's machine send: the first of its keys, if it wants one."""
+    access = _access_settings()
+    keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
+    return keys[0].secret if keys else None
+
+
 def _access_settings() -> AccessSettings:
     keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
     if keys_file:
@@ -286,8 +297,8 @@ _SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
-# No '=' at its beginning: that would be the end of a secret without a name, such as c2VjcmV0==.
-_WRITE_KEY = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,64})=)?(?P<secret>[!-<>-~][!-~]{0,255})")
+# No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
+_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[[0-9a-f:.]+\](?::\d{1,5})?")
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 
@@ -305,6 +316,11 @@ def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
 def _whole_number(name: str, default: int, least: int, most: int) -> int:
     in_range = validate.Range(least, most)
     return _read(name, default, lambda env: env.int(name, validate=in_range), f"a whole number from {least} to {most}")
+
+
+def _ratio(name: str, default: float) -> float:
+    in_range = validate.Range(0, 1)
+    return _read(name, default, lambda env: env.float(name, validate=in_range), "a number from 0 to 1")
 
 
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -344,7 +360,7 @@ def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
 def _parse_write_key(text: str, number: int) -> WriteKey | None:
     """A `name=secret`, or a secret alone, which is named after its number; None for what is neither."""
     match = _WRITE_KEY.fullmatch(text.strip())
-    return WriteKey(match["name"] or f"key{number}", match["secret"]) if match else None
+    return WriteKey(match["name"] or f"key{number}", match["secret"] or match["bare"]) if match else None
 
 
 def _write_keys(name: str) -> tuple[WriteKey, ...]:

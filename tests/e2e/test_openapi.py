@@ -1,6 +1,6 @@
 """The API is what its OpenAPI document says: requests made up from the document by schemathesis, all of its checks.
 
-SCHEMATHESIS_EXAMPLES is how many requests an operation may cost.
+HYPOTHESIS_EXAMPLES is how many requests an operation may cost.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 from ops.local.ports import free_port
 from tests.servers import ROOT, ApiServer
 
-EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "50")
+EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES", "50")
 # With many examples it takes as long as it takes.
 pytestmark = pytest.mark.timeout(24 * 3600)
 
