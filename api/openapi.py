@@ -15,7 +15,7 @@ Json = dict[str, Any]
 _ABOUT = f"""\
 Send page views, clicks and purchases; each is stored exactly once.
 
-- **A 202 is a promise.** The event is kept on disk and will be stored, whatever dies in between.
+- **A 202 is a promise.** The event is kept and will be stored, whatever dies in between.
 - **Send again what was not answered.** An `event_id` is stored once, however often it is sent.
 - **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
   sends. They may be zipped (`Content-Encoding: gzip`). An event may have up to {events.MAX_EVENT_BYTES // 1024} KiB,
