@@ -233,7 +233,7 @@ def _posts(*, needs_key: bool) -> Json:
             "Something went wrong on our side; the log has it under this request_id.",
         ),
         "503": _refusal(
-            "No room for more events that wait for Kafka. Nothing of the request was taken: send it again.",
+            "There is no room for more. Nothing of the request was taken: send it again.",
             "Too many events are waiting for Kafka; try again in 1 s.",
             headers=_RETRY_AFTER,
         ),

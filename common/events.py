@@ -24,7 +24,7 @@ MAX_PROPERTIES = 50
 MAX_KEY_LENGTH = 256
 
 RFC_3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:[0-5]\d)(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
