@@ -18,7 +18,7 @@ def docs_routes(*, needs_key: bool) -> Blueprint:
     """The two routes and the page's files. Clients may keep what they got, but ask each time whether it still holds."""
     routes = Blueprint("docs", __name__)
     document = openapi_document(needs_key=needs_key)
-    swagger_ui = Path(str(files("flask_swagger_ui"))) / "dist"
+    swagger_ui = str(files("flask_swagger_ui") / "dist")
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
