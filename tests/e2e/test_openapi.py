@@ -14,7 +14,7 @@ import pytest
 from ops.local.ports import free_port
 from tests.servers import ROOT, ApiServer
 
-EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES", "50")
+EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES", "30")
 # With many examples it takes as long as it takes.
 pytestmark = pytest.mark.timeout(24 * 3600)
 
