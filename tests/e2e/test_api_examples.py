@@ -12,8 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
-from ops.local.ports import free_port
-from tests.servers import ROOT, ApiServer
+from tests.servers import ROOT, ApiServer, api_without_kafka
 from tests.waiting import eventually
 
 URL = "http://localhost:8080"
@@ -65,28 +64,19 @@ class Apis(NamedTuple):
 
 @pytest.fixture(scope="module")
 def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
-    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1"}
-    apis = Apis(*(ApiServer(tmp_path_factory.mktemp("api"), env) for _ in range(2)))
-    apis.keyed.env |= {"API_KEYS": "web=sesame", "API_CORS_ORIGINS": other_origin(apis.keyed)}
-    for api in apis:
-        api.start()
-    for api in apis:
-        api.wait_until_ready()
-    yield apis
-    for api in apis:
-        api.kill()
-
-
-def other_origin(api: ApiServer) -> str:
-    """The same server under another name, which to a browser is another site."""
-    return api.url.replace("127.0.0.1", "localhost")
+    keyed = {"API_KEYS": "web=sesame", "API_CORS_ORIGINS": "*"}
+    with (
+        api_without_kafka(tmp_path_factory.mktemp("open")) as open_api,
+        api_without_kafka(tmp_path_factory.mktemp("keyed"), **keyed) as keyed_api,
+    ):
+        yield Apis(open_api, keyed_api)
 
 
 @pytest.fixture
 def page(browser: Browser, apis: Apis) -> Iterator[Page]:
-    """A page of another origin than the API's."""
+    """A page of another origin than the API's: the same server has another name there."""
     page = browser.new_page()
-    page.goto(f"{other_origin(apis.keyed)}/health/live")
+    page.goto(f"{apis.keyed.url.replace('127.0.0.1', 'localhost')}/health/live")
     yield page
     page.close()
 
@@ -122,11 +112,7 @@ def test_a_beacon_arrives_when_its_page_is_left(page: Page, apis: Apis) -> None:
 def test_a_sender_that_is_told_to_wait_waits_until_there_is_room(tmp_path: Path) -> None:
     """Through a restart, too."""
     (sender,) = (example for example in examples("python") if example.section == RETRIES)
-    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_JOURNAL_DIR": "", "API_QUEUE_CAPACITY": "100"}
-    api = ApiServer(tmp_path, {**env, "API_WORKERS": "1"})
-    api.start()
-    try:
-        api.wait_until_ready()
+    with api_without_kafka(tmp_path, API_JOURNAL_DIR="", API_QUEUE_CAPACITY="100") as api:
         fill = {"events": [{"customer_id": "bob", "event_type": "click"}] * 100}
         assert requests.post(f"{api.url}/api/v1/track/batch", json=fill, timeout=10).status_code == 202
         with subprocess.Popen(command(sender, api), stdout=subprocess.PIPE, text=True) as running:
@@ -137,5 +123,3 @@ def test_a_sender_that_is_told_to_wait_waits_until_there_is_room(tmp_path: Path)
             api.start()
             printed, _ = running.communicate(timeout=60)
         assert values(printed) == values(sender.prints)
-    finally:
-        api.kill()

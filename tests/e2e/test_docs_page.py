@@ -6,8 +6,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from ops.local.ports import free_port
-from tests.servers import ApiServer
+from tests.servers import ApiServer, api_without_kafka
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -15,11 +14,8 @@ PHONE: ViewportSize = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    api = ApiServer(tmp_path_factory.mktemp("api"), {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"})
-    api.start()
-    api.wait_until_ready()
-    yield api
-    api.kill()
+    with api_without_kafka(tmp_path_factory.mktemp("api")) as api:
+        yield api
 
 
 class Visit:

@@ -22,11 +22,6 @@ def app() -> Flask:
     return build_app(FakeBroker(), capacity=1_000_000)
 
 
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
-
-
 def document(app: Flask) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(app.test_client().get("/openapi.json").data)
     return found
