@@ -49,9 +49,10 @@ class DeadLetters:
             letter.error,
             letter.failed_at,
             self._source_topic,
+            headers=record.headers,
             partition=record.partition,
             offset=record.offset,
             timestamp=record.timestamp_ms,
         )
         # A record may lack a value; the client takes none that lacks both key and value.
-        return Record(record.key, record.value or b"", record.headers + headers)
+        return Record(record.key, record.value or b"", headers)

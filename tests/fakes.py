@@ -2,10 +2,11 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common import kafka
 from common.errors import StoreError
 from common.kafka import KafkaError, Record
 from consumer.source import RebalanceHandler, ReceivedRecord
@@ -76,6 +77,27 @@ class FakeSender:
 
     def close(self) -> None:
         pass
+
+
+class FakeReader:
+    """A `RecordReader` of what is in a topic now."""
+
+    def __init__(self, broker: FakeBroker, topic: str) -> None:
+        self.log = [list(partition) for partition in broker.topics[topic]]
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.log))
+
+    def read(self, first: Mapping[int, int] | None = None) -> Iterator[kafka.ReceivedRecord]:
+        for partition, records in enumerate(self.log):
+            if first is None or partition in first:
+                for record in records[(first or {}).get(partition, 0) :]:
+                    yield kafka.ReceivedRecord(*record)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeSource:
