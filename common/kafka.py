@@ -210,21 +210,22 @@ class KafkaReader:
         self._consumer.assign([self._partition(number) for number in positions])
         for number, begin in positions.items():
             self._consumer.seek(self._partition(number), begin)
-        deadline = time.monotonic() + self._timeout
+        heard_at = time.monotonic()
         while any(position < self._ends[number] for number, position in positions.items()):
             polled = self._consumer.poll(timeout_ms=200)
-            if polled:
-                deadline = time.monotonic() + self._timeout
-            elif time.monotonic() > deadline:
-                raise ReadError(f"{self._silence}; the rest of {self._topic} was not read.")
-            else:
-                # The last offsets may hold no records: only the client knows that it is past them.
-                positions = {number: self._consumer.position(self._partition(number)) for number in positions}
             for records in polled.values():
                 for record in records:
                     positions[record.partition] = record.offset + 1
                     if record.offset < self._ends[record.partition]:
                         yield received(record)
+            if polled:
+                # Now, not before: the caller may have taken its time with the records.
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > self._timeout:
+                raise ReadError(f"{self._silence}; the rest of {self._topic} was not read.")
+            else:
+                # The last offsets may hold no records: only the client knows that it is past them.
+                positions = {number: self._consumer.position(self._partition(number)) for number in positions}
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)

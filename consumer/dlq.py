@@ -219,20 +219,21 @@ def replay(
                 stopping=stopping.is_set,
                 on_progress=functools.partial(progress.advance, task),
             )
-    click.echo(f"{outcome.sent:,} of {len(letters):,} letters were sent back.")
-    if outcome.failed:
-        first = outcome.failed[0]
-        click.echo(
-            f"{len(outcome.failed):,} could not be sent; the first, {first.letter.place}, to {first.letter.topic}: "
-            f"{first.error!r}",
-            err=True,
-        )
-    if outcome.problem is not None:
-        click.echo(f"Stopped: {outcome.problem}", err=True)
+    _tell(outcome, len(letters))
     if stopping.is_set():
         sys.exit(130)
     if outcome.failed or outcome.problem is not None:
         sys.exit(1)
+
+
+def _tell(outcome: replaying.Outcome, letters: int) -> None:
+    click.echo(f"{outcome.sent:,} of {letters:,} letters were sent back.")
+    if outcome.failed:
+        letter, error = outcome.failed[0]
+        count = len(outcome.failed)
+        click.echo(f"{count:,} could not be sent; the first, {letter.place}, to {letter.topic}: {error!r}", err=True)
+    if outcome.problem is not None:
+        click.echo(f"Stopped: {outcome.problem}", err=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from common import dead_letters as headers
 from common.errors import DeliveryError, PulseError
@@ -18,8 +19,7 @@ CHUNK_LETTERS = 500
 CHUNK_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """A letter that its topic did not acknowledge, and the error."""
 
     letter: Letter
