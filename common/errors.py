@@ -9,6 +9,8 @@ PulseError
 ├── TopicError             a topic is missing, or not as it has to be
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
+├── RefusedDocumentError   MongoDB will never take this document
+├── TooManyDeadLettersError  so many records cannot be stored that something else must be wrong
 └── LocalStackError        a local server cannot be set up or started
 """
 
@@ -65,6 +67,20 @@ class DeliveryError(PulseError):
 
 class StoreError(PulseError):
     """MongoDB did not confirm a write: treat what happened to it as unknown and write it again."""
+
+
+class RefusedDocumentError(PulseError):
+    """MongoDB, or its BSON, has no place for this one document; the others of its batch are not concerned."""
+
+
+class TooManyDeadLettersError(PulseError):
+    """So many of the recent records cannot be stored that the fault is ours, not theirs: better to stop."""
+
+    def __init__(self, dead: int, records: int, max_ratio: float) -> None:
+        super().__init__(
+            f"{dead} of the last {records} records cannot be stored, more than CONSUMER_DLQ_MAX_RATIO={max_ratio:g} "
+            "allows. The last of them were not sent to the dead letter topic; mend what refuses them and start again."
+        )
 
 
 class LocalStackError(PulseError):

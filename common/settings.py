@@ -93,7 +93,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """Of one consumer process. `flush_interval` is in seconds."""
+    """Of one consumer process. `flush_interval` is in seconds; `dlq_max_ratio` from 0 to 1, of recent records."""
 
     log: LogSettings
     kafka: KafkaSettings
@@ -102,6 +102,8 @@ class ConsumerSettings:
     metrics_address: Address
     batch_size: int
     flush_interval: float
+    max_retries: int
+    dlq_max_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,8 @@ def load_consumer_settings() -> ConsumerSettings:
         metrics_address=_metrics_address(),
         batch_size=_whole_number("CONSUMER_BATCH_SIZE", 100, 1, 10_000),
         flush_interval=_duration("CONSUMER_FLUSH_INTERVAL", 1.0),
+        max_retries=_whole_number("CONSUMER_MAX_RETRIES", 3, 0, 100),
+        dlq_max_ratio=_ratio("CONSUMER_DLQ_MAX_RATIO", 0.5),
     )
 
 
@@ -250,6 +254,11 @@ def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
 def _whole_number(name: str, default: int, least: int, most: int) -> int:
     in_range = validate.Range(least, most)
     return _read(name, default, lambda env: env.int(name, validate=in_range), f"a whole number from {least} to {most}")
+
+
+def _ratio(name: str, default: float) -> float:
+    in_range = validate.Range(0, 1)
+    return _read(name, default, lambda env: env.float(name, validate=in_range), "a number from 0 to 1")
 
 
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:

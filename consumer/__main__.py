@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 from pymongo.errors import PyMongoError
 
-from common.errors import PulseError, SettingsError
+from common.errors import PulseError, SettingsError, TooManyDeadLettersError
 from common.kafka import KafkaError, KafkaSender
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
@@ -21,10 +21,16 @@ from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
 from consumer.health import Health, serve
 from consumer.loop import Loop
+from consumer.outage import Outage
+from consumer.policy import DeathLimit
 from consumer.source import KafkaSource
+from consumer.watchdog import Watchdog
 from consumer.writer import MongoWriter
 
 logger = logging.getLogger("consumer")
+
+# A rebalance waits for a flush: it must not take half a minute.
+_DEAD_LETTER_SECONDS = 10.0
 
 
 def main() -> None:
@@ -44,9 +50,11 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
 
-    if _until_it_works("MongoDB", writer.ensure_indexes, stopping):
+    Watchdog(health, stopping).start()
+    metrics = ConsumerMetrics(registry)
+    if _until_it_works("connecting to MongoDB", writer.ensure_indexes, health, stopping):
         health.store(up=True)
-        _consume(settings, writer, ConsumerMetrics(registry), health, stopping)
+        _consume(settings, writer, metrics, health, stopping)
     writer.close()
 
 
@@ -58,34 +66,44 @@ def _consume(
     stopping: threading.Event,
 ) -> None:
     source = KafkaSource(settings.kafka, settings.group_id, max_records=settings.batch_size)
-    if not _until_it_works("Kafka", source.connect, stopping):
+    if not _until_it_works("connecting to Kafka", source.connect, health, stopping):
         return
-    letters = DeadLetters(KafkaSender(settings.kafka, settings.kafka.dlq_topic), settings.kafka.topic)
-    buffer = Buffer(settings.batch_size, settings.flush_interval, time.monotonic)
-    loop = Loop(source, buffer, writer, letters, metrics=metrics, health=health, backoff=Backoff())
+    loop = Loop(
+        source,
+        Buffer(settings.batch_size, settings.flush_interval, time.monotonic),
+        writer,
+        DeadLetters(
+            KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS), settings.kafka.topic
+        ),
+        max_retries=settings.max_retries,
+        death_limit=DeathLimit(settings.dlq_max_ratio),
+        metrics=metrics,
+        health=health,
+        backoff=Backoff(),
+    )
     try:
         loop.run(stopping.is_set)
+    except TooManyDeadLettersError as error:
+        logger.critical("stopping: %s", error)
+        sys.exit(1)
     except Exception:
         logger.exception("failed; what is not committed will be read again")
         sys.exit(1)
 
 
-def _until_it_works(server: str, attempt: Callable[[], None], stopping: threading.Event) -> bool:
+def _until_it_works(what: str, attempt: Callable[[], None], health: Health, stopping: threading.Event) -> bool:
     """Try until the server answers or the process is to stop; whether it answered."""
-    failed = False
-    for pause in Backoff(most=5.0).pauses():
+    outage = Outage(what, Backoff(most=5.0))
+    while not stopping.is_set():
         try:
             attempt()
         except (KafkaError, PulseError, OSError) as error:
-            if not failed:
-                logger.warning("waiting for a server", extra={"server": server, "error": str(error)})
-            failed = True
+            # A restart would not bring the server.
+            health.progressed()
+            stopping.wait(outage.failed(error))
         else:
-            if failed:
-                logger.info("the server answers", extra={"server": server})
+            outage.over()
             return True
-        if stopping.wait(pause):
-            break
     return False
 
 

@@ -1,10 +1,17 @@
-"""What waits for the next flush: documents, dead letters, and the offsets that both cover."""
+"""What waits for the next flush: events, dead letters, and the offsets that both cover."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from consumer.dead_letters import DeadLetter
 from consumer.source import ReceivedRecord
+
+
+class BufferedEvent(NamedTuple):
+    """A record and the event in it."""
+
+    record: ReceivedRecord
+    event: dict[str, Any]
 
 
 class Buffer:
@@ -16,23 +23,27 @@ class Buffer:
         self._max_age = max_age
         self._clock = clock
         self._oldest = 0.0
-        self.documents: list[dict[str, Any]] = []
+        self.events: list[BufferedEvent] = []
+        """Not stored yet."""
         self.letters: list[DeadLetter] = []
+        """Not in the dead letter topic yet."""
         self.offsets: dict[int, int] = {}
         """By partition, the offset after the last record here: what to commit once all of this is safe."""
+        self.records = 0
+        """How many records came in since it was cleared, safe or not."""
 
     def __len__(self) -> int:
-        return len(self.documents) + len(self.letters)
+        return len(self.events) + len(self.letters)
 
     @property
     def due(self) -> bool:
         """Whether it is time to flush."""
-        return len(self) >= self._max_records or (len(self) > 0 and self._clock() - self._oldest >= self._max_age)
+        return self.records >= self._max_records or (self.records > 0 and self._clock() - self._oldest >= self._max_age)
 
-    def add_document(self, record: ReceivedRecord, document: dict[str, Any]) -> None:
+    def add_event(self, record: ReceivedRecord, event: dict[str, Any]) -> None:
         """A record that decodes."""
         self._cover(record)
-        self.documents.append(document)
+        self.events.append(BufferedEvent(record, event))
 
     def add_letter(self, letter: DeadLetter) -> None:
         """A record that does not."""
@@ -41,9 +52,10 @@ class Buffer:
 
     def clear(self) -> None:
         """Forget everything: it is safe, or somebody else reads it again."""
-        self.documents, self.letters, self.offsets = [], [], {}
+        self.events, self.letters, self.offsets, self.records = [], [], {}, 0
 
     def _cover(self, record: ReceivedRecord) -> None:
-        if not len(self):
+        if not self.records:
             self._oldest = self._clock()
+        self.records += 1
         self.offsets[record.partition] = record.offset + 1

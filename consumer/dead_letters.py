@@ -12,16 +12,19 @@ from consumer.source import ReceivedRecord
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record, why it was given up, and when (UTC)."""
+    """A record, why it was given up, after how many attempts, and when (UTC) the first and the last of them failed."""
 
     record: ReceivedRecord
     error: Exception
-    failed_at: datetime
+    attempts: int
+    first_failed_at: datetime
+    last_failed_at: datetime
 
     @classmethod
     def of(cls, record: ReceivedRecord, error: Exception) -> "DeadLetter":
-        """The letter of a record that failed just now."""
-        return cls(record, error, datetime.now(UTC))
+        """The letter of a record that failed just now, for good."""
+        now = datetime.now(UTC)
+        return cls(record, error, 1, now, now)
 
     @property
     def reason(self) -> str:
@@ -47,8 +50,10 @@ class DeadLetters:
         record = letter.record
         headers = dead_letter_headers(
             letter.error,
-            letter.failed_at,
+            letter.last_failed_at,
             self._source_topic,
+            attempts=letter.attempts,
+            first_failed_at=letter.first_failed_at,
             partition=record.partition,
             offset=record.offset,
             timestamp=record.timestamp_ms,

@@ -1,4 +1,4 @@
-"""What the consumer says of itself over HTTP: /health for people and probes, /metrics for Prometheus."""
+"""What the consumer says of itself over HTTP: /health for people, its probes, and /metrics for Prometheus."""
 
 import json
 import threading
@@ -13,7 +13,11 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from common.settings import Address
 
+STUCK_SECONDS = 120.0
+"""After so long without progress, only a restart can help."""
 _STALE_SECONDS = 60.0
+_OK, _UNAVAILABLE = "200 OK", "503 Service Unavailable"
+_PATHS = "There are /health, /health/live, /health/ready and /metrics."
 
 
 class Health:
@@ -22,12 +26,17 @@ class Health:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._polled_at: float | None = None
+        self._progressed_at = clock()
         self._partitions: frozenset[int] | None = None
         self._store_up = False
 
     def polled(self) -> None:
         """The loop went round."""
         self._polled_at = self._clock()
+
+    def progressed(self) -> None:
+        """Records moved, or there was nothing to move, or the server they go to is away."""
+        self._progressed_at = self._clock()
 
     def assigned(self, partitions: frozenset[int]) -> None:
         """The group gave this member its partitions."""
@@ -37,40 +46,65 @@ class Health:
         """MongoDB took the last write, or did not."""
         self._store_up = up
 
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether all is well, and the answer to GET /health."""
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last progress was."""
+        return round(self._clock() - self._progressed_at, 1)
+
+    @property
+    def alive(self) -> bool:
+        """False when only a restart can help: MongoDB's or Kafka's absence is not that, a loop that hangs is."""
+        return self.idle_seconds < STUCK_SECONDS
+
+    @property
+    def ready(self) -> bool:
+        """Whether records move, or would if there were any."""
+        return self._polling and self._store_up and self._partitions is not None
+
+    def report(self) -> dict[str, Any]:
+        """The answer to GET /health."""
         age = None if self._polled_at is None else round(self._clock() - self._polled_at, 1)
-        polling = age is not None and age < _STALE_SECONDS
-        good = polling and self._store_up and self._partitions is not None
+        in_group = self._polling and self._partitions is not None
         checks = {
             "kafka": {
-                "status": "up" if polling and self._partitions is not None else "down",
+                "status": "up" if in_group else "down",
                 "partitions": sorted(self._partitions or ()),
                 "seconds_since_poll": age,
             },
             "mongodb": {"status": "up" if self._store_up else "down"},
         }
-        return good, {"status": "ok" if good else "unavailable", "checks": checks}
+        status = "ok" if self.ready else "unavailable"
+        return {"status": status, "seconds_since_progress": self.idle_seconds, "checks": checks}
+
+    @property
+    def _polling(self) -> bool:
+        return self._polled_at is not None and self._clock() - self._polled_at < _STALE_SECONDS
 
 
 def serve(address: Address, health: Health, registry: CollectorRegistry) -> None:
-    """Answer /health and /metrics from a thread of its own until the process ends; raises OSError (port in use)."""
+    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use)."""
     metrics_app = make_wsgi_app(registry)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO")
-        if path == "/metrics":
-            answer: Iterable[bytes] = metrics_app(environ, start_response)
-            return answer
-        if path == "/health":
-            good, report = health.report()
-            return _answer(start_response, "200 OK" if good else "503 Service Unavailable", report)
-        return _answer(
-            start_response, "404 Not Found", {"status": "error", "message": "There are /health and /metrics."}
-        )
+        match environ.get("PATH_INFO"):
+            case "/metrics":
+                answer: Iterable[bytes] = metrics_app(environ, start_response)
+                return answer
+            case "/health":
+                return _answer(start_response, _OK if health.ready else _UNAVAILABLE, health.report())
+            case "/health/ready":
+                return _probe(start_response, good=health.ready)
+            case "/health/live":
+                return _probe(start_response, good=health.alive)
+        return _answer(start_response, "404 Not Found", {"status": "error", "message": _PATHS})
 
     server = make_server(address.host, address.port, app, ThreadingWSGIServer, handler_class=_QuietHandler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+
+
+def _probe(start_response: StartResponse, *, good: bool) -> list[bytes]:
+    body = {"status": "ok" if good else "unavailable"}
+    return _answer(start_response, _OK if good else _UNAVAILABLE, body)
 
 
 def _answer(start_response: StartResponse, status: str, body: dict[str, Any]) -> list[bytes]:

@@ -5,17 +5,19 @@ The rule: an offset is committed only when everything before it is in MongoDB or
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from common import events
-from common.errors import DeliveryError, InvalidEventError, StoreError
-from common.kafka import KafkaError
+from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
 from common.metrics import ConsumerMetrics
 from common.retry import Backoff
+from consumer import policy
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.health import Health
+from consumer.outage import Outage
 from consumer.source import ReceivedRecord, Source
 from consumer.writer import Writer
 
@@ -34,27 +36,36 @@ class Loop:
         writer: Writer,
         dead_letters: DeadLetters,
         *,
+        max_retries: int,
+        death_limit: policy.DeathLimit,
         metrics: ConsumerMetrics,
         health: Health,
         backoff: Backoff,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`max_retries`: how often one document that MongoDB refuses is tried again before it is given up."""
         self._source = source
         self._buffer = buffer
         self._writer = writer
         self._dead_letters = dead_letters
+        self._max_retries = max_retries
+        self._death_limit = death_limit
         self._metrics = metrics
         self._health = health
-        self._backoff = backoff
+        self._outage = Outage("storing events", backoff, clock)
         self._clock = clock
-        self._pauses: Iterator[float] | None = None
         self._retry_at = 0.0
+        self._store_went = False
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Work until `stopping()`; then flush, commit and leave the group. Blocks as the source and writer do."""
+        """Work until `stopping()`, then stop. Blocks as the source and writer do. Raises TooManyDeadLettersError."""
         self._source.subscribe(self)
         while not stopping():
             self.step()
+        self.stop()
+
+    def stop(self) -> None:
+        """Flush once, commit what is safe then, and leave the group."""
         self._flush_if_any()
         self._source.close()
         if len(self._buffer):
@@ -64,16 +75,13 @@ class Loop:
 
     def step(self) -> None:
         """One poll and, when it is time, one flush."""
-        for record in self._source.poll(_POLL_SECONDS):
-            self._take(record)
-        self._health.polled()
-        for partition, lag in self._source.lag().items():
-            self._metrics.lag.labels(partition).set(lag)
-        self._metrics.buffer_size.set(len(self._buffer))
-        if self._pauses is None:
+        records = self._source.poll(_POLL_SECONDS)
+        self._take(records)
+        self._tell(moved=bool(records))
+        if not self._outage.ongoing:
             if self._buffer.due:
                 self._flush()
-        elif self._clock() >= self._retry_at:
+        elif self._clock() >= self._retry_at or (self._store_went and self._writer.available()):
             self._metrics.retries.inc()
             self._flush()
         else:
@@ -86,51 +94,85 @@ class Loop:
         logger.info("partitions assigned", extra={"partitions": sorted(partitions)})
 
     def on_revoked(self) -> None:
-        """Part of a poll: store and commit what can be, forget the rest; its next owner reads it again."""
-        self._flush_if_any()
-        self.on_lost()
+        """Part of a poll: store and commit what can be, once; forget the rest: its next owner reads it again."""
+        try:
+            self._flush_if_any()
+        finally:
+            self.on_lost()
 
     def on_lost(self) -> None:
         """Part of a poll: what is read but not stored is another member's business now."""
         self._buffer.clear()
-        self._pauses = None
+        self._outage.forget()
         self._metrics.lag.clear()
 
-    def _take(self, record: ReceivedRecord) -> None:
-        try:
-            event = events.decode(record.value)
-        except InvalidEventError as error:
-            self._buffer.add_letter(DeadLetter.of(record, error))
-        else:
-            self._buffer.add_document(record, event)
-            self._metrics.events_consumed.labels(event["event_type"]).inc()
+    def _take(self, records: Sequence[ReceivedRecord]) -> None:
+        types: Counter[str] = Counter()
+        for record in records:
+            try:
+                event = events.decode(record.value)
+            except InvalidEventError as error:
+                self._buffer.add_letter(DeadLetter.of(record, error))
+            else:
+                self._buffer.add_event(record, event)
+                types[event["event_type"]] += 1
+        for event_type, count in types.items():
+            self._metrics.events_consumed.labels(event_type).inc(count)
+
+    def _tell(self, *, moved: bool) -> None:
+        lag = self._source.lag()
+        for partition, behind in lag.items():
+            self._metrics.lag.labels(partition).set(behind)
+        self._metrics.buffer_size.set(len(self._buffer))
+        self._health.polled()
+        # Waiting for MongoDB is no standstill of ours, and neither is having nothing to do.
+        if moved or self._outage.ongoing or not any(lag.values()):
+            self._health.progressed()
 
     def _flush_if_any(self) -> None:
-        if len(self._buffer):
+        if self._buffer.records:
             self._flush()
 
     def _flush(self) -> None:
-        """Make safe what is buffered, then commit; on a failure keep it and plan the next try."""
+        """Make safe what is buffered, then commit; on a failure that passes keep what is not safe, and plan a retry."""
         try:
             self._store()
             self._bury()
-        except (StoreError, DeliveryError) as error:
+        except PulseError as error:
+            rule = policy.of_error(error)
+            if rule is None or rule.action is not policy.Action.RETRY:
+                raise
             self._plan_retry(error)
             return
-        if self._pauses is not None:
-            logger.warning("flushing works again", extra=self._waiting())
-            self._pauses = None
+        if self._outage.ongoing:
+            self._outage.over(**self._waiting())
             self._source.resume()
-        self._commit()
+        self._source.commit(self._buffer.offsets)
         self._buffer.clear()
 
     def _store(self) -> None:
-        documents = self._buffer.documents
-        if not documents:
-            return
+        """Write what is not stored; what MongoDB refuses again and again becomes a letter. Raises StoreError."""
+        first_failed: datetime | None = None
+        attempts = 0
+        while self._buffer.events:
+            refused = self._write()
+            attempts += 1
+            first_failed = first_failed or datetime.now(UTC)
+            waiting = self._buffer.events
+            self._buffer.events = [waiting[index] for index in refused]
+            if attempts > self._max_retries:
+                self._buffer.events = []
+                self._buffer.letters += [
+                    DeadLetter(waiting[index].record, error, attempts, first_failed, datetime.now(UTC))
+                    for index, error in refused.items()
+                ]
+
+    def _write(self) -> Mapping[int, RefusedDocumentError]:
+        """Write all that waits, once; returns what was refused, by its index."""
+        waiting = [buffered.event for buffered in self._buffer.events]
         try:
             with self._metrics.write_duration.time():
-                written = self._writer.write(documents)
+                written = self._writer.write(waiting)
         except StoreError:
             self._metrics.writes.labels("error").inc()
             self._health.store(up=False)
@@ -139,33 +181,27 @@ class Loop:
         self._metrics.writes.labels("success").inc()
         self._metrics.duplicates_skipped.inc(written.duplicates)
         now = datetime.now(UTC)
-        for document in documents:
-            self._metrics.end_to_end.observe(max(0.0, (now - document["received_at"]).total_seconds()))
+        for index, event in enumerate(waiting):
+            if index not in written.refused:
+                self._metrics.end_to_end.observe(max(0.0, (now - event["received_at"]).total_seconds()))
+        return written.refused
 
     def _bury(self) -> None:
-        letters = self._buffer.letters
-        if not letters:
-            return
-        self._dead_letters.send(letters)
-        for letter in letters:
-            self._metrics.dead_letters.labels(letter.reason).inc()
-            logger.warning(
-                "dead letter",
-                extra={"partition": letter.record.partition, "offset": letter.record.offset, "reason": letter.reason},
-            )
+        """Send the letters away. Raises DeliveryError, or TooManyDeadLettersError before any is sent."""
+        records, letters = self._buffer.records, self._buffer.letters
+        self._death_limit.check(records, len(letters))
+        if letters:
+            self._dead_letters.send(letters)
+            reasons = Counter(letter.reason for letter in letters)
+            for reason, count in reasons.items():
+                self._metrics.dead_letters.labels(reason).inc(count)
+            logger.warning("dead letters sent", extra={"letters": len(letters), "reasons": dict(reasons)})
+            self._buffer.letters = []
+        self._death_limit.count(records, len(letters))
 
-    def _commit(self) -> None:
-        try:
-            self._source.commit(self._buffer.offsets)
-        except KafkaError as error:
-            # All of it is stored: what is read again is skipped as a duplicate.
-            logger.warning("offsets not committed; a later commit covers them", extra={"error": repr(error)})
-
-    def _plan_retry(self, error: Exception) -> None:
-        if self._pauses is None:
-            logger.error("flushing failed; trying until it works", extra={"error": str(error), **self._waiting()})
-            self._pauses = self._backoff.pauses()
-        self._retry_at = self._clock() + next(self._pauses)
+    def _plan_retry(self, error: PulseError) -> None:
+        self._retry_at = self._clock() + self._outage.failed(error, **self._waiting())
+        self._store_went = not self._writer.available()
         self._source.pause()
 
     def _waiting(self) -> dict[str, int]:

@@ -1,11 +1,14 @@
 """The Kafka side: records in, offsets out, and whose partitions they are."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from common import kafka
 from common.errors import TopicError
 from common.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
 
 
 class ReceivedRecord(NamedTuple):
@@ -42,9 +45,10 @@ class Source(Protocol):
         """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away."""
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Store, by partition, the offset to go on from. Blocks; raises KafkaError when it is not stored.
+        """Have Kafka store, by partition, the offset to go on from. Does not wait for it, and raises nothing.
 
-        Called from `on_revoked` it neither blocks nor tells: what is not stored then is read again by the next owner.
+        Kafka gets it before it learns that this member leaves or rejoins. A commit that fails is sent again by a later
+        `poll`; what is not committed when the partitions go is read again.
         """
 
     def pause(self) -> None:
@@ -70,7 +74,8 @@ class KafkaSource:
         self._max_records = max_records
         self._consumer: Any = None
         self._next_offsets: dict[int, int] = {}
-        self._rebalancing = False
+        self._to_commit: dict[int, int] = {}
+        self._commit_failed = False
 
     def connect(self) -> None:
         """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
@@ -85,6 +90,8 @@ class KafkaSource:
         self._consumer.subscribe([self._settings.topic], listener=_Listener(self._during_rebalance, handler))
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
+        if self._commit_failed:
+            self.commit({})
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
         records = [
             ReceivedRecord(
@@ -98,18 +105,18 @@ class KafkaSource:
             for of_partition in polled.values()
             for record in of_partition
         ]
-        for record in records:
-            self._next_offsets[record.partition] = record.offset + 1
+        self._follow(records)
         return records
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        commits = {self._partition(number): kafka.offset_to_commit(offset) for number, offset in offsets.items()}
-        if self._rebalancing:
-            # kafka-python rebalances in a thread that must not wait for its own answers. Both clients send this
-            # before they join the group anew.
-            self._consumer.commit_async(commits)
-        else:
-            self._consumer.commit(commits)
+        self._commit_failed = False
+        self._to_commit.update(offsets)
+        commits = {
+            self._partition(number): kafka.offset_to_commit(offset) for number, offset in self._to_commit.items()
+        }
+        # The client's `commit` has no deadline while the broker is away, and kafka-python rebalances in a thread that
+        # must not wait for its own answers.
+        self._consumer.commit_async(commits, callback=self._after_commit)
 
     def pause(self) -> None:
         self._consumer.pause(*self._consumer.assignment())
@@ -133,13 +140,28 @@ class KafkaSource:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
+    def _follow(self, records: Iterable[ReceivedRecord]) -> None:
+        """Note where each partition goes on, and say so if records are gone that nobody has read."""
+        for record in records:
+            missing = record.offset - self._next_offsets.get(record.partition, record.offset)
+            if missing > 0:
+                gone = {"partition": record.partition, "records": missing, "before_offset": record.offset}
+                logger.error("records were gone before they were read: Kafka's retention is over", extra=gone)
+            self._next_offsets[record.partition] = record.offset + 1
+
     def _during_rebalance(self, handle: Callable[[], None]) -> None:
-        self._rebalancing = True
         try:
             handle()
         finally:
-            self._rebalancing = False
             self._next_offsets.clear()
+            self._to_commit.clear()
+            self._commit_failed = False
+
+    def _after_commit(self, _: Any, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            logger.info("offsets not committed yet", extra={"error": repr(answer)})
+            # Not if its partitions are gone: they are another member's business then.
+            self._commit_failed = bool(self._to_commit)
 
     def _partition(self, number: int) -> Any:
         return kafka.TopicPartition(self._settings.topic, number)

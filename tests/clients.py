@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,26 +15,25 @@ class Client(threading.Thread):
     A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202.
     """
 
-    def __init__(self, url: str, customer: str, count: int, *, pace: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, url: str, customer: str, count: int, *, batch: int = 25) -> None:
         super().__init__(name=customer, daemon=True)
         self.url = url
         self.events = [event(customer, number) for number in range(count)]
         self.accepted = 0
-        self._pace = pace
+        self._batch = batch
         self._session = requests.Session()
 
     def run(self) -> None:
         number = 0
         while number < len(self.events):
             # Singles and batches by turns, and every tenth request a second time.
-            size = 1 if number % 3 else 25
+            size = 1 if number % 3 else self._batch
             chunk = self.events[number : number + size]
             self._send(chunk)
             if number % 10 == 0:
                 self._send(chunk)
             number += size
             self.accepted = number
-            self._pace()
 
     def _send(self, chunk: list[dict[str, Any]]) -> None:
         while True:
@@ -50,6 +49,24 @@ class Client(threading.Thread):
                 return
             assert answer.status_code == 503, answer.text
             time.sleep(0.05)
+
+
+class SteadyClient(threading.Thread):
+    """Sends one customer's numbered events one by one, so many a second, each once, and counts the answers."""
+
+    def __init__(self, url: str, customer: str, count: int, *, rate: float) -> None:
+        super().__init__(name=customer, daemon=True)
+        self.url = url
+        self.answers: Counter[int] = Counter()
+        self._events = [event(customer, number) for number in range(count)]
+        self._rate = rate
+
+    def run(self) -> None:
+        begun = time.monotonic()
+        with requests.Session() as session:
+            for number, sent in enumerate(self._events):
+                time.sleep(max(0.0, begun + number / self._rate - time.monotonic()))
+                self.answers[session.post(f"{self.url}/api/v1/track", json=sent, timeout=30).status_code] += 1
 
 
 def event(customer: str, number: int) -> dict[str, Any]:

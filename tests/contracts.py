@@ -9,7 +9,7 @@ from typing import Any
 
 from common.kafka import Record, RecordSender
 from consumer.source import ReceivedRecord, Source
-from consumer.writer import Writer
+from consumer.writer import Writer, Written
 from tests.waiting import eventually
 
 
@@ -208,20 +208,32 @@ class WriterContract:
     """Subclasses have the fixtures `writer` (to an empty collection) and `stored` (its documents by event_id)."""
 
     def test_stores_what_is_new(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
-        assert writer.write([document("a"), document("b")]) == (2, 0)
+        assert writer.write([document("a"), document("b")]) == Written(2, 0)
         assert stored().keys() == {"a", "b"}
 
     def test_counts_a_second_write_as_a_duplicate(self, writer: Writer) -> None:
         writer.write([document("a")])
-        assert writer.write([document("a"), document("b")]) == (1, 1)
+        assert writer.write([document("a"), document("b")]) == Written(1, 1)
 
     def test_counts_a_repetition_in_a_batch_as_a_duplicate(self, writer: Writer) -> None:
-        assert writer.write([document("a"), document("a")]) == (1, 1)
+        assert writer.write([document("a"), document("a")]) == Written(1, 1)
 
     def test_never_changes_what_is_stored(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
         writer.write([document("a", customer_id="first")])
         writer.write([document("a", customer_id="second")])
         assert stored()["a"]["customer_id"] == "first"
+
+    def test_refuses_what_is_no_bson_and_stores_the_others(
+        self, writer: Writer, stored: Callable[[], dict[str, Any]]
+    ) -> None:
+        bad = [document("b", properties={"n": 2**64}), document("d", properties={"a\0": 1})]
+        written = writer.write([document("a"), bad[0], document("c"), bad[1], document("e")])
+        assert (written.stored, written.duplicates, set(written.refused)) == (3, 0, {1, 3})
+        assert stored().keys() == {"a", "c", "e"}
+
+    def test_is_available_when_it_has_stored_something(self, writer: Writer) -> None:
+        writer.write([document("a")])
+        assert writer.available()
 
 
 def document(event_id: str, **fields: Any) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.errors import StoreError
+import bson
+from bson.errors import BSONError
+
+from common.errors import RefusedDocumentError, StoreError
 from common.kafka import KafkaError, Record
 from consumer.source import RebalanceHandler, ReceivedRecord
 from consumer.writer import Written
@@ -89,6 +92,7 @@ class FakeSource:
         self.generation = -1
         self.assigned: frozenset[int] | None = None
         self.positions: dict[int, int] = {}
+        self.to_commit: dict[int, int] = {}
         self.paused = False
         self.closed = False
 
@@ -98,7 +102,10 @@ class FakeSource:
         self.group.change()
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
-        if not self.broker.up or not self._joined() or self.paused:
+        if not self.broker.up or not self._joined():
+            return []
+        self.commit({})
+        if self.paused:
             return []
         records: list[ReceivedRecord] = []
         for partition in sorted(self.positions):
@@ -108,9 +115,10 @@ class FakeSource:
         return records
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        if not self.broker.up:
-            raise KafkaError("the broker is away")
-        self.group.committed.update(offsets)
+        self.to_commit.update(offsets)
+        if self.broker.up:
+            self.group.committed.update(self.to_commit)
+            self.to_commit.clear()
 
     def pause(self) -> None:
         self.paused = True
@@ -123,6 +131,10 @@ class FakeSource:
 
     def close(self) -> None:
         self.closed = True
+        self.die()
+
+    def die(self) -> None:
+        """Leave without a word, as a killed process does."""
         self.group.members.remove(self)
         self.group.change()
 
@@ -132,6 +144,7 @@ class FakeSource:
                 self.handler.on_revoked()
             self.generation = self.group.generation
             self.assigned, self.positions, self.paused = None, {}, False
+            self.to_commit.clear()
             self.group.joined.add(self)
         if self.group.joined != set(self.group.members):
             return False
@@ -144,19 +157,35 @@ class FakeSource:
 
 
 class FakeWriter:
-    """A `Writer`. `up = False` is a MongoDB that is away."""
+    """A `Writer`. `up = False` is MongoDB away; it refuses the ids in `refuses`, and what is no BSON."""
 
     def __init__(self) -> None:
         self.up = True
+        self.refuses: set[str] = set()
         self.stored: dict[str, dict[str, Any]] = {}
-        self.writes = 0
+        self.writes: list[list[str]] = []
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
-        self.writes += 1
+        self.writes.append([document["event_id"] for document in documents])
         if not self.up:
             raise StoreError("MongoDB is away")
         before = len(self.stored)
-        for document in documents:
-            self.stored.setdefault(document["event_id"], dict(document))
+        refused = {}
+        for index, document in enumerate(documents):
+            if document["event_id"] in self.refuses or not _is_bson(document):
+                refused[index] = RefusedDocumentError("MongoDB refuses it")
+            else:
+                self.stored.setdefault(document["event_id"], dict(document))
         new = len(self.stored) - before
-        return Written(new, len(documents) - new)
+        return Written(new, len(documents) - len(refused) - new, refused)
+
+    def available(self) -> bool:
+        return self.up
+
+
+def _is_bson(document: Mapping[str, Any]) -> bool:
+    try:
+        bson.encode(document)
+    except (BSONError, OverflowError):
+        return False
+    return True

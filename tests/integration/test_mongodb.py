@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -14,6 +16,7 @@ from consumer.writer import MongoWriter
 from ops.local.ports import free_port
 from tests.contracts import WriterContract, document
 from tests.servers import MongoServer
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -60,16 +63,6 @@ def test_creating_the_indexes_again_changes_nothing(writer: MongoWriter) -> None
     writer.ensure_indexes()
 
 
-def test_ttl_is_an_index_of_its_own(mongo: MongoServer) -> None:
-    plain = mongo.settings()
-    writer = MongoWriter(MongoSettings(plain.uri, plain.database, plain.collection, ttl_days=30))
-    writer.ensure_indexes()
-    writer.close()
-    with pymongo.MongoClient[dict[str, Any]](plain.uri) as client:
-        indexes = client[plain.database][plain.collection].index_information()
-    assert indexes["timestamp_1"]["expireAfterSeconds"] == 30 * 86_400
-
-
 def test_a_write_to_a_database_that_is_away_fails_within_its_time() -> None:
     writer = MongoWriter(MongoSettings(f"mongodb://127.0.0.1:{free_port()}", "test", "events", None))
     started = time.monotonic()
@@ -84,6 +77,34 @@ def test_a_document_that_mongodb_refuses_is_no_duplicate(
 ) -> None:
     # Another unique index: its violation has the same code as a duplicate event, and is none.
     events.create_index("customer_id", unique=True)
+    written = writer.write([document("a"), document("b"), document("c", customer_id="ben")])
+    assert (written.stored, written.duplicates, set(written.refused)) == (2, 0, {1})
+    assert str(written.refused[1]).endswith("(code 11000)")
+
+
+def test_a_server_that_went_is_not_available(mongo: MongoServer, tmp_path: Path) -> None:
+    server = MongoServer(tmp_path)
+    server.start()
+    writer = MongoWriter(server.settings())
     writer.write([document("a")])
+    server.kill()
     with pytest.raises(StoreError):
         writer.write([document("b")])
+    assert not writer.available()
+    server.start()
+    eventually(writer.available, what="the driver noticing")
+    assert writer.write([document("b")]).stored == 1
+    writer.close()
+    server.kill()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 30), (30, 60), (30, None)])
+def test_the_ttl_index_follows_the_setting(mongo: MongoServer, before: int | None, after: int | None) -> None:
+    plain = mongo.settings()
+    for days in (before, after):
+        writer = MongoWriter(replace(plain, ttl_days=days))
+        writer.ensure_indexes()
+        writer.close()
+    with pymongo.MongoClient[dict[str, Any]](plain.uri) as client:
+        index = client[plain.database][plain.collection].index_information().get("timestamp_1", {})
+    assert index.get("expireAfterSeconds") == (after and after * 86_400)

@@ -28,9 +28,16 @@ def letter(offset: int) -> DeadLetter:
 
 def test_is_due_when_full(buffer: Buffer) -> None:
     for offset in range(2):
-        buffer.add_document(record(offset), {})
+        buffer.add_event(record(offset), {})
     assert not buffer.due
-    buffer.add_document(record(2), {})
+    buffer.add_event(record(2), {})
+    assert buffer.due
+
+
+def test_stays_due_when_a_part_is_safe(buffer: Buffer) -> None:
+    for offset in range(3):
+        buffer.add_event(record(offset), {})
+    buffer.events = []
     assert buffer.due
 
 
@@ -41,9 +48,9 @@ def test_dead_letters_count_towards_full(buffer: Buffer) -> None:
 
 
 def test_is_due_when_the_oldest_record_has_waited_long_enough(buffer: Buffer, clock: FakeClock) -> None:
-    buffer.add_document(record(0), {})
+    buffer.add_event(record(0), {})
     clock.advance(0.6)
-    buffer.add_document(record(1), {})
+    buffer.add_event(record(1), {})
     clock.advance(0.4)
     assert buffer.due
 
@@ -54,22 +61,22 @@ def test_is_never_due_while_empty(buffer: Buffer, clock: FakeClock) -> None:
 
 
 def test_age_starts_anew_after_clear(buffer: Buffer, clock: FakeClock) -> None:
-    buffer.add_document(record(0), {})
+    buffer.add_event(record(0), {})
     clock.advance(1)
     buffer.clear()
-    buffer.add_document(record(1), {})
+    buffer.add_event(record(1), {})
     assert not buffer.due
 
 
 def test_knows_the_offset_to_go_on_from_in_each_partition(buffer: Buffer) -> None:
-    buffer.add_document(record(7, partition=0), {})
-    buffer.add_document(record(4, partition=1), {})
+    buffer.add_event(record(7, partition=0), {})
+    buffer.add_event(record(4, partition=1), {})
     buffer.add_letter(letter(8))
     assert buffer.offsets == {0: 9, 1: 5}
 
 
 def test_forgets_everything_when_cleared(buffer: Buffer) -> None:
-    buffer.add_document(record(0), {})
+    buffer.add_event(record(0), {})
     buffer.add_letter(letter(1))
     buffer.clear()
-    assert (len(buffer), buffer.documents, buffer.letters, buffer.offsets) == (0, [], [], {})
+    assert (len(buffer), buffer.records, buffer.events, buffer.letters, buffer.offsets) == (0, 0, [], [], {})

@@ -29,6 +29,11 @@ def test_health_is_503_before_anything_works(url: str) -> None:
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
 
 
+@pytest.mark.parametrize(("path", "status"), [("/health/live", 200), ("/health/ready", 503)])
+def test_before_anything_works_it_is_alive_and_not_ready(url: str, path: str, status: int) -> None:
+    assert requests.get(url + path, timeout=5).status_code == status
+
+
 def test_health_is_200_when_all_is_well(url: str, health: Health) -> None:
     health.polled()
     health.store(up=True)

@@ -1,19 +1,22 @@
 """The consumer's loop on fakes: what is stored, what is committed, and in which order."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from common.errors import TooManyDeadLettersError
 from common.kafka import KafkaError, Record
 from common.metrics import ConsumerMetrics
 from common.retry import Backoff
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
-from consumer.health import Health
+from consumer.health import STUCK_SECONDS, Health
 from consumer.loop import Loop
+from consumer.policy import DeathLimit
+from consumer.writer import Written
 from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
@@ -24,7 +27,7 @@ INTERVAL = 1.0
 class Consumer:
     """A loop with all its parts, on a broker that several can share."""
 
-    def __init__(self, broker: FakeBroker, clock: FakeClock) -> None:
+    def __init__(self, broker: FakeBroker, clock: FakeClock, *, max_ratio: float = 1.0) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP)
         self.writer = FakeWriter()
         self.letters = FakeSender(broker, DLQ)
@@ -35,6 +38,8 @@ class Consumer:
             Buffer(BATCH, INTERVAL, clock),
             self.writer,
             DeadLetters(self.letters, TOPIC),
+            max_retries=3,
+            death_limit=DeathLimit(max_ratio),
             metrics=ConsumerMetrics(self.registry),
             health=self.health,
             backoff=Backoff(first=1.0, jitter=lambda: 0.0),
@@ -137,7 +142,40 @@ def test_waits_longer_after_each_failed_flush(broker: FakeBroker, consumer: Cons
         consumer.loop.step()
         clock.advance(0.5)
     # At 0, 1, 3 and 7 seconds.
-    assert consumer.writer.writes == 4
+    assert len(consumer.writer.writes) == 4
+
+
+def test_tries_again_as_soon_as_mongodb_is_back(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+    consumer.writer.up = False
+    send(broker, "a", "b", "c")
+    for _ in range(10):
+        consumer.loop.step()
+        clock.advance(1)
+    consumer.writer.up = True
+    consumer.loop.step()
+    assert consumer.writer.stored.keys() == {"a", "b", "c"}
+
+
+def test_keeps_its_place_in_the_group_while_mongodb_is_away(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.writer.up = False
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    poll = Mock(return_value=[])
+    monkeypatch.setattr(consumer.source, "poll", poll)
+    for _ in range(5):
+        consumer.loop.step()
+    assert poll.call_count == 5
+
+
+def test_nothing_dies_because_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+    consumer.writer.up = False
+    send(broker, "a", "b", "c")
+    for _ in range(100):
+        consumer.loop.step()
+        clock.advance(10)
+    assert broker.records(DLQ) == []
 
 
 def test_reads_nothing_more_while_it_cannot_store(broker: FakeBroker, consumer: Consumer) -> None:
@@ -147,23 +185,6 @@ def test_reads_nothing_more_while_it_cannot_store(broker: FakeBroker, consumer: 
     send(broker, "d")
     consumer.loop.step()
     assert consumer.metric("pulse_consumer_events_consumed_total", event_type="click") == 3
-
-
-def test_logs_an_outage_once_when_it_starts_and_once_when_it_ends(
-    broker: FakeBroker, consumer: Consumer, clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    consumer.writer.up = False
-    send(broker, "a", "b", "c")
-    for _ in range(20):
-        consumer.loop.step()
-        clock.advance(1)
-    consumer.writer.up = True
-    clock.advance(30)
-    consumer.loop.step()
-    assert [record.message for record in caplog.records if record.levelname != "INFO"] == [
-        "flushing failed; trying until it works",
-        "flushing works again",
-    ]
 
 
 def test_counts_duplicates(broker: FakeBroker, consumer: Consumer) -> None:
@@ -228,13 +249,133 @@ def test_commits_nothing_until_the_dead_letter_topic_has_the_letter(
     assert committed(broker) == 3
 
 
-def test_goes_on_when_a_commit_fails(broker: FakeBroker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(offsets: Mapping[int, int]) -> None:
-        raise KafkaError("not a member any more")
-
+def test_letters_that_wait_for_their_topic_do_not_make_the_events_be_written_again(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as away:
-        away.setattr(consumer.source, "commit", refuse)
-        send(broker, "a", "b", "c")
+        away.setattr(consumer.letters, "send", lambda records: [KafkaError("away")] * len(records))
+        send(broker, "a", "b")
+        send_garbage(broker)
+        consumer.loop.step()
+    clock.advance(1)
+    consumer.loop.step()
+    assert consumer.writer.writes == [["a", "b"]]
+
+
+def test_a_document_that_mongodb_refuses_is_tried_three_times_more_and_then_dies(
+    broker: FakeBroker, consumer: Consumer
+) -> None:
+    consumer.writer.refuses = {"b"}
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    assert consumer.writer.writes == [["a", "b", "c"], ["b"], ["b"], ["b"]]
+    (letter,) = broker.records(DLQ)
+    headers = dict(letter.headers)
+    assert json.loads(letter.value or b"")["event_id"] == "b"
+    assert (headers["dlq.error.class"], headers["dlq.attempts"]) == (b"RefusedDocumentError", b"4")
+    assert headers["dlq.failed.first"] < headers["dlq.failed.last"]
+
+
+def test_the_rest_of_a_refused_documents_batch_is_stored_once(broker: FakeBroker, consumer: Consumer) -> None:
+    consumer.writer.refuses = {"b"}
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    assert consumer.writer.stored.keys() == {"a", "c"}
+    assert committed(broker) == 3
+    assert consumer.metric("pulse_consumer_duplicates_skipped_total") == 0
+
+
+def test_a_document_that_mongodb_takes_after_all_does_not_die(
+    broker: FakeBroker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.writer.refuses = {"b"}
+    write = consumer.writer.write
+
+    def mend_after_two(documents: Any) -> Written:
+        if len(consumer.writer.writes) == 2:
+            consumer.writer.refuses = set()
+        return write(documents)
+
+    monkeypatch.setattr(consumer.writer, "write", mend_after_two)
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    assert consumer.writer.stored.keys() == {"a", "b", "c"}
+    assert broker.records(DLQ) == []
+
+
+def test_mongodb_going_away_among_the_tries_kills_nothing(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.writer.refuses = {"b"}
+    write = consumer.writer.write
+
+    def go_away_after_two(documents: Any) -> Written:
+        consumer.writer.up = len(consumer.writer.writes) != 2
+        return write(documents)
+
+    monkeypatch.setattr(consumer.writer, "write", go_away_after_two)
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    assert (broker.records(DLQ), committed(broker)) == ([], 0)
+    consumer.writer.refuses = set()
+    clock.advance(1)
+    consumer.loop.step()
+    assert (broker.records(DLQ), committed(broker)) == ([], 3)
+
+
+def test_stops_when_more_records_die_than_may(broker: FakeBroker, clock: FakeClock) -> None:
+    consumer = Consumer(broker, clock, max_ratio=0.5)
+    consumer.source.max_records = BATCH
+    for _ in range(100):
+        send_garbage(broker)
+    with pytest.raises(TooManyDeadLettersError, match=r"^51 of the last 51 records cannot be stored"):
+        consumer.loop.run(lambda: False)
+    assert len(broker.records(DLQ)) == committed(broker) == 48
+
+
+def test_an_error_of_ours_ends_the_loop_and_commits_nothing(
+    broker: FakeBroker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(documents: Any) -> Written:
+        raise AssertionError
+
+    monkeypatch.setattr(consumer.writer, "write", fail)
+    send(broker, "a", "b", "c")
+    with pytest.raises(AssertionError):
+        consumer.loop.step()
+    assert committed(broker) == 0
+
+
+def test_a_crash_between_write_and_commit_stores_nothing_twice(
+    broker: FakeBroker, clock: FakeClock, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer.source, "commit", lambda offsets: None)
+    send(broker, "a", "b", "c")
+    consumer.loop.step()
+    consumer.source.die()
+    second = Consumer(broker, clock).start()
+    second.writer.stored = consumer.writer.stored
+    second.loop.step()
+    assert consumer.writer.stored.keys() == {"a", "b", "c"}
+    assert second.metric("pulse_consumer_duplicates_skipped_total") == 3
+
+
+def test_a_crash_between_dead_letter_and_commit_loses_no_letter(
+    broker: FakeBroker, clock: FakeClock, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer.source, "commit", lambda offsets: None)
+    for _ in range(3):
+        send_garbage(broker)
+    consumer.loop.step()
+    consumer.source.die()
+    Consumer(broker, clock).start().loop.step()
+    assert {dict(letter.headers)["dlq.source.offset"] for letter in broker.records(DLQ)} == {b"0", b"1", b"2"}
+
+
+def test_a_commit_that_is_lost_is_covered_by_the_next(broker: FakeBroker, consumer: Consumer) -> None:
+    send(broker, "a", "b", "c")
+    with pytest.MonkeyPatch.context() as away:
+        away.setattr(consumer.source, "commit", lambda offsets: None)
         consumer.loop.step()
     send(broker, "d", "e", "f")
     consumer.loop.step()
@@ -299,28 +440,46 @@ def test_tells_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
     assert consumer.metric("pulse_consumer_kafka_lag", partition=partition) == 2
 
 
-def test_is_healthy_once_it_polls_has_partitions_and_mongodb_answers(
-    broker: FakeBroker, consumer: Consumer, clock: FakeClock
-) -> None:
-    def good() -> bool:
-        return consumer.health.report()[0]
-
-    assert not good()
+def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(broker: FakeBroker, consumer: Consumer) -> None:
+    assert not consumer.health.ready
     send(broker, "a", "b", "c")
     consumer.loop.step()
-    assert good()
+    assert consumer.health.ready
 
 
-def test_is_not_healthy_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer) -> None:
+def test_is_alive_but_not_ready_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
-    consumer.loop.step()
-    report: dict[str, Any] = consumer.health.report()[1]
-    assert report["checks"]["mongodb"] == {"status": "down"}
+    for _ in range(100):
+        consumer.loop.step()
+        clock.advance(10)
+    assert (consumer.health.alive, consumer.health.ready) == (True, False)
+    assert consumer.health.report()["checks"]["mongodb"] == {"status": "down"}
 
 
-def test_is_not_healthy_when_the_loop_hangs(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_is_neither_alive_nor_ready_when_the_loop_hangs(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
     send(broker, "a", "b", "c")
     consumer.loop.step()
-    clock.advance(60)
-    assert consumer.health.report()[0] is False
+    clock.advance(STUCK_SECONDS)
+    assert (consumer.health.alive, consumer.health.ready) == (False, False)
+
+
+def test_is_not_alive_when_it_lags_and_nothing_moves(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.loop.step()
+    monkeypatch.setattr(consumer.source, "poll", lambda timeout: [])
+    send(broker, "a")
+    for _ in range(20):
+        consumer.loop.step()
+        clock.advance(STUCK_SECONDS / 20)
+    assert not consumer.health.alive
+
+
+def test_is_alive_when_there_is_nothing_to_do(consumer: Consumer, clock: FakeClock) -> None:
+    for _ in range(20):
+        consumer.loop.step()
+        clock.advance(STUCK_SECONDS / 20)
+    assert consumer.health.alive

@@ -1,0 +1,53 @@
+"""An outage in the log and in time: a line when it begins, one a minute, one when it ends; growing pauses meanwhile."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from common.retry import Backoff
+
+_REMIND_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Outage:
+    """What is tried until it works. For one thread."""
+
+    def __init__(self, what: str, backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
+        """`what` is tried, as the log calls it: "storing events"."""
+        self._what = what
+        self._backoff = backoff
+        self._clock = clock
+        self._pauses: Iterator[float] | None = None
+        self._began = 0.0
+        self._told = 0.0
+
+    @property
+    def ongoing(self) -> bool:
+        """Whether the last try failed."""
+        return self._pauses is not None
+
+    def failed(self, error: Exception, **extra: object) -> float:
+        """A try failed; returns the seconds to wait before the next one."""
+        now = self._clock()
+        if self._pauses is None:
+            self._pauses = self._backoff.pauses()
+            self._began = self._told = now
+            logger.error("%s failed; trying until it works", self._what, extra={"error": str(error), **extra})
+        elif now - self._told >= _REMIND_SECONDS:
+            self._told = now
+            seconds = round(now - self._began)
+            logger.error("%s still fails", self._what, extra={"error": str(error), "seconds": seconds, **extra})
+        return next(self._pauses)
+
+    def over(self, **extra: object) -> None:
+        """A try worked."""
+        if self._pauses is not None:
+            self._pauses = None
+            seconds = round(self._clock() - self._began, 1)
+            logger.warning("%s works again", self._what, extra={"seconds": seconds, **extra})
+
+    def forget(self) -> None:
+        """What failed is no longer our business."""
+        self._pauses = None

@@ -1,0 +1,55 @@
+"""What an outage says, and how long its pauses are."""
+
+import pytest
+
+from common.retry import Backoff
+from consumer.outage import Outage
+from tests.fakes import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def outage(clock: FakeClock) -> Outage:
+    return Outage("storing events", Backoff(first=1.0, most=30.0, jitter=lambda: 0.0), clock)
+
+
+def test_says_so_when_it_begins_each_minute_and_when_it_ends(
+    outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(13):
+        outage.failed(OSError("away"))
+        clock.advance(10)
+    outage.over()
+    assert [record.getMessage() for record in caplog.records] == [
+        "storing events failed; trying until it works",
+        "storing events still fails",
+        "storing events still fails",
+        "storing events works again",
+    ]
+
+
+def test_says_how_long_it_took(outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    outage.failed(OSError("away"))
+    clock.advance(75)
+    outage.over()
+    assert caplog.records[-1].__dict__["seconds"] == 75
+
+
+def test_its_pauses_grow(outage: Outage) -> None:
+    assert [outage.failed(OSError("away")) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_the_next_one_begins_with_a_short_pause(outage: Outage) -> None:
+    outage.failed(OSError("away"))
+    outage.failed(OSError("away"))
+    outage.over()
+    assert outage.failed(OSError("away")) == 1
+
+
+def test_is_silent_when_nothing_was_wrong(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    outage.over()
+    assert caplog.records == []

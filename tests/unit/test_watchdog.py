@@ -1,0 +1,64 @@
+"""Who watches the loop."""
+
+import threading
+
+import pytest
+
+from consumer.health import STUCK_SECONDS, Health
+from consumer.watchdog import STOP_SECONDS, Watchdog
+from tests.fakes import FakeClock
+
+
+class Scene:
+    """A watchdog on a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.health = Health(self.clock)
+        self.stopping = threading.Event()
+        self.ended = 0
+        self.watchdog = Watchdog(self.health, self.stopping, clock=self.clock, end_process=self.end)
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def let_pass(self, seconds: float) -> None:
+        self.watchdog.look()
+        self.clock.advance(seconds)
+        self.watchdog.look()
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_says_once_that_the_loop_hangs_and_once_that_it_moves_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.let_pass(STUCK_SECONDS)
+    scene.let_pass(1)
+    scene.health.progressed()
+    scene.let_pass(1)
+    assert [record.message for record in caplog.records] == ["no progress; is Kafka there?", "progress again"]
+
+
+def test_does_not_end_a_process_that_nobody_stops(scene: Scene) -> None:
+    scene.let_pass(10 * STUCK_SECONDS)
+    assert scene.ended == 0
+
+
+def test_gives_a_stop_its_time(scene: Scene) -> None:
+    scene.stopping.set()
+    scene.let_pass(STOP_SECONDS - 1)
+    assert scene.ended == 0
+
+
+def test_ends_a_stop_that_takes_too_long(scene: Scene) -> None:
+    scene.stopping.set()
+    scene.let_pass(STOP_SECONDS)
+    assert scene.ended == 1
+
+
+def test_a_stop_may_not_take_the_minute_that_its_supervisor_grants() -> None:
+    assert STOP_SECONDS < 60
