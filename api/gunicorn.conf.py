@@ -19,7 +19,7 @@ except SettingsError as error:
 bind = str(_settings.address)
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "gthread"
+worker_class = "api.connections.PatientWorker"
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).

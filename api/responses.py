@@ -1,6 +1,7 @@
 """Answers out: the one JSON form of an error, whatever went wrong."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, jsonify
@@ -18,9 +19,14 @@ _MESSAGES = {
 logger = logging.getLogger(__name__)
 
 
-def error_answer(status: int, message: str, errors: dict[Any, Any] | None = None) -> Response:
-    """An error as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
-    answer = jsonify(status="error", message=message, errors=errors or {}, request_id=request_id.get())
+def error_form(message: str, errors: Mapping[Any, Any], request_id: str | None) -> dict[str, Any]:
+    """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
+    return {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+
+
+def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = None) -> Response:
+    """An error as the answer to the current request."""
+    answer = jsonify(error_form(message, errors or {}, request_id.get()))
     answer.status_code = status
     return answer
 

@@ -98,7 +98,7 @@ class _Generator:
 
     def _of_field(self, field: Field, where: str) -> tuple[Any, Step | None]:
         _refuse_options(field, where)
-        kind = self._vouched.same.get(type(field), type(field))
+        kind = self._kind_of(field)
         type_: Any
         step: Step | None = None
         sized = False
@@ -120,8 +120,11 @@ class _Generator:
             raise SchemaError(where, f"a {kind.__qualname__} field")
         return self._with_validators(field, type_, step, sized=sized)
 
+    def _kind_of(self, field: Field) -> type[Field]:
+        return self._vouched.same.get(type(field), type(field))
+
     def _of_dict(self, field: fields.Dict, where: str) -> tuple[Any, Step]:
-        if type(field.key_field) is not fields.String or field.value_field is None:
+        if field.key_field is None or field.value_field is None or self._kind_of(field.key_field) is not fields.String:
             raise SchemaError(where, "keys that need not be texts, or values of any kind")
         _refuse_options(field.key_field, f"{where}: keys")
         type_, of_each = self._of_field(field.value_field, f"{where}: values")
@@ -164,7 +167,7 @@ def _then(step: Step | None, validators: list[Callable[[Any], Any]]) -> Step:
     return validated
 
 
-def _known_keys(key_field: fields.String) -> Step:
+def _known_keys(key_field: Field) -> Step:
     """Lets `key_field` check a key when it is first seen: keys come from a small vocabulary."""
     known: set[str] = set()
 

@@ -30,7 +30,7 @@ class ApiMetrics:
         self.events_produced = Counter(
             "pulse_api_events_produced_total", "Events acknowledged by Kafka.", ["event_type"], registry=registry
         )
-        # Requests refused because of what is in their body (400).
+        # Requests refused because of what is in their body (400), or, with partial=true, taken only in part.
         self.validation_errors = Counter(
             "pulse_api_validation_errors_total", "Requests refused as invalid.", registry=registry
         )
@@ -38,9 +38,13 @@ class ApiMetrics:
         self.produce_errors = Counter(
             "pulse_api_produce_errors_total", "Failed tries to send events to Kafka.", registry=registry
         )
-        # Requests refused for a reason other than their content: queue_full, journal_full.
+        # Requests refused for a reason other than their content: queue_full, journal_full, unauthorized.
         self.rejected = Counter(
             "pulse_api_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
+        )
+        # Requests with a valid write key, by the key's name: one that nobody uses any more can be retired.
+        self.authenticated = Counter(
+            "pulse_api_authenticated_requests_total", "Requests with a write key.", ["key"], registry=registry
         )
         # Accepted and not yet acknowledged by Kafka.
         self.queue_depth = Gauge(
