@@ -279,6 +279,7 @@ class _Split(msgspec.Struct):
 
 
 _SPLIT = msgspec.json.Decoder(_Split)
+_ENCODER = msgspec.json.Encoder()
 
 
 def load_event(body: bytes) -> dict[str, Any]:
@@ -331,9 +332,15 @@ def _with_loaded_events(body: bytes) -> Any:
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
-    """An event as Kafka has it: compact JSON in UTF-8, times as RFC 3339 in UTC."""
-    plain = {name: format_timestamp(value) if isinstance(value, datetime) else value for name, value in event.items()}
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """An event as Kafka has it: compact JSON in UTF-8, times (which have to be in UTC) as RFC 3339.
+
+    Raises ValueError for what is no JSON: NaN, infinities, lone surrogates.
+    """
+    encoded = _ENCODER.encode(event)
+    if b"null" in encoded:
+        # What msgspec makes of NaN, but also of None, and a text may hold the word.
+        json.dumps(event, allow_nan=False, default=format_timestamp)
+    return encoded
 
 
 def decode(value: bytes | None) -> dict[str, Any]:
