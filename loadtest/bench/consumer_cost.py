@@ -62,13 +62,13 @@ def main() -> int:
             done = _round(broker, f"round-{number}", arguments.events, arguments.batch)
             rounds.append(done)
             print(
-                f"round {number + 1}: {done.events_a_second:8,.0f} events/s, {done.microseconds:5.1f} us of CPU an event"
+                f"round {number + 1}: {done.events_a_second:8,.0f} events/s, {done.microseconds:5.1f} us of CPU each"
                 f", {done.stub_microseconds:.1f} us of the stub's, {done.megabytes:.0f} MB",
                 flush=True,
             )
     rate = statistics.median(done.events_a_second for done in rounds)
     cost = statistics.median(done.microseconds for done in rounds)
-    print(f"median:  {rate:8,.0f} events/s, {cost:5.1f} us of CPU an event")
+    print(f"median:  {rate:8,.0f} events/s, {cost:5.1f} us of CPU each")
     print(f"target:  {TARGET_EVENTS_A_SECOND:8,} events/s, {TARGET_MICROSECONDS:5.1f} us")
     return 0 if rate >= TARGET_EVENTS_A_SECOND and cost <= TARGET_MICROSECONDS else 1
 
