@@ -53,7 +53,6 @@ def main() -> None:
     Watchdog(health, stopping).start()
     metrics = ConsumerMetrics(registry)
     if _until_it_works("connecting to MongoDB", writer.ensure_indexes, health, stopping):
-        health.store(up=True)
         _consume(settings, writer, metrics, health, stopping)
     writer.close()
 

@@ -43,7 +43,7 @@ class Health:
         self._partitions = partitions
 
     def store(self, *, up: bool) -> None:
-        """MongoDB took the last write, or did not."""
+        """MongoDB took the last write and is there, or not."""
         self._store_up = up
 
     @property

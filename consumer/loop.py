@@ -125,6 +125,9 @@ class Loop:
             self._metrics.lag.labels(partition).set(behind)
         self._metrics.buffer_size.set(len(self._buffer))
         self._health.polled()
+        if not self._outage.ongoing:
+            # Else the last write tells.
+            self._health.store(up=self._writer.available())
         # Waiting for MongoDB is no standstill of ours, and neither is having nothing to do.
         if moved or self._outage.ongoing or not any(lag.values()):
             self._health.progressed()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from consumer.health import Health
 
-STOP_SECONDS = 45.0
-"""How long a stop may take; below the 60 s that Compose and Kubernetes grant."""
+STOP_SECONDS = 30.0
+"""How long a stop may take; well below the 60 s that Compose and Kubernetes grant."""
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,16 @@ class Process:
                 os.killpg(self.child.pid, signal.SIGKILL)
             self.child.wait()
 
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self.child is not None
+        self.child.send_signal(signal.SIGCONT)
+
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
@@ -61,9 +74,12 @@ class Process:
 class KafkaServer(Process):
     """One Kafka node; a restart finds its data."""
 
-    def __init__(self, libs: Path, folder: Path) -> None:
+    def __init__(self, libs: Path, folder: Path, *properties: str) -> None:
+        """`properties` are lines for server.properties."""
         self.port = ports.free_port()
         command = local_kafka.prepare(folder / "kafka", self.port, libs)
+        with Path(command[-1]).open("a") as config:
+            config.write("\n".join(["", *properties]))
         super().__init__(command, folder / "kafka.log")
 
     @property
@@ -88,11 +104,14 @@ class KafkaServer(Process):
 
 
 class MongoServer(Process):
-    """One SecantusDB; a restart finds its data."""
+    """One SecantusDB; a restart finds its data. In memory where there is room: it syncs each commit."""
 
     def __init__(self, folder: Path) -> None:
         self.port = ports.free_port()
-        super().__init__(local_mongodb.command(folder / "mongodb", self.port), folder / "mongodb.log")
+        memory = Path("/dev/shm")
+        data = Path(tempfile.mkdtemp(prefix="pulse-test-", dir=memory if memory.is_dir() else folder))
+        weakref.finalize(self, shutil.rmtree, data, ignore_errors=True)
+        super().__init__(local_mongodb.command(data, self.port), folder / "mongodb.log")
 
     @property
     def uri(self) -> str:
@@ -147,6 +166,9 @@ class Pipeline:
         self.api.start()
         self.consumer.start()
         self.api.wait_until_ready()
+        self.wait_for_consumer()
+
+    def wait_for_consumer(self) -> None:
         eventually(lambda: _answers(f"{self.consumer_url}/health"), what="the consumer's health")
 
     def kill(self) -> None:

@@ -440,9 +440,8 @@ def test_tells_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
     assert consumer.metric("pulse_consumer_kafka_lag", partition=partition) == 2
 
 
-def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(broker: FakeBroker, consumer: Consumer) -> None:
+def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(consumer: Consumer) -> None:
     assert not consumer.health.ready
-    send(broker, "a", "b", "c")
     consumer.loop.step()
     assert consumer.health.ready
 
@@ -455,6 +454,14 @@ def test_is_alive_but_not_ready_while_mongodb_is_away(broker: FakeBroker, consum
         clock.advance(10)
     assert (consumer.health.alive, consumer.health.ready) == (True, False)
     assert consumer.health.report()["checks"]["mongodb"] == {"status": "down"}
+
+
+def test_is_not_ready_when_mongodb_goes_while_there_is_nothing_to_store(consumer: Consumer) -> None:
+    consumer.loop.step()
+    assert consumer.health.ready
+    consumer.writer.up = False
+    consumer.loop.step()
+    assert not consumer.health.ready
 
 
 def test_is_neither_alive_nor_ready_when_the_loop_hangs(

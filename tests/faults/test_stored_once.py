@@ -1,0 +1,207 @@
+"""Whatever dies or stands still, the consumer stores each event in Kafka exactly once."""
+
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from common.events import encode, parse_timestamp
+from common.kafka import KafkaSender, Record, TopicPartition, connect_admin, connect_consumer
+from ops.local.ports import free_port
+from tests.clients import event
+from tests.contracts import fresh_name
+from tests.servers import KafkaServer, MongoServer, Pipeline, Process
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+CUSTOMERS = [f"customer-{number}" for number in range(5)]
+
+
+class Scene:
+    """A consumer on a Kafka and a MongoDB of its own, and events put into Kafka without the API."""
+
+    def __init__(self, libs: Path, folder: Path, *properties: str, **env: str) -> None:
+        self.kafka = KafkaServer(libs, folder, *properties)
+        self.mongo = MongoServer(folder)
+        self.kafka.start()
+        self.mongo.start()
+        self.pipeline = Pipeline(self.kafka, self.mongo, folder, **env)
+        self.consumer = self.pipeline.consumer
+        self.sender = KafkaSender(self.pipeline.kafka, self.pipeline.kafka.topic)
+        self.produced: list[str] = []
+
+    def start_consumer(self) -> None:
+        self.consumer.start()
+        self.pipeline.wait_for_consumer()
+
+    def produce(self, count: int, **fields: Any) -> list[Record]:
+        """So many new events, over five customers; gives their records."""
+        numbers = range(len(self.produced), len(self.produced) + count)
+        records = [record(CUSTOMERS[number % 5], number, **fields) for number in numbers]
+        assert not any(self.sender.send(records))
+        self.produced += [f"{CUSTOMERS[number % 5]}-{number}" for number in numbers]
+        return records
+
+    def stored(self) -> list[str]:
+        return sorted(document["event_id"] for document in self.pipeline.documents())
+
+    def wait_until_all_are_stored(self) -> None:
+        self.pipeline.wait_until_stored(len(self.produced), timeout=120)
+
+    def metric(self, name: str) -> float:
+        """The sum over its labels."""
+        lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split()[0] == name)
+
+    def status(self, path: str) -> int:
+        return requests.get(self.pipeline.consumer_url + path, timeout=5).status_code
+
+    def events(self) -> Any:
+        """The collection, to be used as its owner would."""
+        settings = self.pipeline.mongo
+        return pymongo.MongoClient[dict[str, Any]](settings.uri)[settings.database]
+
+    def kill(self) -> None:
+        self.sender.close()
+        self.pipeline.kill()
+        self.kafka.kill()
+        self.mongo.kill()
+
+
+def record(customer: str, number: int, **fields: Any) -> Record:
+    """An event as the API writes it to Kafka."""
+    sent = {**event(customer, number), **fields, "received_at": datetime.now(UTC)}
+    return Record(customer.encode(), encode({**sent, "timestamp": parse_timestamp(sent["timestamp"])}))
+
+
+@pytest.fixture
+def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(kafka_libs, tmp_path)
+    yield scene
+    scene.kill()
+
+
+def test_sigterm_with_a_part_filled_buffer_stores_it(kafka_libs: Path, tmp_path: Path) -> None:
+    """Twelve times; the Go edition loses the buffer in five of them."""
+    scene = Scene(kafka_libs, tmp_path, CONSUMER_FLUSH_INTERVAL="60m")
+    try:
+        for _ in range(12):
+            scene.start_consumer()
+            scene.produce(30)
+            eventually(lambda: scene.metric("pulse_consumer_buffer_size") == 30, what="a part-filled buffer")
+            assert scene.consumer.stop() == 0
+            assert scene.stored() == sorted(scene.produced)
+    finally:
+        scene.kill()
+
+
+def test_kill_9_again_and_again_under_load(scene: Scene) -> None:
+    for _ in range(5):
+        scene.produce(400)
+        scene.consumer.start()
+        scene.pipeline.wait_until_stored(len(scene.stored()) + 1)
+        scene.consumer.kill()
+    scene.start_consumer()
+    scene.wait_until_all_are_stored()
+    assert scene.stored() == sorted(scene.produced)
+
+
+def test_when_one_of_two_consumers_is_killed_the_other_stores_its_share(scene: Scene, tmp_path: Path) -> None:
+    other_env = {**scene.consumer.env, "METRICS_ADDR": f"127.0.0.1:{free_port()}"}
+    other = Process([sys.executable, "-m", "consumer"], tmp_path / "other.log", other_env)
+    scene.start_consumer()
+    other.start()
+    try:
+        eventually(lambda: "partitions assigned" in other.output(), what="the other one's partitions")
+        scene.produce(2000)
+        eventually(lambda: len(scene.stored()) > 200, what="some of them stored", every=0.1)
+        other.kill()
+        scene.wait_until_all_are_stored()
+        assert scene.stored() == sorted(scene.produced)
+    finally:
+        other.kill()
+
+
+def test_a_frozen_mongodb_is_waited_for(scene: Scene) -> None:
+    scene.start_consumer()
+    scene.produce(500)
+    scene.mongo.freeze()
+    scene.produce(500)
+    eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
+    time.sleep(10)  # 20 s all in all: it took 10 s to notice
+    assert scene.status("/health/live") == 200
+    scene.mongo.thaw()
+    scene.wait_until_all_are_stored()
+    assert scene.stored() == sorted(scene.produced)
+    assert scene.metric("pulse_consumer_dlq_total") == 0
+
+
+def test_a_mongodb_that_is_away_costs_no_event_and_makes_no_dead_letter(scene: Scene) -> None:
+    scene.start_consumer()
+    scene.mongo.kill()
+    for _ in range(20):
+        scene.produce(100)
+        time.sleep(1)
+        assert scene.status("/health/live") == 200
+    assert scene.status("/health/ready") == 503
+    scene.mongo.start()
+    scene.wait_until_all_are_stored()
+    eventually(lambda: scene.status("/health/ready") == 200, what="readiness")
+    assert scene.stored() == sorted(scene.produced)
+    assert scene.metric("pulse_consumer_dlq_total") == 0
+
+
+def test_sigterm_ends_the_consumer_while_kafka_is_away(scene: Scene) -> None:
+    scene.start_consumer()
+    scene.produce(100)
+    scene.kafka.kill()
+    scene.consumer.stop(timeout=60)
+    scene.kafka.start()
+    scene.start_consumer()
+    scene.wait_until_all_are_stored()
+    assert scene.stored() == sorted(scene.produced)
+
+
+def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, tmp_path: Path) -> None:
+    quick = ("log.retention.check.interval.ms=200", "log.initial.task.delay.ms=100", "log.segment.delete.delay.ms=0")
+    scene = Scene(kafka_libs, tmp_path, *quick)
+    try:
+        scene.start_consumer()
+        scene.mongo.freeze()
+        scene.produce(2000)
+        eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
+        lose_all_records(scene)
+        lost = len(scene.produced)
+        scene.produce(200)
+        scene.mongo.thaw()
+        eventually(lambda: set(scene.produced[lost:]) <= set(scene.stored()), 60, "the later events", every=0.2)
+        assert len(scene.stored()) == len(set(scene.stored())) < len(scene.produced)
+        assert "records were gone before they were read" in scene.consumer.output()
+    finally:
+        scene.kill()
+
+
+def lose_all_records(scene: Scene) -> None:
+    """Have Kafka delete all that is in the topic, as when its retention is over; then keep what comes."""
+    topic = scene.pipeline.kafka.topic
+    partitions = [TopicPartition(topic, number) for number in range(3)]
+    admin = connect_admin(scene.pipeline.kafka)
+    reader = connect_consumer(scene.pipeline.kafka, fresh_name("reader"), max_records=1)
+
+    def keep_for(milliseconds: int) -> None:
+        config = {"retention.ms": str(milliseconds)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, config)])
+
+    keep_for(1)
+    eventually(lambda: reader.beginning_offsets(partitions) == reader.end_offsets(partitions), what="retention")
+    keep_for(7 * 24 * 60 * 60 * 1000)
+    reader.close(autocommit=False)
+    admin.close()
