@@ -148,7 +148,7 @@ class Loop:
             self._plan_retry(error)
             return
         if self._outage.ongoing:
-            self._outage.over(**self._waiting())
+            self._outage.over()
             self._source.resume()
         self._source.commit(self._buffer.offsets)
         self._buffer.clear()
