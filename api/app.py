@@ -14,7 +14,6 @@ from api.instrumentation import instrument
 from api.responses import answer_errors
 from api.routes import track_routes
 from api.worker import Worker
-from common.events import MAX_BATCH_BYTES
 from common.kafka import KafkaSender, RecordSender
 from common.metrics import ApiMetrics
 from common.settings import ApiSettings
@@ -28,7 +27,6 @@ def create_app(
     `sender` and `dead_letters`: where records go instead of Kafka, for tests.
     """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
 

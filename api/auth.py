@@ -80,7 +80,7 @@ def _secret_sent() -> str | None:
 
 
 def _unauthorized(what: str) -> Unauthorized:
-    return Unauthorized(f"{what}: {_HOW}", www_authenticate=WWWAuthenticate("bearer", {"realm": "Pulse"}))
+    return Unauthorized(f"{what}: {_HOW}", www_authenticate=WWWAuthenticate("bearer", {"realm": "Pulse Pipeline"}))
 
 
 def _stamp(file: Path) -> object:

@@ -45,19 +45,19 @@ def read_body(limit: int) -> bytes:
 
 
 def _read(limit: int) -> bytes:
-    # A chunked body is cut off at this length without a word: only one byte more tells that it was too long.
-    request.max_content_length = limit + 1
+    announced = request.content_length or 0
+    if announced > limit:
+        raise _too_large(limit)
     try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise _too_large(limit) from None
+        # One byte more tells that a chunked body is too long.
+        body: bytes = request.environ["wsgi.input"].read(limit + 1)
     except TimeoutError:
         raise RequestTimeout(TOO_SLOW) from None
     except (ParseException, OSError):
         raise BadRequest("The body ended early or is not properly chunked.") from None
     if len(body) > limit:
         raise _too_large(limit)
-    if len(body) < (request.content_length or 0):
+    if len(body) < announced:
         raise BadRequest("The body ended early: it is shorter than its Content-Length.")
     return body
 

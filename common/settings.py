@@ -238,6 +238,13 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
     return tuple(keys)
 
 
+def own_write_key() -> str | None:
+    """The secret with which tools on the API's machine send: the first of its keys, if it wants one."""
+    access = _access_settings()
+    keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
+    return keys[0].secret if keys else None
+
+
 def _access_settings() -> AccessSettings:
     keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
     if keys_file:
@@ -290,8 +297,8 @@ _SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
-# No '=' at its beginning: that would be the end of a secret without a name, such as c2VjcmV0==.
-_WRITE_KEY = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,64})=)?(?P<secret>[!-<>-~][!-~]{0,255})")
+# No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
+_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[[0-9a-f:.]+\](?::\d{1,5})?")
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 
@@ -353,7 +360,7 @@ def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
 def _parse_write_key(text: str, number: int) -> WriteKey | None:
     """A `name=secret`, or a secret alone, which is named after its number; None for what is neither."""
     match = _WRITE_KEY.fullmatch(text.strip())
-    return WriteKey(match["name"] or f"key{number}", match["secret"]) if match else None
+    return WriteKey(match["name"] or f"key{number}", match["secret"] or match["bare"]) if match else None
 
 
 def _write_keys(name: str) -> tuple[WriteKey, ...]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common import events
 from common.errors import InvalidEventError
 from common.events import decode, encode, format_timestamp, load_batch, load_event, parse_timestamp
+from tests import sent
 
 LEAST = {"customer_id": "alice", "event_type": "click"}
 
@@ -213,17 +214,9 @@ def test_a_field_of_marshmallows_own_name_is_a_field_like_others() -> None:
     assert refusal(body(context={"_schema": 1})).errors == {"context": {"_schema": ["Unknown field."]}}
 
 
-scalars = st.one_of(
-    st.text(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()
-)
-keys = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20).filter(
-    lambda key: not key.startswith("$")
-)
-
-
 @given(
     customer_id=st.text(min_size=1, max_size=256).filter(str.strip),
-    properties=st.dictionaries(keys, scalars, max_size=50),
+    properties=st.dictionaries(sent.right_keys, sent.right_scalars, max_size=50),
 )
 def test_what_the_api_writes_to_kafka_the_consumer_reads_back_equal(
     customer_id: str, properties: dict[str, Any]
@@ -240,17 +233,10 @@ def test_a_field_of_a_newer_version_is_kept_by_the_consumer() -> None:
     assert (event["score"], event["place"], event["context"]) == (1, {"city": "Ulm"}, {"screen": "4k"})
 
 
-json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters())),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
-    max_leaves=10,
-)
-
-
 @given(
     st.dictionaries(
         st.one_of(st.text(st.characters()), st.sampled_from([*STORED, "_id", "new", "$new", "a.b", "properties"])),
-        json_values,
+        sent.json_values,
     )
 )
 def test_whatever_the_consumer_takes_from_kafka_mongodb_can_store(fields: dict[str, Any]) -> None:
@@ -277,13 +263,13 @@ def test_a_record_without_a_value_does_not_decode() -> None:
 
 
 storable_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(st.characters())),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
+    st.one_of(sent.texts, st.integers(-(2**63), 2**63 - 1), st.floats(), st.booleans(), st.none()),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(sent.texts, inner, max_size=5)),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(st.text(st.characters()), storable_values))
+@given(st.dictionaries(sent.texts, storable_values))
 @example({"text": "null", "none": None})
 @example({"text": "null", "nan": float("nan")})
 @example({"infinite": float("-inf")})
