@@ -20,19 +20,9 @@ Step = Callable[[Any], Any]
 
 _MOST_KNOWN_KEYS = 4096
 _PLAIN = vars(fields.Raw())
-# Attributes of fields: those that decide nothing about what is taken, and those that are translated below.
-_MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default"}
-_TRANSLATED = {
-    "required",
-    "validate",
-    "validators",
-    "inner",
-    "key_field",
-    "value_field",
-    "nested",
-    "_schema",
-    "unknown",
-}
+# Attributes of fields: those that decide nothing about what is taken here, and those that are translated below.
+_MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default", "unknown"}
+_TRANSLATED = {"required", "validate", "validators", "inner", "key_field", "value_field", "nested", "_schema"}
 _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields", "_hooks", "_abc_impl"})
 
 

@@ -17,7 +17,7 @@ import bson
 _HEADER = struct.Struct("<iiii")  # length, request id, the request answered, operation
 _OP_REPLY, _OP_QUERY, _OP_MSG = 1, 2004, 2013
 _MORE_TO_COME = 1 << 1
-_BODY, _DOCUMENTS = 0, 1
+_BODY = 0
 
 
 class Server(socketserver.ThreadingTCPServer):
