@@ -1,9 +1,32 @@
 """The one list of metrics, of both processes. Each object registers its metrics with the registry it is given."""
 
+import collections
+from collections.abc import Iterable
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+
+
+class Children(dict[Any, Any]):
+    """A metric's children by the value of its label, or a tuple of values. Each is looked up once, since that costs as
+    much as counting. Threads may share it.
+    """
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, values: str | tuple[str, ...]) -> Any:
+        child = self[values] = self._metric.labels(*([values] if isinstance(values, str) else values))
+        return child
+
+    def count(self, values: Iterable[str]) -> None:
+        """Raise each value's counter once, by how often the value is there."""
+        for value, times in collections.Counter(values).items():
+            self[value].inc(times)
 
 
 class ApiMetrics:
