@@ -71,6 +71,16 @@ class Stack:
         assert [self.state(service)["ExitCode"] for service in OURS] == [0, 0]
         self.compose("down")
 
+    def replace_api_without_kafka(self) -> None:
+        """With events in the journal alone, which the next container has to find."""
+        self.compose("kill", "kafka")
+        eventually(lambda: self.journalled() > 100, what="100 events in a journal")
+        self.compose("rm", "--stop", "--force", "api")
+
+    def journalled(self) -> int:
+        """How many events wait in the journal of the worker that answers."""
+        return int(requests.get(f"{self.api_url}/health", timeout=10).json()["checks"]["journal"]["events"])
+
     def state(self, service: str) -> Any:
         """What the engine knows of the service's container."""
         return json.loads(docker("inspect", self.compose("ps", "--all", "--quiet", service).strip()))[0]["State"]
@@ -141,13 +151,15 @@ def test_the_process_has_no_rights_and_a_root_it_cannot_write_to(stack: Stack, s
     assert "Read-only" in stack.compose("exec", service, "sh", "-c", "touch /app/file 2>&1; true")
 
 
-def test_the_topics_command_finds_its_topics_on_the_next_start(stack: Stack) -> None:
+def test_the_tools_run_from_the_consumers_image(stack: Stack) -> None:
+    assert "0 letters" in stack.compose("exec", "consumer", "python", "-m", "consumer.dlq", "stats")
     stack.compose("run", "--rm", "topics")
 
 
 def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_and_replaced(stack: Stack) -> None:
     sent: list[str] = []
-    for disturb in (stack.kill_api, stack.kill_consumer, stack.replace_everything):
+    disturbances = (stack.kill_api, stack.kill_consumer, stack.replace_api_without_kafka, stack.replace_everything)
+    for disturb in disturbances:
         clients = [Client(stack.api_url, f"{disturb.__name__}-{number}", 1500, batch=5) for number in range(3)]
         sent += [event["event_id"] for client in clients for event in client.events]
         for client in clients:
