@@ -1,7 +1,9 @@
 """What waits for Kafka, in memory and beyond that in the journal, and how much may wait."""
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -47,12 +49,16 @@ class EventQueue:
         self._sending: list[AcceptedEvent] = []
         self._lock = threading.Lock()
         self._requests: queue.Queue[Taken] = queue.Queue()
+        metrics.queue_capacity.set(capacity)
+        metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
         """Use this journal. Call it once, before anything is put or taken."""
         self.journal = journal
         self._overflowing = journal.events > 0
+        self._metrics.journal_max_bytes.set(journal.max_bytes)
         self._tell()
+        self._tell_oldest()
 
     @property
     def in_memory(self) -> int:
@@ -67,6 +73,7 @@ class EventQueue:
     def put(self, events: Sequence[AcceptedEvent]) -> None:
         """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
         with self._lock:
+            first = not self.unacknowledged
             fits = self._in_memory + len(events) <= self.capacity
             position = 0
             if self.journal is not None:
@@ -82,6 +89,8 @@ class EventQueue:
                 self._in_memory += len(events)
                 self._requests.put(Taken(list(events), position))
             self._tell()
+            if first:
+                self._metrics.oldest_unsent.set(time.time())
 
     def take(self, at_least: int, timeout: float) -> Taken:
         """What waits, oldest first: whole requests, until there are `at_least` so many events or no more.
@@ -111,15 +120,19 @@ class EventQueue:
             if self.journal is not None and taken.events:
                 self.journal.acknowledge(taken.position, len(taken.events))
             self._tell()
+            self._tell_oldest()
 
     def oldest(self) -> datetime | None:
         """When the oldest event came in that Kafka does not have for certain."""
         with self._lock:
-            if self.journal is not None:
-                values = self.journal.read(0, 1)[0]
-            else:
-                waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
-                values = [waiting[0].record.value] if waiting else []
+            return self._oldest()
+
+    def _oldest(self) -> datetime | None:
+        if self.journal is not None:
+            values = self.journal.read(0, 1)[0]
+        else:
+            waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
+            values = [waiting[0].record.value] if waiting else []
         return received_at(values[0]) if values else None
 
     def _read_on(self, journal: Journal, at_least: int) -> Taken:
@@ -139,3 +152,7 @@ class EventQueue:
         if self.journal is not None:
             self._metrics.journal_events.set(self.journal.events)
             self._metrics.journal_bytes.set(self.journal.used_bytes)
+
+    def _tell_oldest(self) -> None:
+        oldest = self._oldest() if self.unacknowledged else None
+        self._metrics.oldest_unsent.set(oldest.timestamp() if oldest else math.inf)
