@@ -36,8 +36,9 @@ test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test
 lint: $(VENV)/tox ## Check format, rules and types.
 	@$(VENV)/bin/tox run -e lint,types
 
-docs: $(VENV)/local ## Write the pages that come from the code: docs/metrics.md.
+docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
 	@$(VENV)/bin/python -m common.metrics
+	@$(VENV)/bin/python -m ops.grafana.dashboard
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

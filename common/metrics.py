@@ -178,6 +178,7 @@ class ConsumerMetrics(_Metrics):
         self.write_duration = self._histogram(
             "pulse_consumer_write_duration_seconds", "Time of a bulk write, failed ones too.", _SECONDS
         )
+        self.events_stored = self._counter("pulse_consumer_events_stored_total", "Events that are new in MongoDB.")
         self.duplicates_skipped = self._counter(
             "pulse_consumer_duplicates_skipped_total", "Events that were stored already."
         )
