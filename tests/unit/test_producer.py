@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from kafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
@@ -14,7 +13,7 @@ from api.refused import RefusedEvents
 from common.kafka import Record
 from common.metrics import ApiMetrics
 from common.retry import Backoff
-from tests.fakes import FakeBroker, FakeSender
+from tests.fakes import FakeBroker, FakeSender, RefusesLarge
 from tests.waiting import eventually
 
 TOPIC, DLQ = "events", "events.dlq"
@@ -170,16 +169,6 @@ def test_stop_leaves_what_it_cannot_send_in_time() -> None:
     parts.producer.start()
     parts.producer.stop(0.05)
     assert parts.queue.unacknowledged == 3
-
-
-class RefusesLarge(FakeSender):
-    """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
-
-    def send(self, records: Sequence[Record]) -> list[Exception | None]:
-        if any(len(record.value) > 1000 for record in records):
-            self.sent.append(list(records))
-            return [MessageSizeTooLargeError("too large")] * len(records)
-        return super().send(records)
 
 
 def refusing(broker: FakeBroker, folder: Path | None = None, dlq: FakeSender | None = None) -> Parts:
