@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from prometheus_client import Gauge
+
 from api.intake import AcceptedEvent, read_back, received_at
 from api.journal import Journal
 from common.errors import JournalFullError, QueueFullError
@@ -49,14 +51,13 @@ class EventQueue:
         self._sending: list[AcceptedEvent] = []
         self._lock = threading.Lock()
         self._requests: queue.Queue[Taken] = queue.Queue()
-        metrics.queue_capacity.set(capacity)
+        self._filled: dict[Gauge, float] = {}
         metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
         """Use this journal. Call it once, before anything is put or taken."""
         self.journal = journal
         self._overflowing = journal.events > 0
-        self._metrics.journal_max_bytes.set(journal.max_bytes)
         self._tell()
         self._tell_oldest()
 
@@ -149,9 +150,18 @@ class EventQueue:
     def _tell(self) -> None:
         # Under the lock, or an older number could overwrite a newer one.
         self._metrics.queue_depth.set(self._in_memory)
+        self._tell_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
         if self.journal is not None:
+            self._tell_filled(self._metrics.journal_filled, self.journal.used_bytes / self.journal.max_bytes)
             self._metrics.journal_events.set(self.journal.events)
             self._metrics.journal_bytes.set(self.journal.used_bytes)
+
+    def _tell_filled(self, gauge: Gauge, ratio: float) -> None:
+        # By whole percents: this is in the way of each request, and a gauge costs some microseconds.
+        percents = round(ratio, 2)
+        if self._filled.get(gauge) != percents:
+            self._filled[gauge] = percents
+            gauge.set(percents)
 
     def _tell_oldest(self) -> None:
         oldest = self._oldest() if self.unacknowledged else None

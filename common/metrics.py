@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -61,10 +61,10 @@ class _Metrics:
     def _counter(self, name: str, meaning: str, **labels: Values) -> Counter:
         return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)
 
-    def _gauge(self, name: str, meaning: str, *, across_workers: str = "sum", **labels: Values) -> Gauge:
-        """`across_workers`: what becomes of the numbers of several processes, "sum" or "min"."""
-        mode = {"sum": "livesum", "min": "livemin"}[across_workers]
-        gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+    def _gauge(self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values) -> Gauge:
+        """`across_workers`: what becomes of the numbers of several processes: their sum, or the min or max of them."""
+        mode: Any = f"live{across_workers}"
+        gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
         return self._declare(gauge, name, meaning, labels)
 
     def _histogram(self, name: str, meaning: str, buckets: Iterable[float], **labels: Values) -> Histogram:
@@ -136,16 +136,20 @@ class ApiMetrics(_Metrics):
 
         # ── Events that wait for Kafka ──
         self.queue_depth = self._gauge("pulse_api_queue_depth", "Events in memory that Kafka has not acknowledged.")
-        self.queue_capacity = self._gauge(
-            "pulse_api_queue_capacity", "How many may be in memory: API_QUEUE_CAPACITY of each worker."
+        self.queue_filled = self._gauge(
+            "pulse_api_queue_filled_ratio",
+            "How much of API_QUEUE_CAPACITY is used, 0 to 1, by the worker that uses most.",
+            across_workers="max",
         )
         self.journal_events = self._gauge(
             "pulse_api_journal_events",
             "Events on disk that Kafka has not acknowledged; those in memory are among them.",
         )
         self.journal_bytes = self._gauge("pulse_api_journal_bytes", "What the journal uses of its limit.")
-        self.journal_max_bytes = self._gauge(
-            "pulse_api_journal_max_bytes", "That limit: API_JOURNAL_MAX_BYTES of each worker; 0 with the journal off."
+        self.journal_filled = self._gauge(
+            "pulse_api_journal_filled_ratio",
+            "How much of API_JOURNAL_MAX_BYTES is used, 0 to 1, by the worker that uses most.",
+            across_workers="max",
         )
         self.oldest_unsent = self._gauge(
             "pulse_api_oldest_unsent_timestamp_seconds",
@@ -218,8 +222,8 @@ Written by `make docs` from [common/metrics.py](../common/metrics.py); edit that
 port 8080, the consumer on 8083, both under `/metrics`; [ops/prometheus](../ops/prometheus) scrapes them,
 [the dashboard](../ops/grafana) draws them, and [operations.md](operations.md) says what to do when they look wrong.
 
-gunicorn's workers are summed, whichever of them answers the scrape; of `pulse_api_oldest_unsent_timestamp_seconds` the
-least counts. The series of a label with a closed set of values are there from the start, at 0.
+gunicorn's workers are summed, whichever of them answers the scrape, unless it says otherwise below. The series of a
+label with a closed set of values are there from the start, at 0.
 """
 
 

@@ -405,10 +405,10 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Queue and journal, how full",
-        "The alerts are at 80 % of the queue and 70 % of the journal. With a full journal events are refused (503).",
+        "Of the worker with most. The alerts are at 80 % of a queue and 70 % of a journal; a full one refuses events (503).",
         units.PercentUnit,
-        Query("sum(pulse_api_queue_depth) / sum(pulse_api_queue_capacity)", "queue"),
-        Query("sum(pulse_api_journal_bytes) / (sum(pulse_api_journal_max_bytes) > 0)", "journal"),
+        Query("max(pulse_api_queue_filled_ratio)", "queue"),
+        Query("max(pulse_api_journal_filled_ratio)", "journal"),
         runbook="journal-filling",
         width=8,
         most=1,

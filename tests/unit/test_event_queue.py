@@ -209,3 +209,13 @@ def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
     assert oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
     queue.acknowledge(queue.take(1, timeout=0))
     assert oldest() == math.inf
+
+
+def test_shows_how_full_it_is() -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(200, ApiMetrics(registry))
+    for number in range(3):
+        queue.put(events(50, first=number * 50))
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
+    queue.acknowledge(queue.take(100, timeout=0))
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
