@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail docs \
+.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail docs picture \
 	tf-validate k8s-validate requirements clean
 
 help: ## Explain each command.
@@ -40,11 +40,15 @@ docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana
 	@$(VENV)/bin/python -m common.metrics
 	@$(VENV)/bin/python -m ops.grafana.dashboard
 
+PROMETHEUS ?= http://localhost:9090
+picture: $(VENV)/picture ## Draw docs/images/dashboard.png from the last 15 minutes of a Prometheus that runs.
+	@$(VENV)/bin/python -m ops.grafana.picture $(PROMETHEUS)
+
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest; do \
+	for part in api consumer local loadtest picture; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

@@ -61,7 +61,9 @@ class _Metrics:
     def _counter(self, name: str, meaning: str, **labels: Values) -> Counter:
         return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)
 
-    def _gauge(self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values) -> Gauge:
+    def _gauge(
+        self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values
+    ) -> Gauge:
         """`across_workers`: what becomes of the numbers of several processes: their sum, or the min or max of them."""
         mode: Any = f"live{across_workers}"
         gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
@@ -110,7 +112,7 @@ class ApiMetrics(_Metrics):
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. Only queue_full and journal_full (503) are no fault of the client's.",
+            "Requests refused as a whole, by reason. All but queue_full and journal_full are the client's fault.",
             reason=REJECTED,
         )
 

@@ -148,7 +148,12 @@ class PrometheusServer(Process):
         port = ports.free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = (ROOT / "ops" / "prometheus" / "prometheus.yml").read_text()
-        ours = {"api:8080": api, "consumer:8083": consumer, "interval: 5s": "interval: 1s", "timeout: 4s": "timeout: 1s"}
+        ours = {
+            "api:8080": api,
+            "consumer:8083": consumer,
+            "interval: 5s": "interval: 1s",
+            "timeout: 4s": "timeout: 1s",
+        }
         for theirs, our in ours.items():
             assert theirs in config
             config = config.replace(theirs, our.removeprefix("http://"))
