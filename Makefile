@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test compose-test lint build bench load-test load-test-ui seed replay tail \
-	tf-validate k8s-validate requirements clean
+.PHONY: help run up down rebuild logs test compose-test lint build bench load-test load-test-ui seed replay tail docs \
+	picture tf-validate k8s-validate requirements clean
 
 help: ## Explain each command.
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,11 +70,19 @@ compose-test: $(VENV)/tox ## Test the full stack with real containers; `STAND_IN
 lint: $(VENV)/tox ## Check format, rules and types.
 	@$(VENV)/bin/tox run -e lint,types
 
+docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+	@$(VENV)/bin/python -m common.metrics
+	@$(VENV)/bin/python -m ops.grafana.dashboard
+
+PROMETHEUS ?= http://localhost:9090
+picture: $(VENV)/picture ## Draw docs/images/dashboard.png from the last 15 minutes of a Prometheus that runs.
+	@$(VENV)/bin/python -m ops.grafana.picture $(PROMETHEUS)
+
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest; do \
+	for part in api consumer local loadtest picture; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

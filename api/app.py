@@ -7,12 +7,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
+from api.auth import WriteKeys, require_key
+from api.cors import allow_origins
 from api.health import health_routes
 from api.instrumentation import instrument
 from api.responses import answer_errors
 from api.routes import track_routes
 from api.worker import Worker
-from common.events import MAX_BATCH_BYTES
 from common.kafka import KafkaSender, RecordSender
 from common.metrics import ApiMetrics
 from common.settings import ApiSettings
@@ -26,7 +27,6 @@ def create_app(
     `sender` and `dead_letters`: where records go instead of Kafka, for tests.
     """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BATCH_BYTES
     app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
 
@@ -41,7 +41,12 @@ def create_app(
 
     instrument(app, metrics)
     answer_errors(app, metrics)
-    app.register_blueprint(track_routes(worker.queue, metrics))
+    track = track_routes(worker.queue, metrics)
+    if settings.access.keys or settings.access.keys_file:
+        require_key(track, WriteKeys(settings.access), metrics)
+    app.register_blueprint(track)
+    if settings.access.origins:
+        allow_origins(app, settings.access.origins)
     app.register_blueprint(health_routes(settings.kafka, worker))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.

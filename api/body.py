@@ -1,36 +1,77 @@
 """A request's body: read whole, within its limit, or refused."""
 
+import gzip
+import io
+import zlib
+
 from flask import request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    LengthRequired,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
+TOO_SLOW = "The request did not arrive in time: send it again, all of it at once."
 # text/plain is what a browser's sendBeacon sends.
 _MEDIA_TYPES = frozenset({"application/json", "text/plain"})
 
 
-def read_body(limit: int) -> bytes:
-    """The body of the current request; raises 413 past `limit` bytes, 415 for what is not plain JSON, 400 for a part.
+class _UnsupportedEncoding(UnsupportedMediaType):
+    """415 that says which encoding is taken, as RFC 9110 wants it."""
 
-    Blocks as long as the client takes to send it.
+    description = "Content-Encoding must be gzip, or left out."
+
+    def get_headers(self, *args: object) -> list[tuple[str, str]]:
+        return [*super().get_headers(*args), ("Accept-Encoding", "gzip")]  # type: ignore[arg-type]
+
+
+def read_body(limit: int) -> bytes:
+    """The body of the current request, unzipped; raises one of HTTP's errors when it is not there as it should be.
+
+    `limit` bytes are allowed, both as sent and unzipped. Blocks as long as `api.connections` lets the client take.
     """
+    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+        raise LengthRequired("The request needs a body, and a Content-Length that says how long it is.")
     if request.mimetype not in _MEDIA_TYPES:
         raise UnsupportedMediaType("Content-Type must be application/json.")
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Content-Encoding is not supported: send the body as it is.")
-    # A chunked body is cut off at this length without a word: only one byte more tells that it was too long.
-    request.max_content_length = limit + 1
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"identity", "gzip", "x-gzip"}:
+        raise _UnsupportedEncoding
+    body = _read(limit)
+    return body if encoding == "identity" else _unzip(body, limit)
+
+
+def _read(limit: int) -> bytes:
+    announced = request.content_length or 0
+    if announced > limit:
+        raise _too_large(limit)
     try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise _too_large(limit) from None
+        # One byte more tells that a chunked body is too long.
+        body: bytes = request.environ["wsgi.input"].read(limit + 1)
+    except TimeoutError:
+        raise RequestTimeout(TOO_SLOW) from None
     except (ParseException, OSError):
         raise BadRequest("The body ended early or is not properly chunked.") from None
     if len(body) > limit:
         raise _too_large(limit)
-    if len(body) < (request.content_length or 0):
+    if len(body) < announced:
         raise BadRequest("The body ended early: it is shorter than its Content-Length.")
     return body
 
 
-def _too_large(limit: int) -> RequestEntityTooLarge:
-    return RequestEntityTooLarge(f"The body may have at most {limit} bytes.")
+def _unzip(body: bytes, limit: int) -> bytes:
+    try:
+        # Inflates no more than it is asked for.
+        unzipped = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
+    except (OSError, EOFError, zlib.error):
+        raise BadRequest("The body is not proper gzip, or it ended early.") from None
+    if len(unzipped) > limit:
+        raise _too_large(limit, " when unzipped")
+    return unzipped
+
+
+def _too_large(limit: int, when: str = "") -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"The body may have at most {limit} bytes{when}.")

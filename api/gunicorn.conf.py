@@ -19,7 +19,7 @@ except SettingsError as error:
 bind = str(_settings.address)
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "gthread"
+worker_class = "api.connections.PatientWorker"
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
@@ -27,10 +27,10 @@ timeout = 300
 # It would write a socket below the home directory, which a container may not have.
 control_socket_disable = True
 
-# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is in flight
-# (kept-alive connections linger up to 2 s), sending what is queued, and a margin.
+# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is in flight (kept-alive
+# connections linger up to 2 s, chunked bodies may take up to 5 s), sending what is queued, and a margin.
 graceful_timeout = 30
-DRAIN_SECONDS = 25.0
+DRAIN_SECONDS = 24.0
 
 
 _metrics_dir_is_ours = "PROMETHEUS_MULTIPROC_DIR" not in os.environ

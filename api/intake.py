@@ -18,21 +18,35 @@ class AcceptedEvent(NamedTuple):
     record: Record
 
 
+class AcceptedBatch(NamedTuple):
+    """The events of a batch by their index: those that will reach Kafka, and the faults of those refused."""
+
+    accepted: dict[int, AcceptedEvent]
+    errors: dict[int, Any]
+
+
 def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
     """The one event of a request; raises InvalidEventError. `received_at` is in UTC."""
     event = events.load_event(body)
     if _too_large(event):
-        raise InvalidEventError(_TOO_LARGE, {"_schema": [_TOO_LARGE]})
+        raise InvalidEventError(_TOO_LARGE)
     return _accept(event, received_at)
 
 
 def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
     """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
-    batch = events.load_batch(body)
-    too_large = {index: {"_schema": [_TOO_LARGE]} for index, event in enumerate(batch) if _too_large(event)}
-    if too_large:
-        raise InvalidEventError(f"events[{next(iter(too_large))}]: {_TOO_LARGE}", {"events": too_large})
-    return [_accept(event, received_at) for event in batch]
+    batch = _accept_right_ones(body, received_at)
+    if batch.errors:
+        raise events.invalid_batch(batch.errors)
+    return list(batch.accepted.values())
+
+
+def accept_partial_batch(body: bytes, received_at: datetime) -> AcceptedBatch:
+    """Those events of a request that are right; raises InvalidEventError when none is."""
+    batch = _accept_right_ones(body, received_at)
+    if not batch.accepted:
+        raise events.invalid_batch(batch.errors)
+    return batch
 
 
 def read_back(value: bytes) -> AcceptedEvent:
@@ -47,6 +61,13 @@ def received_at(value: bytes) -> datetime:
 
 
 _TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
+
+
+def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
+    loaded, errors = events.load_batch(body)
+    too_large = {index: [_TOO_LARGE] for index, event in loaded.items() if _too_large(event)}
+    accepted = {index: _accept(event, received_at) for index, event in loaded.items() if index not in too_large}
+    return AcceptedBatch(accepted, dict(sorted((errors | too_large).items())))
 
 
 def _too_large(event: dict[str, Any]) -> bool:

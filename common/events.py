@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
@@ -21,6 +21,7 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_EVENTS = 100
 MAX_PROPERTIES = 50
+MAX_KEY_LENGTH = 256
 
 _RFC_3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
@@ -28,6 +29,7 @@ _RFC_3339 = re.compile(
 )
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _INT64 = range(-(2**63), 2**63)
+_LONGEST_SHOWN = 80
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -50,8 +52,10 @@ def format_timestamp(moment: datetime) -> str:
 
 
 def _storable_text(text: str) -> None:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValidationError("Holds half a character (a lone surrogate).")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("Holds half a character (a lone surrogate).") from None
 
 
 def _storable_key(key: str) -> None:
@@ -64,6 +68,15 @@ def _storable_key(key: str) -> None:
 def _not_blank(text: str) -> None:
     if not text.strip():
         raise ValidationError("Must not be blank.")
+
+
+_OBJECT = "Must be a JSON object."
+
+
+class Text(fields.String):
+    """A string."""
+
+    default_error_messages = {"invalid": "Must be a string."}  # noqa: RUF012, as marshmallow has it
 
 
 class Timestamp(fields.Field[datetime]):
@@ -108,14 +121,19 @@ class Scalar(fields.Field[str | int | float | bool]):
 class Properties(fields.Dict):
     """An object of scalars, with one list of messages a key in its errors."""
 
+    default_error_messages = {"invalid": _OBJECT}  # noqa: RUF012, as marshmallow has it
+
     def __init__(self) -> None:
-        key = fields.String(validate=[validate.Length(1, 256), _storable_key, _storable_text])
+        key = Text(validate=[validate.Length(1, MAX_KEY_LENGTH), _storable_key, _storable_text])
         limit = validate.Length(max=MAX_PROPERTIES, error=f"At most {MAX_PROPERTIES} properties.")
         super().__init__(keys=key, values=Scalar(), validate=limit)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> dict[str, Any]:
+        if isinstance(value, dict):
+            # First of all, or each of a crowd of keys would be judged.
+            self._validate(value)
         try:
             properties: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         except ValidationError as error:
@@ -133,7 +151,7 @@ _EVENT_ID_RULES: list[Callable[[str], object]] = [validate.Length(1, 128), _stor
 class ObjectSchema(Schema):
     """A JSON object."""
 
-    error_messages = {"type": "Must be a JSON object."}  # noqa: RUF012, as marshmallow has it
+    error_messages = {"type": _OBJECT}  # noqa: RUF012, as marshmallow has it
 
 
 class ContextSchema(ObjectSchema):
@@ -142,10 +160,10 @@ class ContextSchema(ObjectSchema):
     class Meta:
         unknown = RAISE
 
-    device = fields.String(validate=_storable_text)
-    session_id = fields.String(validate=_storable_text)
-    ip = fields.String(validate=_storable_text)
-    user_agent = fields.String(validate=_storable_text)
+    device = Text(validate=_storable_text)
+    session_id = Text(validate=_storable_text)
+    ip = Text(validate=_storable_text)
+    user_agent = Text(validate=_storable_text)
 
 
 class EventSchema(ObjectSchema):
@@ -154,12 +172,28 @@ class EventSchema(ObjectSchema):
     class Meta:
         unknown = RAISE
 
-    customer_id = fields.String(required=True, validate=[validate.Length(1, 256), _not_blank, _storable_text])
-    event_type = fields.String(required=True, validate=validate.OneOf(EVENT_TYPES))
-    event_id = fields.String(validate=_EVENT_ID_RULES)
+    customer_id = Text(required=True, validate=[validate.Length(1, 256), _not_blank, _storable_text])
+    event_type = Text(required=True, validate=validate.OneOf(EVENT_TYPES))
+    event_id = Text(validate=_EVENT_ID_RULES)
     timestamp = Timestamp()
     properties = Properties()
     context = fields.Nested(ContextSchema)
+
+
+class Events(fields.List[dict[str, Any]]):
+    """The events of a batch, counted before they are looked at: a crowd of wrong ones is not worth a list of faults."""
+
+    default_error_messages = {"invalid": "Must be an array of events."}  # noqa: RUF012, as marshmallow has it
+
+    def __init__(self) -> None:
+        limit = validate.Length(1, MAX_BATCH_EVENTS, error="Must hold {min} to {max} events.")
+        super().__init__(fields.Nested(EventSchema), required=True, validate=limit)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list):
+            self._validate(value)
+        events: list[Any] = super()._deserialize(value, attr, data, **kwargs)
+        return events
 
 
 class BatchSchema(ObjectSchema):
@@ -170,11 +204,14 @@ class BatchSchema(ObjectSchema):
     class Meta:
         unknown = RAISE
 
-    events = fields.List(
-        fields.Nested(EventSchema),
-        required=True,
-        validate=validate.Length(1, MAX_BATCH_EVENTS, error="Must hold 1 to {max} events."),
-    )
+    events = Events()
+
+
+class Batch(NamedTuple):
+    """The events of a batch by their index: those that are right, and the faults of those that are wrong."""
+
+    events: dict[int, dict[str, Any]]
+    errors: dict[int, Any]
 
 
 class StoredEventSchema(EventSchema):
@@ -183,7 +220,7 @@ class StoredEventSchema(EventSchema):
     class Meta:
         unknown = INCLUDE
 
-    event_id = fields.String(required=True, validate=_EVENT_ID_RULES)
+    event_id = Text(required=True, validate=_EVENT_ID_RULES)
     timestamp = Timestamp(required=True)
     context = Properties()  # type: ignore[assignment]  # wider than what clients may send
     received_at = Timestamp(required=True)
@@ -211,10 +248,24 @@ def load_event(body: bytes) -> dict[str, Any]:
     return _load(_EVENT, parse_json(body))
 
 
-def load_batch(body: bytes) -> list[dict[str, Any]]:
-    """The events of a batch request's body. Raises InvalidEventError when any is wrong, with the errors of all."""
-    events: list[dict[str, Any]] = _load(_BATCH, parse_json(body))["events"]
-    return events
+def load_batch(body: bytes) -> Batch:
+    """The events of a batch request's body. Raises InvalidEventError for a body that is no batch of 1 to 100 events."""
+    document = parse_json(body)
+    try:
+        events = _load(_BATCH, document)["events"]
+    except InvalidEventError as error:
+        wrong = error.errors.get("events")
+        if not isinstance(wrong, dict) or len(error.errors) > 1:
+            raise
+        right = {index: _load(_EVENT, event) for index, event in enumerate(document["events"]) if index not in wrong}
+        return Batch(right, wrong)
+    return Batch(dict(enumerate(events)), {})
+
+
+def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
+    """What to raise for a batch with these errors by index: at least one, the lowest first."""
+    messages = {"events": dict(errors)}
+    return InvalidEventError(_first_fault(messages), messages)
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
@@ -235,39 +286,65 @@ def parse_json(body: bytes) -> Any:
     if not body:
         raise InvalidEventError("The body is empty.")
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        text = body.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidEventError("The body is not valid UTF-8.") from None
+    if text.startswith("\ufeff"):
+        raise InvalidEventError("The body begins with a byte order mark: send it without one.")
+    try:
+        try:
+            return json.loads(text, parse_constant=_refuse_constant)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            # It has an integer of more digits than Python reads. The event that holds it shall be named.
+            return json.loads(text, parse_constant=_refuse_constant, parse_int=_shortened)
     except RecursionError:
         raise InvalidEventError("The body is nested too deeply.") from None
     except json.JSONDecodeError as error:
         raise InvalidEventError(f"The body is not valid JSON: {error}") from None
-    except ValueError:
-        raise InvalidEventError("The body holds an integer of more digits than can be read.") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise InvalidEventError(f"The body is not valid JSON: {name} is not a number.")
 
 
+def _shortened(digits: str) -> int:
+    """An integer; one far beyond 64 bits may become another one beyond them."""
+    return int(digits[:40])
+
+
 def _load(schema: Schema, document: Any) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(document)
     except ValidationError as error:
-        messages = error.normalized_messages()  # type: ignore[no-untyped-call]
-        raise InvalidEventError(_first_fault(messages), messages) from None
+        messages = _plain(error.normalized_messages(), document)  # type: ignore[no-untyped-call]
+        raise InvalidEventError(_first_fault(messages), messages if isinstance(messages, dict) else {}) from None
     return loaded
 
 
-def _first_fault(messages: Mapping[Any, Any]) -> str:
+def _plain(messages: Any, sent: Any) -> Any:
+    """marshmallow's messages without its word `_schema`, under which it tells of a value that should be an object."""
+    if not isinstance(messages, dict):
+        return messages
+    if isinstance(sent, dict):
+        return {name: _plain(found, sent.get(name)) for name, found in messages.items()}
+    if "_schema" in messages:
+        return messages["_schema"]
+    return {index: _plain(found, sent[index]) for index, found in messages.items()}
+
+
+def _first_fault(messages: Any) -> str:
     """One line naming the first fault, such as `events[1].event_type: Must be one of: …`."""
     path = ""
-    found: Any = messages
+    found = messages
     while isinstance(found, dict):
         step, found = next(iter(found.items()))
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step != "_schema":
-            path += f".{step}" if path else step
-    text = found[0] if isinstance(found, list) else found
-    return f"{path}: {text}" if path else text
+        path += f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
+    return f"{path}: {found[0]}" if path else str(found[0])
+
+
+def _readable(name: str) -> str:
+    """A name that a client made up, fit for a line."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"

@@ -76,6 +76,26 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteKey:
+    """A secret that lets its bearer send events, and the name under which it is counted."""
+
+    name: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Who may send events: the bearers of `keys` and of those in `keys_file`; everybody when both are missing.
+
+    Pages of `origins` may read the answers; `*` stands for any page.
+    """
+
+    keys: tuple[WriteKey, ...] = ()
+    keys_file: Path | None = None
+    origins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
     """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker.
 
@@ -89,6 +109,7 @@ class ApiSettings:
     threads: int
     queue_capacity: int
     journal: JournalSettings | None
+    access: AccessSettings = AccessSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +165,7 @@ def load_api_settings() -> ApiSettings:
         threads=_whole_number("API_THREADS", 4, 1, 256),
         queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
         journal=_journal_settings(),
+        access=_access_settings(),
     )
 
 
@@ -207,6 +229,43 @@ def _journal_settings() -> JournalSettings | None:
     )
 
 
+def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
+    """The keys in API_KEYS_FILE, one a line; blank lines and those that begin with # do not count.
+
+    Raises SettingsError, which shows none of the file's contents.
+    """
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError("API_KEYS_FILE", str(file), f"a file that can be read ({reason})") from None
+    keys = []
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            key = _parse_write_key(line, number)
+            if key is None:
+                raise SettingsError(
+                    "API_KEYS_FILE", str(file), f"a file with name=secret a line (line {number} is not)"
+                )
+            keys.append(key)
+    return tuple(keys)
+
+
+def own_write_key() -> str | None:
+    """The secret with which tools on the API's machine send: the first of its keys, if it wants one."""
+    access = _access_settings()
+    keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
+    return keys[0].secret if keys else None
+
+
+def _access_settings() -> AccessSettings:
+    keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
+    if keys_file:
+        # It is read again by whoever needs the keys; here it is only checked.
+        read_write_keys(keys_file)
+    return AccessSettings(_write_keys("API_KEYS"), keys_file, _origins("API_CORS_ORIGINS"))
+
+
 def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
@@ -244,13 +303,16 @@ def _metrics_address() -> Address:
 
 # ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
 
-_SECRET = ("KAFKA_SASL_PASSWORD", "MONGO_URI")
+_SECRET = ("API_KEYS", "KAFKA_SASL_PASSWORD", "MONGO_URI")
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]*):(?P<port>\d{1,5})")
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m)")
 _SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
+# No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
+_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[[0-9a-f:.]+\](?::\d{1,5})?")
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 
 
@@ -306,6 +368,32 @@ def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(address) for address in addresses)
 
     return _read(name, default, parse, "host:port, several separated by commas")
+
+
+def _parse_write_key(text: str, number: int) -> WriteKey | None:
+    """A `name=secret`, or a secret alone, which is named after its number; None for what is neither."""
+    match = _WRITE_KEY.fullmatch(text.strip())
+    return WriteKey(match["name"] or f"key{number}", match["secret"] or match["bare"]) if match else None
+
+
+def _write_keys(name: str) -> tuple[WriteKey, ...]:
+    def parse(env: Env) -> tuple[WriteKey, ...]:
+        keys = [_parse_write_key(text, number) for number, text in enumerate(env.str(name).split(","), 1)]
+        if None in keys:
+            raise EnvError(name)
+        return tuple(key for key in keys if key)
+
+    return _read(name, (), parse, "name=secret, several separated by commas, without spaces")
+
+
+def _origins(name: str) -> frozenset[str]:
+    def parse(env: Env) -> frozenset[str]:
+        origins = [origin.strip().lower() for origin in env.str(name).split(",")]
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            raise EnvError(name)
+        return frozenset(origins)
+
+    return _read(name, frozenset(), parse, "origins such as https://shop.example, several separated by commas, or *")
 
 
 def _address(name: str, default: Address) -> Address:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.errors import PulseError
 from common.events import MAX_BATCH_EVENTS
+from common.settings import own_write_key
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -49,6 +50,8 @@ def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[s
     refuses a batch, or takes no more. Events need an event_id, so that sending one again cannot store it twice.
     """
     with requests.Session() as session:
+        if key := own_write_key():
+            session.headers["X-API-Key"] = key
         for batch in chunks(events, MAX_BATCH_EVENTS):
             yield batch, _accepted(session, url, batch)
 

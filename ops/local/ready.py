@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 
-from common.settings import Address, LocalSettings, load_local_settings
+from common.settings import Address, LocalSettings, load_local_settings, own_write_key
 from ops.local.ports import answers, broker_port, mongodb_port
 
 LATE = 60.0  # seconds
 CURL = (
-    "curl -X POST {url}/api/v1/track -H 'Content-Type: application/json' "
+    "curl -X POST {url}/api/v1/track -H 'Content-Type: application/json' {key}"
     """-d '{{"customer_id":"alice","event_type":"page_view","properties":{{"page":"/"}}}}'"""
 )
 HINT = f"""
@@ -67,5 +67,6 @@ if __name__ == "__main__":
     settings = load_local_settings()
     for line in report(parts(settings), time.monotonic, time.sleep):
         print(line, flush=True)
-    print(HINT.format(url=settings.api_address.url), flush=True)
+    key = "-H 'X-API-Key: YOUR KEY' " if own_write_key() else ""
+    print(HINT.format(url=settings.api_address.url, key=key), flush=True)
     signal.pause()  # honcho stops everything as soon as one process ends

@@ -165,7 +165,9 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
     sent: list[str] = []
     disturbances = (stack.kill_api, stack.kill_consumer, stack.replace_api_without_kafka, stack.replace_everything)
     for disturb in disturbances:
-        clients = [Client(stack.api_url, f"{disturb.__name__}-{number}", 600, batch=5, pause=0.02) for number in range(3)]
+        clients = [
+            Client(stack.api_url, f"{disturb.__name__}-{number}", 600, batch=5, pause=0.02) for number in range(3)
+        ]
         sent += [event["event_id"] for client in clients for event in client.events]
         for client in clients:
             client.start()

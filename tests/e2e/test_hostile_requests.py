@@ -1,8 +1,10 @@
 """What only a raw socket can send to a real gunicorn."""
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +12,7 @@ import requests
 
 from ops.local.ports import free_port
 from tests.servers import ApiServer
+from tests.waiting import eventually
 
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 LIMIT = 64 * 1024
@@ -24,16 +27,38 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     api.kill()
 
 
-def post(api: ApiServer, headers: bytes, body: bytes, path: str = "/api/v1/track") -> tuple[int, dict[str, str]]:
-    """Send a request as it is, say that nothing more comes, and give the answer's status and JSON."""
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    json: dict[str, Any]
+
+
+def connect(api: ApiServer) -> socket.socket:
     url = urlsplit(api.url)
-    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        connection.sendall(head.encode() + headers + b"\r\n\r\n" + body)
+    return socket.create_connection((url.hostname, url.port), timeout=10)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def send(api: ApiServer, request: bytes) -> Answer:
+    """Send a request as it is, say that nothing more comes, and give the answer."""
+    with connect(api) as connection:
+        connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    head_, _, json_ = answer.partition(b"\r\n\r\n")
-    return int(head_.split()[1]), json.loads(json_)
+        answer = read_all(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    return Answer(int(lines[0].split()[1]), headers, json.loads(body))
+
+
+def post(api: ApiServer, headers: bytes, body: bytes, path: str = "/api/v1/track") -> tuple[int, dict[str, Any]]:
+    """Post a body under these headers; the answer's status and JSON."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    answer = send(api, head.encode() + headers + b"\r\n\r\n" + body)
+    return answer.status, answer.json
 
 
 def chunks(*parts: bytes) -> bytes:
@@ -63,6 +88,59 @@ def test_a_chunked_body_that_ends_early_is_refused(api: ApiServer) -> None:
 
 def test_a_body_shorter_than_announced_is_refused(api: ApiServer) -> None:
     assert post(api, b"Content-Length: 500", EVENT)[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\x16\x03\x01\x02\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n", 400),
+        (b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
+        (b"GET /?key=s3cret" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 9_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: x\r\n" * 20_000, 431),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, foo\r\n\r\n", 501),
+    ],
+)
+def test_what_is_no_proper_http_gets_an_answer_like_all_others(api: ApiServer, request_: bytes, status: int) -> None:
+    answer = send(api, request_)
+    assert answer.status == status
+    assert answer.json.keys() == {"status", "message", "errors", "request_id"}
+    assert answer.headers["x-request-id"] == answer.json["request_id"]
+
+
+def test_what_is_no_proper_http_is_logged_without_its_url(api: ApiServer) -> None:
+    send(api, b"GET /?key=s3cret" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    eventually(lambda: "a request was refused before the app" in api.output())
+    assert "s3cret" not in api.output()
+
+
+def test_requests_sent_at_once_are_answered_one_after_the_other(api: ApiServer) -> None:
+    head = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    one = head + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
+    with connect(api) as connection:
+        connection.sendall(one * 3)
+        connection.shutdown(socket.SHUT_WR)
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 202") == 3
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(api: ApiServer) -> None:
+    with connect(api) as connection:
+        connection.sendall(
+            b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(EVENT)
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(EVENT)
+        assert read_all(connection).startswith(b"HTTP/1.1 202")
+
+
+def test_a_zipped_chunked_body_is_taken(api: ApiServer) -> None:
+    zipped = gzip.compress(EVENT)
+    assert post(api, CHUNKED + b"\r\nContent-Encoding: gzip", chunks(zipped[:5], zipped[5:]))[0] == 202
 
 
 def test_a_doubled_slash_is_no_other_page(api: ApiServer) -> None:

@@ -8,13 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api.app import create_app
-from common.settings import Address, ApiSettings, LogSettings
-from tests.fakes import FakeBroker, FakeSender
-from tests.servers import kafka_settings
+from tests.apps import TOPIC, running_app
+from tests.fakes import FakeBroker
 from tests.waiting import eventually
 
-TOPIC, DLQ = "events", "events.dlq"
 LEAST = {"customer_id": "alice", "event_type": "click"}
 TRACK = "/api/v1/track"
 BATCH = "/api/v1/track/batch"
@@ -27,20 +24,8 @@ def broker() -> FakeBroker:
 
 @pytest.fixture
 def app(broker: FakeBroker) -> Iterator[Flask]:
-    # Port 1 is never listened on: a health check finds no broker at once.
-    settings = ApiSettings(
-        LogSettings("info", "text"),
-        kafka_settings("127.0.0.1:1", TOPIC),
-        Address("", 8080),
-        1,
-        4,
-        queue_capacity=100,
-        journal=None,
-    )
-    app = create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
-    app.extensions["worker"].start()
-    yield app
-    app.extensions["worker"].stop(0)
+    with running_app(broker) as app:
+        yield app
 
 
 @pytest.fixture
@@ -73,63 +58,6 @@ def test_a_batch_with_one_wrong_event_enqueues_nothing(client: FlaskClient, app:
     app.extensions["worker"].stop(5)
     assert answer.status_code == 400
     assert broker.records(TOPIC) == []
-
-
-def test_a_wrong_event_is_answered_400_with_what_to_mend(client: FlaskClient) -> None:
-    answer = client.post(TRACK, json={"customer_id": "alice"}, headers={"X-Request-ID": "r-1"})
-    assert (answer.status_code, answer.json) == (
-        400,
-        {
-            "status": "error",
-            "message": "event_type: Missing data for required field.",
-            "errors": {"event_type": ["Missing data for required field."]},
-            "request_id": "r-1",
-        },
-    )
-
-
-def test_the_errors_of_a_batch_are_by_index_and_field(client: FlaskClient) -> None:
-    answer = client.post(BATCH, json=batch(LEAST, {**LEAST, "x": 1}))
-    assert answer.json is not None
-    assert answer.json["errors"] == {"events": {"1": {"x": ["Unknown field."]}}}
-
-
-def test_the_field_names_of_an_error_may_be_rubbish(client: FlaskClient) -> None:
-    answer = client.post(TRACK, data=b'{"\\ud800":1}', content_type="application/json")
-    assert answer.status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("path", "size", "status"), [(TRACK, 64 * 1024, 400), (TRACK, 64 * 1024 + 1, 413), (BATCH, 1024**2 + 1, 413)]
-)
-def test_the_size_of_a_body_is_limited(client: FlaskClient, path: str, size: int, status: int) -> None:
-    answer = client.post(path, data=b" " * size, content_type="application/json")
-    assert answer.status_code == status
-
-
-def test_a_body_too_large_is_told_the_limit(client: FlaskClient) -> None:
-    answer = client.post(TRACK, data=b" " * 70_000, content_type="application/json")
-    assert answer.json is not None
-    assert answer.json["message"] == "The body may have at most 65536 bytes."
-
-
-def test_text_plain_is_taken_as_json(client: FlaskClient) -> None:
-    assert client.post(TRACK, data=json.dumps(LEAST), content_type="text/plain;charset=UTF-8").status_code == 202
-
-
-@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "application/xml", None])
-def test_other_content_types_are_415(client: FlaskClient, content_type: str | None) -> None:
-    assert client.post(TRACK, data=json.dumps(LEAST), content_type=content_type).status_code == 415
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", TRACK, 405), ("PUT", BATCH, 405)]
-)
-def test_http_errors_have_the_same_form(client: FlaskClient, method: str, path: str, status: int) -> None:
-    answer = client.open(path, method=method)
-    assert answer.status_code == status
-    assert answer.json is not None
-    assert answer.json.keys() == {"status", "message", "errors", "request_id"}
 
 
 def test_405_says_what_is_allowed(client: FlaskClient) -> None:

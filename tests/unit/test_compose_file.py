@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-SERVICES: dict[str, Any] = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 OURS = ("api", "consumer", "topics")
 
-# Where the parts find each other, and what only `make run` knows.
+# Where the parts find each other and their files, and what only `make run` knows.
 FIXED = {
-    *("API_ADDR", "METRICS_ADDR", "API_JOURNAL_DIR", "KAFKA_BROKERS", "MONGO_URI"),
+    *("API_ADDR", "METRICS_ADDR", "API_JOURNAL_DIR", "API_KEYS_FILE", "KAFKA_BROKERS", "MONGO_URI"),
     *("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"),
     *("KAFKA_SSL_CAFILE", "LOCAL_BROKER", "LOCAL_DATA_DIR"),
 }

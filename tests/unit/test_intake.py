@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.intake import accept_batch, accept_event
+from api.intake import accept_batch, accept_event, accept_partial_batch
 from common.errors import InvalidEventError
 from common.events import MAX_EVENT_BYTES, decode
 
@@ -51,7 +51,31 @@ def test_an_event_too_large_in_a_batch_is_named() -> None:
     with pytest.raises(InvalidEventError) as raised:
         accept_batch(json.dumps({"events": [LEAST, large]}).encode(), NOW)
     assert str(raised.value) == "events[1]: Larger than 65536 bytes."
-    assert raised.value.errors == {"events": {1: {"_schema": ["Larger than 65536 bytes."]}}}
+    assert raised.value.errors == {"events": {1: ["Larger than 65536 bytes."]}}
+
+
+def test_every_fault_of_a_batch_is_named() -> None:
+    large = {**LEAST, "properties": {"text": "x" * MAX_EVENT_BYTES}}
+    with pytest.raises(InvalidEventError) as raised:
+        accept_batch(json.dumps({"events": [large, LEAST, 5]}).encode(), NOW)
+    assert list(raised.value.errors["events"]) == [0, 2]
+
+
+def test_a_partial_batch_takes_what_is_right() -> None:
+    batch = accept_partial_batch(json.dumps({"events": [5, {**LEAST, "event_id": "mine"}]}).encode(), NOW)
+    assert {index: event.event_id for index, event in batch.accepted.items()} == {1: "mine"}
+    assert batch.errors == {0: ["Must be a JSON object."]}
+
+
+def test_a_partial_batch_with_nothing_right_is_refused() -> None:
+    with pytest.raises(InvalidEventError, match=r"^events\[0\]: Must be a JSON object\.$"):
+        accept_partial_batch(b'{"events": [5]}', NOW)
+
+
+def test_a_record_is_not_much_larger_than_its_event() -> None:
+    text = "x" * (MAX_EVENT_BYTES - len(body(properties={"text": ""})))
+    accepted = accept_event(json.dumps({**LEAST, "properties": {"text": text}}, separators=(",", ":")).encode(), NOW)
+    assert len(accepted.record.value) < MAX_EVENT_BYTES + 256
 
 
 def test_an_event_that_grows_when_encoded_is_refused() -> None:

@@ -105,6 +105,20 @@ def test_sends_batches_of_a_hundred_in_order(monkeypatch: pytest.MonkeyPatch) ->
     assert batches[0] + batches[1] == events(150)
 
 
+def test_sends_with_a_key_where_the_api_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions: list[requests.Session] = []
+
+    def post(session: requests.Session, url: str, **_: Any) -> requests.Response:
+        sessions.append(session)
+        raise requests.ConnectionError
+
+    monkeypatch.setenv("API_KEYS", "tools=s3cret")
+    monkeypatch.setattr(requests.Session, "post", post)
+    with pytest.raises(PulseError):
+        list(client.send("http://api", events(1)))
+    assert sessions[0].headers["X-API-Key"] == "s3cret"
+
+
 def test_a_batch_without_room_is_sent_again_after_the_pause_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = answers(monkeypatch, 503, 503, 202)
     [(_, ids)] = client.send("http://api", events(2))

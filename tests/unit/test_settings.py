@@ -7,7 +7,7 @@ import pytest
 
 from common import settings
 from common.errors import SettingsError
-from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings
+from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings, own_write_key
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,6 +71,10 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_BROKERS", "localhost:99999"),
         ("KAFKA_TOPIC", "with space"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("API_KEYS_FILE", "/no/such/file"),
+        ("API_CORS_ORIGINS", "shop.example"),
+        ("API_CORS_ORIGINS", "https://shop.example/"),
+        ("API_CORS_ORIGINS", "https://*.shop.example"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -95,6 +99,61 @@ def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(monkeypatch: pytest.M
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("web=s1,app=s2", [("web", "s1"), ("app", "s2")]),
+        ("s1, web=s2", [("key1", "s1"), ("web", "s2")]),
+        ("web=old,web=new", [("web", "old"), ("web", "new")]),
+        ("web=a=b==", [("web", "a=b==")]),
+        ("", []),
+    ],
+)
+def test_write_keys(monkeypatch: pytest.MonkeyPatch, value: str, keys: list[tuple[str, str]]) -> None:
+    monkeypatch.setenv("API_KEYS", value)
+    assert [(key.name, key.secret) for key in load_api_settings().access.keys] == keys
+
+
+@pytest.mark.parametrize("value", ["web=", "web=s1,", "=s1", "web==s1", "c2VjcmV0==", "two words", "web=ä", "w b=s1"])
+def test_what_is_no_write_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("API_KEYS", value)
+    with pytest.raises(SettingsError, match=r"^API_KEYS=\(not shown\) is not allowed: give name=secret, "):
+        load_api_settings()
+
+
+def test_a_wrong_line_in_the_file_of_keys_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("web=good\nforgotten secret\n")
+    monkeypatch.setenv("API_KEYS_FILE", str(tmp_path / "keys"))
+    with pytest.raises(SettingsError, match=r"line 2 is not") as raised:
+        load_api_settings()
+    assert "secret" not in str(raised.value).replace("name=secret", "")
+
+
+def test_the_tools_send_with_the_first_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert own_write_key() is None
+    (tmp_path / "keys").write_text("# ours\napp=of-the-file\n")
+    monkeypatch.setenv("API_KEYS_FILE", str(tmp_path / "keys"))
+    assert own_write_key() == "of-the-file"
+    monkeypatch.setenv("API_KEYS", "web=first,app=second")
+    assert own_write_key() == "first"
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("*", {"*"}),
+        ("https://shop.example, http://localhost:3000", {"https://shop.example", "http://localhost:3000"}),
+        ("HTTPS://Shop.Example,http://[::1]:80", {"https://shop.example", "http://[::1]:80"}),
+        ("", set()),
+    ],
+)
+def test_origins(monkeypatch: pytest.MonkeyPatch, value: str, origins: set[str]) -> None:
+    monkeypatch.setenv("API_CORS_ORIGINS", value)
+    assert load_api_settings().access.origins == origins
+
+
 def test_sasl_needs_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     with pytest.raises(SettingsError, match="KAFKA_SASL_USERNAME"):
@@ -106,7 +165,8 @@ def test_secrets_are_not_printed_with_the_settings(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "secret-1")
     monkeypatch.setenv("MONGO_URI", "mongodb://user:secret-2@host")
-    assert "secret" not in repr(load_consumer_settings())
+    monkeypatch.setenv("API_KEYS", "web=secret-3")
+    assert "secret" not in repr(load_consumer_settings()) + repr(load_api_settings())
 
 
 def test_the_example_file_lists_every_variable() -> None:

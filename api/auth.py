@@ -1,0 +1,91 @@
+"""Write keys: who may send events."""
+
+import hmac
+import logging
+from pathlib import Path
+
+from flask import Blueprint, request
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Unauthorized
+
+from common.errors import SettingsError
+from common.metrics import ApiMetrics
+from common.settings import AccessSettings, WriteKey, read_write_keys
+
+logger = logging.getLogger(__name__)
+
+_HOW = "send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, as ?key=KEY."
+
+
+class WriteKeys:
+    """The keys that are valid now: those of the settings, and those of the file, which is read again when it changes.
+
+    When the file cannot be read any more, or has a line that is no key, the log says so and the keys stay as they were.
+    """
+
+    def __init__(self, settings: AccessSettings) -> None:
+        """Reads no file yet."""
+        self._fixed = settings.keys
+        self._file = settings.keys_file
+        self._from_file: tuple[WriteKey, ...] = ()
+        self._seen: object = "nothing yet"
+
+    def name_of(self, secret: str) -> str | None:
+        """The name of a valid key. Takes the same time for each secret of the same length."""
+        if self._file is not None:
+            self._read_if_changed(self._file)
+        name = None
+        for key in (*self._fixed, *self._from_file):
+            if hmac.compare_digest(key.secret.encode(), secret.encode()):
+                name = key.name
+        return name
+
+    def _read_if_changed(self, file: Path) -> None:
+        # The stamp first: what changes while it is read is read again.
+        stamp = _stamp(file)
+        if stamp == self._seen:
+            return
+        try:
+            self._from_file = read_write_keys(file)
+        except SettingsError as error:
+            logger.error("the write keys stay as they were", extra={"error": str(error)})  # noqa: TRY400, it says it all
+        else:
+            logger.info("write keys read", extra={"keys": [key.name for key in self._from_file]})
+        # Last, or another thread would take the old keys for the new.
+        self._seen = stamp
+
+
+def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None:
+    """Answer 401 to each request for these routes that has no valid key."""
+
+    @routes.before_request
+    def check() -> None:
+        if request.method == "OPTIONS":
+            # A browser's question before the request: it cannot carry a key.
+            return
+        secret = _secret_sent()
+        name = keys.name_of(secret) if secret else None
+        if name is None:
+            raise _unauthorized("This write key is not valid" if secret else "A write key is needed")
+        metrics.authenticated.labels(name).inc()
+
+
+def _secret_sent() -> str | None:
+    # werkzeug would take a token with a '=' in it for something else.
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return request.headers.get("X-API-Key") or request.args.get("key")
+
+
+def _unauthorized(what: str) -> Unauthorized:
+    return Unauthorized(f"{what}: {_HOW}", www_authenticate=WWWAuthenticate("bearer", {"realm": "Pulse Pipeline"}))
+
+
+def _stamp(file: Path) -> object:
+    """What differs when the file has changed in contents or rights."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_ctime_ns

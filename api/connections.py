@@ -1,0 +1,233 @@
+"""gunicorn's side of a request: a slow client holds no thread, and what is no HTTP gets an answer like all others."""
+
+import contextlib
+import json
+import logging
+import math
+import re
+import socket
+import struct
+import time
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http import errors
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
+
+from api.body import TOO_SLOW
+from api.responses import error_form
+from common.events import MAX_BATCH_BYTES
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 30.0
+"""How long a client may take to send a request, from its first byte to its last. No thread waits for it."""
+
+BODY_SECONDS = 5.0
+"""How long a thread waits for what it has to ask or to look for: a body after `Expect`, the chunks of a body."""
+
+_SEND_SECONDS = 10
+_HANG_UP_SECONDS = 2.0
+_PIECE_BYTES = 64 * 1024
+_PIECES_AT_ONCE = 16
+_LONGEST_HEAD = 64 * 1024
+_HEAD_END = b"\r\n\r\n"
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
+_READ_BY_THREAD = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
+
+
+_ANSWERS: dict[type[Exception], tuple[HTTPStatus, str]] = {
+    TimeoutError: (HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW),
+    errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long."),
+    errors.LimitRequestHeaders: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long."),
+    errors.ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "The only Expect that can be met is 100-continue."),
+    errors.UnsupportedTransferCoding: (
+        HTTPStatus.NOT_IMPLEMENTED,
+        "The only Transfer-Encoding that is understood is chunked.",
+    ),
+    errors.ParseException: (HTTPStatus.BAD_REQUEST, "This is not proper HTTP."),
+}
+
+
+class Incoming:
+    """A request on its way in."""
+
+    def __init__(self, received: bytes, now: float) -> None:
+        self._received = bytearray(received)
+        self._searched_to = 0
+        self._whole: int | None = None
+        self.deadline = now + REQUEST_SECONDS
+
+    def add(self, piece: bytes) -> None:
+        """Take what came next."""
+        self._received += piece
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._received)
+
+    @property
+    def complete(self) -> bool:
+        """Whether a thread can begin with it, without waiting for more or because it has to see to that itself."""
+        if self._whole is None:
+            self._whole = self._measure()
+        return self.endless or (self._whole is not None and len(self._received) >= self._whole)
+
+    @property
+    def endless(self) -> bool:
+        """Whether its head is too long."""
+        return self._whole is None and len(self._received) > _LONGEST_HEAD
+
+    def _measure(self) -> int | None:
+        """How many bytes a thread needs to begin; None while that cannot be told."""
+        end = self._received.find(_HEAD_END, self._searched_to)
+        if end < 0:
+            # Only its last bytes can be the beginning of the end.
+            self._searched_to = max(0, len(self._received) - len(_HEAD_END) + 1)
+            return None
+        whole = end + len(_HEAD_END)
+        length = _CONTENT_LENGTH.search(self._received, 0, whole)
+        if length is None or int(length[1]) > MAX_BATCH_BYTES or _READ_BY_THREAD.search(self._received, 0, whole):
+            return whole
+        return whole + int(length[1])
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's gthread, but a request waits beside the threads, with those kept alive, until all of it is here.
+
+    With gthread alone, as many half requests as there are threads keep everybody else out.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wait_until = math.inf
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection, or hand it back to wait for more. In a thread."""
+        if self.cfg.is_ssl:
+            return super().handle(conn)
+        if not conn.initialized:
+            conn.init()
+            conn.parser.unreader = _UnreaderWithDeadline(conn.sock)
+            # A client that does not read its answer.
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+            conn.incoming = None
+            conn.leave_at = None
+        now = time.monotonic()
+        if conn.leave_at is not None:
+            return _DEFER if _hear_out(conn.sock) and now < conn.leave_at else _leave(conn.sock)
+        unreader = conn.parser.unreader
+        if conn.incoming is None:
+            conn.incoming = Incoming(unreader.take_buffered(), now)
+        fault: Exception | None = None
+        if not _receive(conn.sock, conn.incoming):
+            if now < min(conn.incoming.deadline, self._wait_until):
+                return _DEFER
+            fault = TimeoutError()
+        elif conn.incoming.endless:
+            fault = errors.LimitRequestHeaders("head")
+        if fault:
+            self.handle_error(None, conn.sock, conn.client, fault)
+            return self._begin_to_leave(conn)
+        unreader.unread(bytes(conn.incoming))
+        unreader.deadline = now + BODY_SECONDS
+        conn.incoming = None
+        return super().handle(conn) or self._begin_to_leave(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Part of a stop: wait until then for what is still coming, not only for those kept alive."""
+        super()._cap_keepalive(deadline)
+        self._wait_until = deadline
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def _begin_to_leave(self, conn: Any) -> Any:
+        """Say that nothing more comes, and wait for the client to hang up: hanging up first can cost it the answer.
+
+        gunicorn would wait in its main loop and serve nobody meanwhile.
+        """
+        conn.leave_at = time.monotonic() + _HANG_UP_SECONDS
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return _DEFER if _hear_out(conn.sock) else _leave(conn.sock)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer what went wrong outside of the app, in the form of the app's errors."""
+        del req, addr
+        request_id = uuid.uuid4().hex
+        status, message = next(
+            (answer for kind, answer in _ANSWERS.items() if isinstance(exc, kind)),
+            (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side."),
+        )
+        extra = {"status": int(status), "request_id": request_id, "error": type(exc).__name__}
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("a request failed outside of the app", extra=extra, exc_info=exc)
+        else:
+            # Not the error's text: it can show headers or the URL, and with them a key.
+            logger.info("a request was refused before the app", extra=extra)
+        body = json.dumps(error_form(message, {}, request_id)).encode()
+        head = (
+            f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            util.write_nonblock(client, head.encode() + body)
+        except OSError:
+            logger.debug("the client is gone", extra=extra)
+
+
+class _UnreaderWithDeadline(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads from the socket only until a moment of the monotonic clock; then raises TimeoutError."""
+
+    deadline = 0.0
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.sock.settimeout(left)
+        try:
+            received: bytes = super().chunk(size_hint)
+        finally:
+            self.sock.settimeout(None)
+        return received
+
+
+def _receive(sock: socket.socket, incoming: Incoming) -> bool:
+    """Take what is there, without waiting; whether a thread can begin with it."""
+    sock.setblocking(False)
+    try:
+        while not incoming.complete:
+            piece = sock.recv(_PIECE_BYTES)
+            if not piece:
+                # The client will send no more: gunicorn sees to what that means.
+                return True
+            incoming.add(piece)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # gunicorn will hear the same and close the connection.
+        return True
+    return True
+
+
+def _hear_out(sock: socket.socket) -> bool:
+    """Drop some of what the client still sends; whether more may come."""
+    sock.setblocking(False)
+    try:
+        return all(sock.recv(_PIECE_BYTES) for _ in range(_PIECES_AT_ONCE))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _leave(sock: socket.socket) -> bool:
+    """Have gunicorn close the connection without waiting for anything."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)
+    return False

@@ -1,0 +1,43 @@
+"""The API's Flask app on fakes, for tests that need no server."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask
+
+from api.app import create_app
+from api.intake import AcceptedEvent
+from common.settings import AccessSettings, Address, ApiSettings, LogSettings
+from tests.fakes import FakeBroker, FakeSender
+from tests.servers import kafka_settings
+
+TOPIC, DLQ = "events", "events.dlq"
+
+
+def build_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Flask:
+    """The app, nothing of it running: what it accepts stays in its queue."""
+    # Port 1 is never listened on: a health check finds no broker at once.
+    kafka = kafka_settings("127.0.0.1:1", TOPIC)
+    log, address = LogSettings("info", "text"), Address("", 8080)
+    settings = ApiSettings(
+        log, kafka, address, 1, 4, queue_capacity=capacity, journal=None, access=access or AccessSettings()
+    )
+    return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
+
+
+@contextmanager
+def running_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Iterator[Flask]:
+    """The app, its producer sending to the fake broker."""
+    app = build_app(broker, access, capacity)
+    app.extensions["worker"].start()
+    yield app
+    app.extensions["worker"].stop(0)
+
+
+def take_accepted(app: Flask) -> list[AcceptedEvent]:
+    """What an app that is not running has accepted since it was last asked."""
+    queue = app.extensions["worker"].queue
+    taken = queue.take(1_000_000, 0.0)
+    queue.acknowledge(taken)
+    accepted: list[AcceptedEvent] = taken.events
+    return accepted

@@ -1,0 +1,91 @@
+"""Clients that are slow, or never come to an end, keep nobody else out: one worker of one thread serves among them."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from ops.local.ports import free_port
+from tests.servers import ApiServer
+
+POST = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+EVENT = b'{"customer_id":"mallory","event_type":"click"}'
+
+
+@contextlib.contextmanager
+def running_api(folder: Path) -> Iterator[ApiServer]:
+    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1", "API_THREADS": "1"}
+    api = ApiServer(folder, env)
+    api.start()
+    api.wait_until_ready()
+    yield api
+    api.kill()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with running_api(tmp_path_factory.mktemp("api")) as api:
+        yield api
+
+
+@contextlib.contextmanager
+def connections(api: ApiServer, count: int, begin: bytes) -> Iterator[list[socket.socket]]:
+    """So many clients that send this and then say nothing."""
+    url = urlsplit(api.url)
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection((url.hostname, url.port), timeout=30))
+            connection.sendall(begin)
+            opened.append(connection)
+        yield opened
+
+
+def read_all(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b"PO",
+        POST,
+        POST + b"Content-Length: 50\r\n\r\n{",
+        # These get their answer, and never hang up.
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"no HTTP\r\n\r\n",
+    ],
+    ids=["nothing", "half a line", "half a head", "half a body", "no hanging up", "no hanging up after an error"],
+)
+def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
+    # One that would be waited for would be waited for at least 2 s.
+    with connections(api, 20, begin):
+        assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
+
+
+def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
+    with connections(api, 1, POST) as (client,):
+        for piece in (b"Content-Length: %d\r\nConn" % len(EVENT), b"ection: close\r\n\r\n", EVENT[:5], EVENT[5:]):
+            # Somebody else is answered first: the worker has taken what came before, and hands the thread on.
+            assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
+            client.sendall(piece)
+        assert read_all(client).startswith(b"HTTP/1.1 202")
+
+
+def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
+    with connections(api, 1, POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{") as (client,):
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"The request did not arrive in time: send it again, all of it at once." in answer
+
+
+def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
+    with running_api(tmp_path) as api, connections(api, 5, b""), connections(api, 5, POST):
+        requests.get(f"{api.url}/health/live", timeout=10)
+        # Before gunicorn's grace of 30 s is over; a worker that is killed exits otherwise.
+        assert api.stop(timeout=20) == 0

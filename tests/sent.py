@@ -1,0 +1,98 @@
+"""What clients may send, for hypothesis: right events, events with faults, and rubbish."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import strategies as st
+
+from common.events import EVENT_TYPES
+
+TIMES = ("timestamp", "received_at")
+
+# Surrogates, NUL and all other characters are among them.
+texts = st.text(st.characters(), max_size=30)
+scalars = st.one_of(texts, st.integers(-(2**65), 2**65), st.floats(), st.booleans(), st.none())
+json_values = st.recursive(
+    st.one_of(scalars, st.integers()),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(texts, inner, max_size=5)),
+    max_leaves=20,
+)
+keys = st.one_of(texts, st.sampled_from(["a.b", "$a", "a$", "", "_id", ".", "a\0", "é" * 256, "k" * 257, "__proto__"]))
+times = st.one_of(
+    st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+    # Some of them have offsets with seconds, which RFC 3339 has not.
+    st.datetimes(timezones=st.timezones()).map(datetime.isoformat),
+    st.sampled_from(["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999Z", "now"]),
+)
+
+right_keys = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda key: not key.startswith("$")
+)
+right_scalars = st.one_of(
+    st.text(max_size=30),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+)
+
+# Most are right, or nothing would be accepted.
+events = st.fixed_dictionaries(
+    {"customer_id": st.text(min_size=1, max_size=260), "event_type": st.sampled_from(EVENT_TYPES)},
+    optional={
+        "event_id": st.text(min_size=1, max_size=130),
+        "timestamp": times,
+        "properties": st.one_of(
+            st.dictionaries(right_keys, right_scalars, max_size=50), st.dictionaries(keys, scalars, max_size=52)
+        ),
+        "context": st.dictionaries(st.sampled_from(["device", "session_id", "ip", "user_agent"]), texts),
+    },
+)
+
+
+@st.composite
+def faulty_events(draw: st.DrawFn) -> Any:
+    """An event with some of its parts replaced by any JSON, or something added."""
+    event: dict[str, Any] = dict(draw(events))
+    names = st.sampled_from([*event, "event_id", "timestamp", "properties", "context", "_id", "_schema", "$set"])
+    for name in draw(st.lists(st.one_of(names, texts), max_size=2)):
+        event[name] = draw(json_values)
+    return event
+
+
+things = st.one_of(events, faulty_events(), json_values)
+"""What may stand where an event should be."""
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """JSON with some bytes changed, or just bytes."""
+    text = json.dumps(draw(st.one_of(things, st.fixed_dictionaries({"events": st.lists(things, max_size=3)}))))
+    body = bytearray(text.encode())
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, len(body)))
+        body[place : place + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return draw(st.one_of(st.just(bytes(body)), st.binary()))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, in their types and in the sign of zero too."""
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, int) and not isinstance(one, bool):
+        # pymongo has a type of its own for integers of 64 bits.
+        return isinstance(other, int) and not isinstance(other, bool) and one == other
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def is_kept(sent: dict[str, Any], kept: dict[str, Any], *, microseconds: bool) -> bool:
+    """Whether all that was sent is in what became of it. BSON dates have milliseconds only."""
+    for name in sent.keys() - set(TIMES):
+        if not same(sent[name], kept[name]):
+            return False
+    if "timestamp" not in sent:
+        return True
+    moment = datetime.fromisoformat(sent["timestamp"]).astimezone(UTC)
+    if not microseconds:
+        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return bool(moment == kept["timestamp"])
