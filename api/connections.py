@@ -18,7 +18,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api.body import TOO_SLOW
-from api.responses import error_form
+from api.responses import count_rejected, error_form
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -163,10 +163,13 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             (answer for kind, answer in _ANSWERS.items() if isinstance(exc, kind)),
             (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side."),
         )
+        metrics = self.wsgi.extensions["metrics"]
+        metrics.requests.labels("(other)", "(unknown)", int(status)).inc()
         extra = {"status": int(status), "request_id": request_id, "error": type(exc).__name__}
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a request failed outside of the app", extra=extra, exc_info=exc)
         else:
+            count_rejected(metrics, status)
             # Not the error's text: it can show headers or the URL, and with them a key.
             logger.info("a request was refused before the app", extra=extra)
         body = json.dumps(error_form(message, {}, request_id)).encode()

@@ -16,7 +16,6 @@ _MESSAGES = {
     405: "This path does not take that method; the Allow header says which ones it takes.",
 }
 
-# As the metric calls them.
 _REASONS = {
     400: "unreadable",
     401: "unauthorized",
@@ -43,6 +42,11 @@ def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = N
     return answer
 
 
+def count_rejected(metrics: ApiMetrics, status: int) -> None:
+    """Count a request that was refused with one of HTTP's own errors."""
+    metrics.rejected.labels(_REASONS.get(status, "other")).inc()
+
+
 def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
 
@@ -62,7 +66,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
         code = error.code or 500
-        metrics.rejected.labels(_REASONS.get(code, "other")).inc()
+        count_rejected(metrics, code)
         answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
         # Such as Allow of a 405.
         answer.headers.extend(

@@ -89,7 +89,7 @@ class ApiMetrics(_Metrics):
         super().__init__(registry)
 
         # ── Requests ──
-        method = "the request's, or (other)"
+        method = "the request's, or (other): unknown, or no HTTP"
         path = "the route's template, such as /api/v1/track, or (unknown)"
         self.requests = self._counter(
             "pulse_api_requests_total", "Requests answered.", method=method, path=path, status="the answer's code"
