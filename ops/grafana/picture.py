@@ -1,6 +1,6 @@
-"""Draws the dashboard as Grafana would, from the data of a Prometheus that runs: `python -m ops.grafana.picture URL`.
+"""`make picture`: draws the dashboard as Grafana would, from the data of a Prometheus that runs.
 
-For docs/images/dashboard.png, where no Grafana is at hand. `make picture` installs matplotlib and runs it.
+For docs/images/dashboard.png, where no Grafana is at hand.
 """
 
 import argparse
