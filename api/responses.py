@@ -25,6 +25,7 @@ _REASONS = {
     411: "no_length",
     413: "too_large",
     415: "unsupported_type",
+    503: "crowded",
 }
 
 logger = logging.getLogger(__name__)

@@ -36,6 +36,7 @@ REJECTED = (
     "unsupported_type",
     "queue_full",
     "journal_full",
+    "crowded",
     "other",
 )
 """Why a request can be refused as a whole."""
@@ -112,7 +113,7 @@ class ApiMetrics(_Metrics):
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. All but queue_full and journal_full are the client's fault.",
+            "Requests refused as a whole, by reason. All but queue_full, journal_full and crowded are the client's fault.",
             reason=REJECTED,
         )
 

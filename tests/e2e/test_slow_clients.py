@@ -1,6 +1,7 @@
 """Clients that are slow, or never come to an end, keep nobody else out: one worker of one thread serves among them."""
 
 import contextlib
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import requests
 
 from ops.local.ports import free_port
 from tests.servers import ApiServer
+from tests.waiting import eventually
 
 POST = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
@@ -82,6 +84,16 @@ def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"The request did not arrive in time: send it again, all of it at once." in answer
+
+
+def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
+    large = POST.replace(b"/track", b"/track/batch") + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_000
+    with connections(api, 80, large) as clients:
+        refused = eventually(lambda: select.select(clients, [], [], 0)[0], what="a refusal")
+        answer = read_all(refused[0])
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert len(refused) < 40
 
 
 def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
