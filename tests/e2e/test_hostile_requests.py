@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from ops.local.ports import free_port
-from tests.servers import ApiServer
+from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
@@ -21,11 +20,8 @@ LIMIT = 64 * 1024
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    api = ApiServer(tmp_path_factory.mktemp("api"), {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"})
-    api.start()
-    api.wait_until_ready()
-    yield api
-    api.kill()
+    with api_without_kafka(tmp_path_factory.mktemp("api"), API_WORKERS="2") as api:
+        yield api
 
 
 class Answer(NamedTuple):
