@@ -70,13 +70,11 @@ compose-test: $(VENV)/tox ## Test the full stack with real containers; `STAND_IN
 lint: $(VENV)/tox ## Check format, rules and types.
 	@$(VENV)/bin/tox run -e lint,types
 
-docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
-	@$(VENV)/bin/python -m common.metrics
-	@$(VENV)/bin/python -m ops.grafana.dashboard
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+	@$(VENV)/bin/tox run -e docs
 
-PROMETHEUS ?= http://localhost:9090
-picture: $(VENV)/picture ## Draw docs/images/dashboard.png from the last 15 minutes of a Prometheus that runs.
-	@$(VENV)/bin/python -m ops.grafana.picture $(PROMETHEUS)
+picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
+	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

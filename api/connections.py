@@ -10,7 +10,7 @@ import struct
 import time
 import uuid
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from gunicorn import util
 from gunicorn.http import errors
@@ -18,7 +18,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api.body import TOO_SLOW
-from api.responses import error_form
+from api.responses import count_rejected, error_form
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -34,21 +34,36 @@ _HANG_UP_SECONDS = 2.0
 _PIECE_BYTES = 64 * 1024
 _PIECES_AT_ONCE = 16
 _LONGEST_HEAD = 64 * 1024
+_MOST_HELD_BYTES = 64 * 1024 * 1024
 _HEAD_END = b"\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
 _READ_BY_THREAD = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
 
 
-_ANSWERS: dict[type[Exception], tuple[HTTPStatus, str]] = {
-    TimeoutError: (HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW),
-    errors.LimitRequestLine: (HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long."),
-    errors.LimitRequestHeaders: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long."),
-    errors.ExpectationFailed: (HTTPStatus.EXPECTATION_FAILED, "The only Expect that can be met is 100-continue."),
-    errors.UnsupportedTransferCoding: (
-        HTTPStatus.NOT_IMPLEMENTED,
-        "The only Transfer-Encoding that is understood is chunked.",
+class Refusal(NamedTuple):
+    """An answer given without the app."""
+
+    status: HTTPStatus
+    message: str
+
+
+_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW)
+_CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too much is on its way in; try again in 1 s.")
+_ENDLESS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long.")
+_OUR_FAULT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
+# The first that fits counts: the last is the base of those before it.
+_REFUSALS: dict[type[Exception], Refusal] = {
+    errors.InvalidResponseHeader: _OUR_FAULT,
+    errors.InvalidResponseHeaderName: _OUR_FAULT,
+    errors.LimitRequestLine: Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long."),
+    errors.LimitRequestHeaders: _ENDLESS,
+    errors.ExpectationFailed: Refusal(
+        HTTPStatus.EXPECTATION_FAILED, "The only Expect that can be met is 100-continue."
     ),
-    errors.ParseException: (HTTPStatus.BAD_REQUEST, "This is not proper HTTP."),
+    errors.UnsupportedTransferCoding: Refusal(
+        HTTPStatus.NOT_IMPLEMENTED, "The only Transfer-Encoding that is understood is chunked."
+    ),
+    errors.ParseException: Refusal(HTTPStatus.BAD_REQUEST, "This is not proper HTTP."),
 }
 
 
@@ -67,6 +82,11 @@ class Incoming:
 
     def __bytes__(self) -> bytes:
         return bytes(self._received)
+
+    @property
+    def size(self) -> int:
+        """How much of it is here."""
+        return len(self._received)
 
     @property
     def complete(self) -> bool:
@@ -103,6 +123,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wait_until = math.inf
+        self._held_bytes = 0
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection, or hand it back to wait for more. In a thread."""
@@ -121,20 +142,31 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         unreader = conn.parser.unreader
         if conn.incoming is None:
             conn.incoming = Incoming(unreader.take_buffered(), now)
-        fault: Exception | None = None
-        if not _receive(conn.sock, conn.incoming):
-            if now < min(conn.incoming.deadline, self._wait_until):
+        if not _receive(conn.sock, conn.incoming) or conn.incoming.endless:
+            refusal = self._refusal(conn.incoming, now)
+            if refusal is None:
                 return _DEFER
-            fault = TimeoutError()
-        elif conn.incoming.endless:
-            fault = errors.LimitRequestHeaders("head")
-        if fault:
-            self.handle_error(None, conn.sock, conn.client, fault)
+            self._refuse(conn.sock, refusal)
             return self._begin_to_leave(conn)
         unreader.unread(bytes(conn.incoming))
         unreader.deadline = now + BODY_SECONDS
         conn.incoming = None
         return super().handle(conn) or self._begin_to_leave(conn)
+
+    def _refusal(self, incoming: Incoming, now: float) -> Refusal | None:
+        """Why not to wait for the rest of it."""
+        if incoming.endless:
+            return _ENDLESS
+        if now > min(incoming.deadline, self._wait_until):
+            return _SLOW
+        # Who sends little is not to suffer from those who send much.
+        return _CROWDED if self._held_bytes > _MOST_HELD_BYTES and incoming.size > _PIECE_BYTES else None
+
+    def murder_pending(self) -> None:
+        """Part of the main loop's every turn: see also to how much the others hold."""
+        super().murder_pending()
+        waiting = (getattr(conn, "incoming", None) for conn in self.pending_conns)
+        self._held_bytes = sum(incoming.size for incoming in waiting if incoming)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Part of a stop: wait until then for what is still coming, not only for those kept alive."""
@@ -156,28 +188,40 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         return _DEFER if _hear_out(conn.sock) else _leave(conn.sock)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer what went wrong outside of the app, in the form of the app's errors."""
+        """Answer what went wrong outside of the app."""
         del req, addr
-        request_id = uuid.uuid4().hex
-        status, message = next(
-            (answer for kind, answer in _ANSWERS.items() if isinstance(exc, kind)),
-            (HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side."),
-        )
-        extra = {"status": int(status), "request_id": request_id, "error": type(exc).__name__}
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("a request failed outside of the app", extra=extra, exc_info=exc)
-        else:
-            # Not the error's text: it can show headers or the URL, and with them a key.
-            logger.info("a request was refused before the app", extra=extra)
-        body = json.dumps(error_form(message, {}, request_id)).encode()
-        head = (
-            f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        try:
-            util.write_nonblock(client, head.encode() + body)
-        except OSError:
-            logger.debug("the client is gone", extra=extra)
+        refusal = next((refusal for kind, refusal in _REFUSALS.items() if isinstance(exc, kind)), _OUR_FAULT)
+        if refusal is _OUR_FAULT:
+            logger.error("a request failed outside of the app", exc_info=exc)
+        self._refuse(client, refusal)
+
+    def _refuse(self, sock: socket.socket, refusal: Refusal) -> None:
+        """Answer, and count what the app has not seen as the app would."""
+        metrics = self.wsgi.extensions["metrics"]
+        metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
+        if refusal is not _OUR_FAULT:
+            count_rejected(metrics, refusal.status)
+        _answer(sock, refusal)
+
+
+def _answer(sock: socket.socket, refusal: Refusal) -> None:
+    """Send it in the form of the app's errors."""
+    request_id = uuid.uuid4().hex
+    # Nothing of the request: its head can hold a key.
+    logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
+    body = json.dumps(error_form(refusal.message, {}, request_id)).encode()
+    head = [
+        f"HTTP/1.1 {refusal.status} {refusal.status.phrase}",
+        "Connection: close",
+        f"X-Request-ID: {request_id}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    if refusal is _CROWDED:
+        head.append("Retry-After: 1")
+    # A client may be gone.
+    with contextlib.suppress(OSError):
+        util.write_nonblock(sock, "\r\n".join(head).encode() + _HEAD_END + body)
 
 
 class _UnreaderWithDeadline(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types

@@ -140,6 +140,18 @@ class ApiServer(Process):
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
 
 
+@contextlib.contextmanager
+def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
+    """An API that is ready, with one worker unless told otherwise, while Kafka is away."""
+    api = ApiServer(folder, {"KAFKA_BROKERS": f"127.0.0.1:{ports.free_port()}", "API_WORKERS": "1", **env})
+    api.start()
+    try:
+        api.wait_until_ready()
+        yield api
+    finally:
+        api.kill()
+
+
 class PrometheusServer(Process):
     """Prometheus with our configuration and alerts, but for the targets, and five times as quick."""
 

@@ -74,12 +74,13 @@ class Panels:
         return dashboard.Row(title).id(next(self._ids))
 
     def state(self, title: str, description: str, expr: str, runbook: str) -> stat.Panel:
-        """Up or down."""
+        """Up or down now; unknown when nobody tells, and not what was told last."""
         mapping = ValueMap({"1": ValueMappingResult("up", _GREEN), "0": ValueMappingResult("down", _RED)})
         panel = self.number(
             title, description, expr, units.NoUnit, steps=[(1, _GREEN)], runbook=runbook, below=_RED, width=2
         )
-        return panel.mappings([mapping]).no_value("unknown").graph_mode(BigValueGraphMode.NONE)
+        now = _target(Query(expr, title), "A").instant()
+        return panel.targets([now]).mappings([mapping]).no_value("unknown").graph_mode(BigValueGraphMode.NONE)
 
     def number(
         self,
@@ -383,7 +384,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Rejected by reason",
-        "Requests refused as a whole. All but queue_full and journal_full are the client's fault.",
+        "Requests refused as a whole. All but queue_full, journal_full and crowded are the client's fault.",
         units.RequestsPerSecond,
         Query(_rate("pulse_api_rejected_total", "reason") + " > 0", "{{reason}}"),
         runbook="api-errors",

@@ -1,6 +1,6 @@
-"""Draws the dashboard as Grafana would, from the data of a Prometheus that runs: `python -m ops.grafana.picture URL`.
+"""`make picture`: draws the dashboard as Grafana would, from the data of a Prometheus that runs.
 
-For docs/images/dashboard.png, where no Grafana is at hand. `make picture` installs matplotlib and runs it.
+For docs/images/dashboard.png, where no Grafana is at hand.
 """
 
 import argparse
@@ -145,7 +145,8 @@ def _graph(figure: Figure, whole: Axes, panel: dict[str, Any], lines: list[Line]
     axes.margins(x=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_unit(defaults["unit"], value)))
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=round(width)))
+    minutes = (lines[0].times[-1] - lines[0].times[0]).total_seconds() / 60
+    axes.xaxis.set_major_locator(dates.MinuteLocator(interval=max(1, round(minutes / width * 1.5))))
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
     whole.legend(
         *axes.get_legend_handles_labels(),
@@ -154,8 +155,8 @@ def _graph(figure: Figure, whole: Axes, panel: dict[str, Any], lines: list[Line]
         bbox_transform=whole.transData,
         ncols=6,
         frameon=False,
-        handlelength=1.2,
-        columnspacing=0.9,
+        handlelength=1.0,
+        columnspacing=0.7,
         labelcolor=_TEXT,
         fontsize=6.5,
     )

@@ -1,6 +1,7 @@
 """Clients that are slow, or never come to an end, keep nobody else out: one worker of one thread serves among them."""
 
 import contextlib
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,26 +10,16 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from ops.local.ports import free_port
-from tests.servers import ApiServer
+from tests.servers import ApiServer, api_without_kafka
+from tests.waiting import eventually
 
 POST = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 
 
-@contextlib.contextmanager
-def running_api(folder: Path) -> Iterator[ApiServer]:
-    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1", "API_THREADS": "1"}
-    api = ApiServer(folder, env)
-    api.start()
-    api.wait_until_ready()
-    yield api
-    api.kill()
-
-
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with running_api(tmp_path_factory.mktemp("api")) as api:
+    with api_without_kafka(tmp_path_factory.mktemp("api"), API_THREADS="1") as api:
         yield api
 
 
@@ -84,8 +75,18 @@ def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
     assert b"The request did not arrive in time: send it again, all of it at once." in answer
 
 
+def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
+    large = POST.replace(b"/track", b"/track/batch") + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_000
+    with connections(api, 80, large) as clients:
+        refused = eventually(lambda: select.select(clients, [], [], 0)[0], what="a refusal")
+        answer = read_all(refused[0])
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert len(refused) < 40
+
+
 def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
-    with running_api(tmp_path) as api, connections(api, 5, b""), connections(api, 5, POST):
+    with api_without_kafka(tmp_path, API_THREADS="1") as api, connections(api, 5, b""), connections(api, 5, POST):
         requests.get(f"{api.url}/health/live", timeout=10)
         # Before gunicorn's grace of 30 s is over; a worker that is killed exits otherwise.
         assert api.stop(timeout=20) == 0

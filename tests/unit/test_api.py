@@ -1,36 +1,19 @@
 """The HTTP API, without its servers: what it answers."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.apps import TOPIC, running_app
+from tests.apps import TOPIC
 from tests.fakes import FakeBroker
 from tests.waiting import eventually
 
 LEAST = {"customer_id": "alice", "event_type": "click"}
 TRACK = "/api/v1/track"
 BATCH = "/api/v1/track/batch"
-
-
-@pytest.fixture
-def broker() -> FakeBroker:
-    return FakeBroker()
-
-
-@pytest.fixture
-def app(broker: FakeBroker) -> Iterator[Flask]:
-    with running_app(broker) as app:
-        yield app
-
-
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
 
 
 def batch(*events: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
-from tests.apps import TOPIC, running_app
+from tests.apps import TOPIC
 from tests.fakes import FakeBroker
 
 TRACK = "/api/v1/track"
@@ -123,22 +123,6 @@ TABLE = [
     Row("another wrong method", BATCH, EVENT, 405, NOT_SO, method="PUT"),
     Row("a method nobody knows", TRACK, EVENT, 405, NOT_SO, method="BREW"),
 ]
-
-
-@pytest.fixture
-def broker() -> FakeBroker:
-    return FakeBroker()
-
-
-@pytest.fixture
-def app(broker: FakeBroker) -> Iterator[Flask]:
-    with running_app(broker) as app:
-        yield app
-
-
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.what)
