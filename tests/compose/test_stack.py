@@ -1,6 +1,7 @@
 """The Compose stack, in real containers of our two images (`make compose-test`); skipped without a Docker engine.
 
-With STAND_INS=1 the images of others are replaced by ours (stand-ins.yml), for machines that reach no registry.
+With STAND_INS=1 the images of others are replaced by ours (stand-ins.yml), for machines that reach no registry; that
+needs root, mmdebstrap and Java.
 """
 
 import json
