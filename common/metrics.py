@@ -113,7 +113,7 @@ class ApiMetrics(_Metrics):
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. All but queue_full, journal_full and crowded are the client's fault.",
+            "Requests refused as a whole, by reason. Our fault are queue_full and journal_full, and crowded at times.",
             reason=REJECTED,
         )
 

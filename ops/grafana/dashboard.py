@@ -384,7 +384,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Rejected by reason",
-        "Requests refused as a whole. All but queue_full, journal_full and crowded are the client's fault.",
+        "Requests refused as a whole. Our fault are queue_full and journal_full, and crowded at times.",
         units.RequestsPerSecond,
         Query(_rate("pulse_api_rejected_total", "reason") + " > 0", "{{reason}}"),
         runbook="api-errors",
