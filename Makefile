@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail \
+.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail docs \
 	tf-validate k8s-validate requirements clean
 
 help: ## Explain each command.
@@ -35,6 +35,10 @@ test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test
 
 lint: $(VENV)/tox ## Check format, rules and types.
 	@$(VENV)/bin/tox run -e lint,types
+
+docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+	@$(VENV)/bin/python -m common.metrics
+	@$(VENV)/bin/python -m ops.grafana.dashboard
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -83,10 +83,9 @@ class Producer:
     def _live(self) -> None:
         try:
             self._run()
-        except BaseException:
+        except BaseException:  # noqa: BLE001, the thread ends in any case; raised, it would be printed past the log
             logger.critical("the producer thread died", exc_info=True)
             self._on_death()
-            raise
 
     def _run(self) -> None:
         for journal in self._left_behind:

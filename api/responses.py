@@ -16,6 +16,18 @@ _MESSAGES = {
     405: "This path does not take that method; the Allow header says which ones it takes.",
 }
 
+# As the metric calls them.
+_REASONS = {
+    400: "unreadable",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    411: "no_length",
+    413: "too_large",
+    415: "unsupported_type",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +49,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> Response:
         metrics.validation_errors.inc()
+        metrics.rejected.labels("invalid").inc()
         return error_answer(400, str(error), error.errors)
 
     @app.errorhandler(QueueFullError)
@@ -48,8 +61,9 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
-        message = _MESSAGES.get(error.code or 500, error.description) or error.name
-        answer = error_answer(error.code or 500, message)
+        code = error.code or 500
+        metrics.rejected.labels(_REASONS.get(code, "other")).inc()
+        answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}

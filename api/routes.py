@@ -23,7 +23,6 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
     def track() -> tuple[Response, int]:
         event = accept_event(read_body(MAX_EVENT_BYTES), datetime.now(UTC))
         keep([event])
-        logger.debug("event accepted", extra={"event_id": event.event_id})
         return jsonify(status="accepted", event_id=event.event_id), 202
 
     @routes.post("/track/batch")
@@ -33,7 +32,6 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         batch = accept_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
         keep(batch)
         ids = [event.event_id for event in batch]
-        logger.debug("batch accepted", extra={"events": len(ids)})
         return jsonify(status="accepted", count=len(ids), event_ids=ids), 202
 
     def track_partial_batch() -> tuple[Response, int]:
@@ -42,13 +40,15 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         if errors:
             metrics.validation_errors.inc()
         ids = [accepted[index].event_id if index in accepted else None for index in range(len(accepted) + len(errors))]
-        logger.debug("batch accepted in part", extra={"events": len(accepted), "rejected": len(errors)})
         return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=errors), 202
 
     def keep(accepted: list[AcceptedEvent]) -> None:
         queue.put(accepted)
         for event in accepted:
             metrics.events_accepted.labels(event.event_type).inc()
+        if logger.isEnabledFor(logging.DEBUG):
+            for event in accepted:
+                logger.debug("event accepted", extra={"event_id": event.event_id})
 
     return routes
 

@@ -6,6 +6,7 @@ PulseError
 ├── QueueFullError         the API can take no more events for now
 ├── JournalFullError       the journal can keep no more events for now
 ├── TopicError             a topic is missing, or not as it has to be
+├── ReadError              a topic cannot be read: no broker answers, or no longer
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
 ├── RefusedDocumentError   MongoDB will never take this document
@@ -51,6 +52,10 @@ class JournalFullError(PulseError):
 
 class TopicError(PulseError):
     """A topic is missing, or has fewer partitions or replicas than the settings ask for."""
+
+
+class ReadError(PulseError):
+    """A topic cannot be read, or not to its end: no broker answers."""
 
 
 class DeliveryError(PulseError):

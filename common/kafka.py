@@ -1,13 +1,15 @@
-"""The only place that imports the Kafka client: connections, sending with acknowledgement, topic metadata.
+"""The only place that imports the Kafka client: connections, sending with acknowledgement, reading a topic, metadata.
 
 Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md).
 """
 
 import contextlib
 import socket
+import threading
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
@@ -22,14 +24,20 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
+from common.errors import ReadError, TopicError
 from common.settings import KafkaSettings
+
+T = TypeVar("T")
 
 __all__ = [
     "ConsumerRebalanceListener",
     "KafkaError",
+    "KafkaReader",
     "KafkaSender",
     "NewTopic",
+    "ReceivedRecord",
     "Record",
+    "RecordReader",
     "RecordSender",
     "TopicAlreadyExistsError",
     "TopicPartition",
@@ -38,6 +46,7 @@ __all__ = [
     "never_takes",
     "offset_to_commit",
     "reachable",
+    "received",
 ]
 
 MAX_BATCH_BYTES = 1_000_000
@@ -52,6 +61,17 @@ class Record(NamedTuple):
 
     key: bytes | None
     value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class ReceivedRecord(NamedTuple):
+    """What comes from Kafka. `timestamp_ms`: when it was produced, since the epoch."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -132,6 +152,123 @@ class KafkaSender:
                 **_where_known(KafkaProducer, enable_idempotence=False),
             )
         return self._producer
+
+
+class RecordReader(Protocol):
+    """Reads a topic as it was when the reader was opened: what comes later is not seen."""
+
+    @property
+    def size(self) -> int:
+        """How many records there are, at most: deleted ones may be counted."""
+
+    def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+        """The records, in the order of each partition; can be called again. Blocks; raises ReadError, KafkaError.
+
+        `first`: by partition, the offset to begin at; other partitions are left out. Without it, all there is.
+        """
+
+    def close(self) -> None:
+        """Drop the connection. Does not wait."""
+
+
+class KafkaReader:
+    """`RecordReader` on a real broker. Joins no group and commits nothing. For one thread."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, timeout: float = 15.0) -> None:
+        """Connects. Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError."""
+        self._topic = topic
+        self._timeout = timeout
+        brokers = ",".join(settings.brokers)
+        self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
+        try:
+            self._consumer = KafkaConsumer(
+                **_connection(settings),
+                enable_auto_commit=False,
+                # A position is always sought: were it gone, the client would ask for another without a deadline.
+                auto_offset_reset="none",
+                max_poll_records=1000,
+                request_timeout_ms=int(timeout * 1000),
+            )
+        except KafkaError as error:
+            raise ReadError(
+                f"No connection to Kafka at {brokers} ({type(error).__name__}): start it, or set KAFKA_BROKERS."
+            ) from None
+        try:
+            self._begins, self._ends = self._within_timeout(self._bounds)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        return sum(end - self._begins[partition] for partition, end in self._ends.items())
+
+    def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
+        wanted = self._begins if first is None else first
+        positions = {n: max(begin, self._begins[n]) for n, begin in wanted.items() if n in self._begins}
+        positions = {n: begin for n, begin in positions.items() if begin < self._ends[n]}
+        self._consumer.assign([self._partition(number) for number in positions])
+        for number, begin in positions.items():
+            self._consumer.seek(self._partition(number), begin)
+        heard_at = time.monotonic()
+        while any(position < self._ends[number] for number, position in positions.items()):
+            polled = self._consumer.poll(timeout_ms=200)
+            for records in polled.values():
+                for record in records:
+                    positions[record.partition] = record.offset + 1
+                    if record.offset < self._ends[record.partition]:
+                        yield received(record)
+            if polled:
+                # Now, not before: the caller may have taken its time with the records.
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > self._timeout:
+                raise ReadError(f"{self._silence}; the rest of {self._topic} was not read.")
+            else:
+                # The last offsets may hold no records: only the client knows that it is past them.
+                positions = {number: self._consumer.position(self._partition(number)) for number in positions}
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+    def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By partition, the first offset and the one after the last."""
+        numbers = self._consumer.partitions_for_topic(self._topic)
+        if not numbers:
+            raise TopicError(f"Topic {self._topic} does not exist: run `python -m common.topics`.")
+        partitions = [self._partition(number) for number in numbers]
+        begins, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
+        return ({p.partition: begins[p] for p in partitions}, {p.partition: ends[p] for p in partitions})
+
+    def _within_timeout(self, call: Callable[[], T]) -> T:
+        """The call's result. The client waits for metadata without a deadline: so it does that in a thread."""
+        result: ThreadFuture[T] = ThreadFuture()
+
+        def run() -> None:
+            try:
+                result.set_result(call())
+            except BaseException as error:  # noqa: BLE001, raised where it is waited for
+                result.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            return result.result(self._timeout)
+        except TimeoutError:
+            raise ReadError(f"{self._silence}.") from None
+
+    def _partition(self, number: int) -> Any:
+        return TopicPartition(self._topic, number)
+
+
+def received(record: Any) -> ReceivedRecord:
+    """The client's record as ours. A header may lack a value; the client sends none without: it becomes empty."""
+    return ReceivedRecord(
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        key=record.key,
+        value=record.value,
+        headers=tuple((name, value or b"") for name, value in record.headers),
+    )
 
 
 def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:

@@ -136,6 +136,14 @@ class TopicSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterSettings:
+    """Of the dead letter tool."""
+
+    log: LogSettings
+    kafka: KafkaSettings
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
 
@@ -184,6 +192,11 @@ def load_topic_settings() -> TopicSettings:
         partitions=_whole_number("KAFKA_PARTITIONS", 3, 1, 10_000),
         replication_factor=_whole_number("KAFKA_REPLICATION_FACTOR", 1, 1, 100),
     )
+
+
+def load_dead_letter_settings() -> DeadLetterSettings:
+    """Settings of the dead letter tool."""
+    return DeadLetterSettings(log=_log_settings(), kafka=_kafka_settings())
 
 
 def load_local_settings() -> LocalSettings:

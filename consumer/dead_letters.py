@@ -52,6 +52,7 @@ class DeadLetters:
             letter.error,
             letter.last_failed_at,
             self._source_topic,
+            headers=record.headers,
             attempts=letter.attempts,
             first_failed_at=letter.first_failed_at,
             partition=record.partition,
@@ -59,4 +60,4 @@ class DeadLetters:
             timestamp=record.timestamp_ms,
         )
         # A record may lack a value; the client takes none that lacks both key and value.
-        return Record(record.key, record.value or b"", record.headers + headers)
+        return Record(record.key, record.value or b"", headers)

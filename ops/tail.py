@@ -20,6 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from common.errors import PulseError
 from common.settings import MongoSettings, load_local_settings
+from common.terminal import printable
 
 Document = dict[str, Any]
 
@@ -88,11 +89,11 @@ def line(event: Mapping[str, Any], *, color: bool) -> str:
     properties = event.get("properties") or {}
     pairs = [f"{_shown(name)}={_shown(value)}" for name, value in list(properties.items())[:MOST_PROPERTIES]]
     pairs += ["…"] * (len(properties) > MOST_PROPERTIES)
-    kind = f"{_printable(event_type):<11}"
+    kind = f"{printable(event_type):<11}"
     if color and event_type in COLORS:
         kind = f"\x1b[{COLORS[event_type]}m{kind}\x1b[0m"
     customer = f"{_shown(event.get('customer_id')):<14}"
-    return "  ".join((f"{time_:<19}", kind, customer, *pairs, _printable(str(event.get("event_id")))))
+    return "  ".join((f"{time_:<19}", kind, customer, *pairs, printable(str(event.get("event_id")))))
 
 
 def _shown(value: object) -> str:
@@ -100,12 +101,7 @@ def _shown(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if len(text) > WIDEST_VALUE:
         text = text[: WIDEST_VALUE - 1] + "…"
-    return _printable(json.dumps(text, ensure_ascii=False) if not text or any(c in ' "=' for c in text) else text)
-
-
-def _printable(text: str) -> str:
-    """Whatever could steer a terminal (escapes, line ends, direction marks) is written out: an event is anybody's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(json.dumps(text, ensure_ascii=False) if not text or any(c in ' "=' for c in text) else text)
 
 
 def _collection(settings: MongoSettings) -> Collection[Document]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from common.kafka import Record, RecordSender
+from common.kafka import Record, RecordReader, RecordSender
 from consumer.source import ReceivedRecord, Source
 from consumer.writer import Writer, Written
 from tests.waiting import eventually
@@ -105,6 +105,55 @@ class SenderContract:
         sender.close()
         assert sender.send([Record(b"a", b"2")]) == [None]
         assert [record.value for record in read(2)] == [b"1", b"2"]
+
+
+class ReaderContract:
+    """Subclasses have the fixtures `produce` (records into a fresh topic) and `open_reader` (of that topic)."""
+
+    def test_reads_each_record_once_in_the_order_of_its_partition(
+        self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(3000)])
+        reader = open_reader()
+        records = list(reader.read())
+        assert sorted(int(record.value or b"") for record in records) == list(range(3000))
+        for partition in range(3):
+            offsets = [record.offset for record in records if record.partition == partition]
+            assert offsets == list(range(len(offsets)))
+        assert reader.size == 3000
+
+    def test_reads_the_topic_as_it_was_when_opened(
+        self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key", b"1")])
+        reader = open_reader()
+        produce([Record(b"key", b"2"), Record(b"other", b"3")])
+        assert [record.value for record in reader.read()] == [b"1"]
+
+    def test_reads_again_from_given_offsets_on_those_partitions_alone(
+        self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(3000)])
+        reader = open_reader()
+        first = next(reader.read())  # and the rest is never asked for
+        end = 1 + max(record.offset for record in reader.read() if record.partition == first.partition)
+        again = list(reader.read({first.partition: 7, 99: 0}))
+        assert [(record.partition, record.offset) for record in again] == [(first.partition, n) for n in range(7, end)]
+
+    def test_finds_nothing_where_nothing_is(
+        self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
+    ) -> None:
+        produce([])
+        reader = open_reader()
+        assert (list(reader.read()), list(reader.read({0: 5})), reader.size) == ([], [], 0)
+
+    def test_delivers_bytes_and_headers_as_they_are(
+        self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
+    ) -> None:
+        sent = Record(b"\xff\x00", b"", (("name", b"\x01"), ("name", b"\xfe"), ("", b"")))
+        produce([sent])
+        (record,) = open_reader().read()
+        assert (record.key, record.value, record.headers) == sent
 
 
 class SourceContract:

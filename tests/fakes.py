@@ -2,13 +2,15 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import bson
 from bson.errors import BSONError
+from kafka.errors import MessageSizeTooLargeError
 
+from common import kafka
 from common.errors import RefusedDocumentError, StoreError
 from common.kafka import KafkaError, Record
 from consumer.source import RebalanceHandler, ReceivedRecord
@@ -79,6 +81,37 @@ class FakeSender:
 
     def close(self) -> None:
         pass
+
+
+class RefusesLarge(FakeSender):
+    """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
+
+    def send(self, records: Sequence[Record]) -> list[Exception | None]:
+        if any(len(record.value) > 1000 for record in records):
+            self.sent.append(list(records))
+            return [MessageSizeTooLargeError("too large")] * len(records)
+        return super().send(records)
+
+
+class FakeReader:
+    """A `RecordReader` of what is in a topic now."""
+
+    def __init__(self, broker: FakeBroker, topic: str) -> None:
+        self.log = [list(partition) for partition in broker.topics[topic]]
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.log))
+
+    def read(self, first: Mapping[int, int] | None = None) -> Iterator[kafka.ReceivedRecord]:
+        for partition, records in enumerate(self.log):
+            if first is None or partition in first:
+                for record in records[(first or {}).get(partition, 0) :]:
+                    yield kafka.ReceivedRecord(*record)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class FakeSource:

@@ -1,16 +1,17 @@
 """The Kafka side on a real broker."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from common.errors import TopicError
-from common.kafka import KafkaSender, Record, RecordSender, reachable
+from common.errors import ReadError, TopicError
+from common.kafka import KafkaReader, KafkaSender, Record, RecordReader, RecordSender, reachable
 from common.settings import KafkaSettings
 from consumer.source import KafkaSource, ReceivedRecord, Source
 from ops.local.ports import free_port
-from tests.contracts import Recorder, SenderContract, SourceContract, fresh_name, poll_until
+from tests.contracts import ReaderContract, Recorder, SenderContract, SourceContract, fresh_name, poll_until
 from tests.servers import KafkaServer, kafka_settings
 
 
@@ -50,6 +51,17 @@ def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], Source]]:
     members.leave()
 
 
+@pytest.fixture
+def produce(topic: KafkaSettings) -> Iterator[Callable[[list[Record]], None]]:
+    sender = KafkaSender(topic, topic.topic)
+
+    def produce(records: list[Record]) -> None:
+        assert not any(sender.send(records))
+
+    yield produce
+    sender.close()
+
+
 class TestKafkaSender(SenderContract):
     @pytest.fixture
     def sender(self, topic: KafkaSettings) -> Iterator[RecordSender]:
@@ -67,20 +79,17 @@ class TestKafkaSender(SenderContract):
         return read
 
 
+class TestKafkaReader(ReaderContract):
+    @pytest.fixture
+    def open_reader(self, topic: KafkaSettings) -> Iterator[Callable[[], RecordReader]]:
+        with contextlib.ExitStack() as stack:
+            yield lambda: stack.enter_context(contextlib.closing(KafkaReader(topic, topic.topic)))
+
+
 class TestKafkaSource(SourceContract):
     @pytest.fixture
     def join(self, join: Callable[[], Source]) -> Callable[[], Source]:
         return join
-
-    @pytest.fixture
-    def produce(self, topic: KafkaSettings) -> Iterator[Callable[[list[Record]], None]]:
-        sender = KafkaSender(topic, topic.topic)
-
-        def produce(records: list[Record]) -> None:
-            assert not any(sender.send(records))
-
-        yield produce
-        sender.close()
 
 
 def test_a_sender_without_a_broker_answers_every_record_with_an_error() -> None:
@@ -100,6 +109,17 @@ def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: s
     source = KafkaSource(kafka.settings(fresh_name("missing")), group, max_records=100)
     with pytest.raises(TopicError, match="does not exist: run "):
         source.connect()
+
+
+def test_a_reader_without_its_topic_says_what_to_do(kafka: KafkaServer) -> None:
+    settings = kafka.settings(fresh_name("missing"))
+    with pytest.raises(TopicError, match="does not exist: run "):
+        KafkaReader(settings, settings.topic)
+
+
+def test_a_reader_without_a_broker_says_what_to_do() -> None:
+    with pytest.raises(ReadError, match="start it, or set KAFKA_BROKERS"):
+        KafkaReader(kafka_settings(f"127.0.0.1:{free_port()}", "topic"), "topic")
 
 
 def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:

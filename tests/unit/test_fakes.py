@@ -5,16 +5,25 @@ from typing import Any
 
 import pytest
 
-from common.kafka import Record, RecordSender
+from common.kafka import Record, RecordReader, RecordSender
 from consumer.source import ReceivedRecord, Source
 from consumer.writer import Writer
-from tests.contracts import SenderContract, SourceContract, WriterContract
-from tests.fakes import FakeBroker, FakeSender, FakeSource, FakeWriter
+from tests.contracts import ReaderContract, SenderContract, SourceContract, WriterContract
+from tests.fakes import FakeBroker, FakeReader, FakeSender, FakeSource, FakeWriter
 
 
 @pytest.fixture
 def broker() -> FakeBroker:
     return FakeBroker()
+
+
+@pytest.fixture
+def produce(broker: FakeBroker) -> Callable[[list[Record]], None]:
+    def produce(records: list[Record]) -> None:
+        for record in records:
+            broker.append("topic", record)
+
+    return produce
 
 
 class TestFakeSender(SenderContract):
@@ -27,18 +36,16 @@ class TestFakeSender(SenderContract):
         return lambda count: broker.records("topic")
 
 
+class TestFakeReader(ReaderContract):
+    @pytest.fixture
+    def open_reader(self, broker: FakeBroker) -> Callable[[], RecordReader]:
+        return lambda: FakeReader(broker, "topic")
+
+
 class TestFakeSource(SourceContract):
     @pytest.fixture
     def join(self, broker: FakeBroker) -> Callable[[], Source]:
         return lambda: FakeSource(broker, "topic", "group")
-
-    @pytest.fixture
-    def produce(self, broker: FakeBroker) -> Callable[[list[Record]], None]:
-        def produce(records: list[Record]) -> None:
-            for record in records:
-                broker.append("topic", record)
-
-        return produce
 
 
 class TestFakeWriter(WriterContract):

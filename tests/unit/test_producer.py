@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from kafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
@@ -14,7 +13,7 @@ from api.refused import RefusedEvents
 from common.kafka import Record
 from common.metrics import ApiMetrics
 from common.retry import Backoff
-from tests.fakes import FakeBroker, FakeSender
+from tests.fakes import FakeBroker, FakeSender, RefusesLarge
 from tests.waiting import eventually
 
 TOPIC, DLQ = "events", "events.dlq"
@@ -172,16 +171,6 @@ def test_stop_leaves_what_it_cannot_send_in_time() -> None:
     assert parts.queue.unacknowledged == 3
 
 
-class RefusesLarge(FakeSender):
-    """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
-
-    def send(self, records: Sequence[Record]) -> list[Exception | None]:
-        if any(len(record.value) > 1000 for record in records):
-            self.sent.append(list(records))
-            return [MessageSizeTooLargeError("too large")] * len(records)
-        return super().send(records)
-
-
 def refusing(broker: FakeBroker, folder: Path | None = None, dlq: FakeSender | None = None) -> Parts:
     parts = Parts(RefusesLarge(broker, TOPIC), folder, dlq)
     parts.put(1)
@@ -210,7 +199,7 @@ def test_an_event_that_not_even_the_dead_letter_topic_takes_goes_into_a_file(tmp
     parts = refusing(broker, tmp_path, RefusesLarge(broker, DLQ))
     parts.producer.stop(5)
     assert int((tmp_path / "refused.jsonl").read_bytes()) == 2
-    assert parts.metric("pulse_api_refused_events_total", kept_in="refused.jsonl") == 1
+    assert parts.metric("pulse_api_refused_events_total", kept_in="file") == 1
 
 
 def test_an_event_that_cannot_be_kept_anywhere_is_not_given_up(tmp_path: Path) -> None:

@@ -1,0 +1,259 @@
+"""`python -m consumer.dlq`: look at the dead letters, and send them back to their topic.
+
+Joins no consumer group and commits nothing. What a command sees is the topic as it was when it began.
+"""
+
+import functools
+import logging.config
+import os
+import re
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from common.errors import PulseError
+from common.events import parse_timestamp
+from common.kafka import KafkaError, KafkaReader, KafkaSender, RecordReader, RecordSender
+from common.logs import logging_config
+from common.settings import load_dead_letter_settings
+from consumer import replay as replaying
+from consumer.letter_views import as_json, statistics, table, whole
+from consumer.letters import Filter, LetterBox
+
+LIST_LIMIT = 50
+_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_WIDEST = 10_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The two topics and the way to them. To `events` goes a letter that does not say where it came from."""
+
+    events: str
+    letters: str
+    open_reader: Callable[[], RecordReader]
+    open_sender: Callable[[str], RecordSender]
+
+    @contextmanager
+    def letter_box(self) -> Iterator[LetterBox]:
+        """The letters, read with a progress bar on standard error where that is a terminal."""
+        errors = Console(stderr=True)
+        with closing(self.open_reader()) as reader:
+            watched = functools.partial(
+                track,
+                description="reading",
+                total=reader.size,
+                console=errors,
+                transient=True,
+                disable=not errors.is_terminal,
+            )
+            yield LetterBox(reader, self.letters, self.events, watched=watched)
+
+
+class Moment(click.ParamType[datetime]):
+    """A time: RFC 3339, or how long ago."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            if ago := _AGO.fullmatch(value):
+                return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return parse_timestamp(value)
+        except (ValueError, OverflowError):
+            allowed = "give one such as 2026-01-31T12:00:00Z, or how long ago, such as 30m, 2h or 1d"
+            self.fail(f"{value} is no time: {allowed}.", param, ctx)
+
+
+class Commands(click.Group):
+    """Errors of ours and of Kafka end a command with one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PulseError as error:
+            raise click.ClickException(str(error)) from error
+        except KafkaError as error:
+            raise click.ClickException(f"Kafka refused: {error!r}") from error
+
+
+def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the options that say which letters are meant, as one `wanted: Filter`."""
+
+    @click.option("--reason", "reasons", multiple=True, help="With this class of error; may be repeated.")
+    @click.option("--key", "keys", multiple=True, help="With this key, that is customer; may be repeated.")
+    @click.option("--event-type", "event_types", multiple=True, help="Of this type; may be repeated.")
+    @click.option("--since", type=Moment(), help="Failed then or later: 2026-01-31T12:00:00Z, or 30m, 2h, 1d ago.")
+    @click.option("--until", type=Moment(), help="Failed before then.")
+    @functools.wraps(command)
+    def with_filter(
+        *arguments: Any,
+        reasons: tuple[str, ...],
+        keys: tuple[str, ...],
+        event_types: tuple[str, ...],
+        since: datetime | None,
+        until: datetime | None,
+        **options: Any,
+    ) -> Any:
+        wanted = Filter(reasons, tuple(os.fsencode(key) for key in keys), event_types, since, until)
+        return command(*arguments, wanted=wanted, **options)
+
+    return with_filter
+
+
+replayed_too = click.option("--all", "with_replayed", is_flag=True, help="Also those that were sent back.")
+
+
+@click.group(cls=Commands)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Look at the dead letters, and send them back to their topic."""
+    if context.obj is None:
+        settings = load_dead_letter_settings()
+        logging.config.dictConfig(logging_config(settings.log))
+        kafka = settings.kafka
+        context.obj = Topics(
+            events=kafka.topic,
+            letters=kafka.dlq_topic,
+            open_reader=lambda: KafkaReader(kafka, kafka.dlq_topic),
+            open_sender=lambda topic: KafkaSender(kafka, topic),
+        )
+
+
+@cli.command("list")
+@filtered
+@replayed_too
+@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; without --json {LIST_LIMIT} by default.")
+@click.option("--json", "in_json", is_flag=True, help="All of each letter, as one line of JSON.")
+@click.pass_obj
+def list_(topics: Topics, wanted: Filter, with_replayed: bool, limit: int | None, in_json: bool) -> None:
+    """The letters that wait, the newest last."""
+    with topics.letter_box() as box:
+        letters = box.find(wanted, with_replayed=with_replayed)
+        if limit is None:
+            limit = len(letters) if in_json else LIST_LIMIT
+        shown = letters[-limit:]
+        if in_json:
+            for letter, record in box.fetch(shown):
+                click.echo(as_json(letter, record))
+        elif shown:
+            # What a program reads is not cut to a width.
+            width = None if sys.stdout.isatty() else _WIDEST
+            Console(width=width).print(table(shown, with_replayed=with_replayed))
+    if not letters:
+        click.echo("No letters.", err=True)
+    elif len(shown) < len(letters):
+        click.echo(f"These are the newest {len(shown):,} of {len(letters):,} letters; see --limit.", err=True)
+
+
+@cli.command()
+@click.argument("letter")
+@click.pass_obj
+def show(topics: Topics, letter: str) -> None:
+    """One LETTER whole: headers and value. Name it as `list` does (0-17), or by its origin."""
+    with topics.letter_box() as box:
+        found = box.get(letter)
+    if found is None:
+        raise click.ClickException(f"There is no letter {letter} in {topics.letters}.")
+    for line in whole(*found):
+        click.echo(line)
+
+
+@cli.command()
+@filtered
+@replayed_too
+@click.pass_obj
+def stats(topics: Topics, wanted: Filter, with_replayed: bool) -> None:
+    """How many letters wait, by reason and by day."""
+    with topics.letter_box() as box:
+        letters = box.find(wanted, with_replayed=with_replayed)
+    click.echo(f"{len(letters):,} letters in {topics.letters}")
+    if letters:
+        Console().print(statistics(letters))
+
+
+@cli.command()
+@filtered
+@click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest first.")
+@click.option("--max-replays", type=click.IntRange(1), default=3, show_default=True, help="Leave what died so often.")
+@click.option("--keep-going", is_flag=True, help="Go on after a letter that cannot be sent.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.pass_obj
+def replay(
+    topics: Topics, wanted: Filter, *, limit: int | None, max_replays: int, keep_going: bool, dry_run: bool
+) -> None:
+    """Send letters back to their topics, oldest first. May be interrupted and repeated."""
+    with topics.letter_box() as box:
+        found = box.find(wanted)
+        letters = [letter for letter in found if letter.replays < max_replays]
+        if left := len(found) - len(letters):
+            click.echo(f"{left:,} letters stay: they were sent back {max_replays} times before (--max-replays).")
+        letters = letters[:limit]
+        if dry_run:
+            for topic, count in Counter(letter.topic for letter in letters).items():
+                click.echo(f"{count:,} letters would go to {topic}.")
+            return
+        columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        errors = Console(stderr=True)
+        with (
+            closing(replaying.Replayer(topics.letters, topics.open_sender)) as replayer,
+            _stop_signals() as stopping,
+            Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
+        ):
+            task = progress.add_task("", total=len(letters))
+            outcome = replaying.replay(
+                box.fetch(letters),
+                replayer,
+                keep_going=keep_going,
+                stopping=stopping.is_set,
+                on_progress=functools.partial(progress.advance, task),
+            )
+    _tell(outcome, len(letters))
+    if stopping.is_set():
+        sys.exit(130)
+    if outcome.failed or outcome.problem is not None:
+        sys.exit(1)
+
+
+def _tell(outcome: replaying.Outcome, letters: int) -> None:
+    click.echo(f"{outcome.sent:,} of {letters:,} letters were sent back.")
+    if outcome.failed:
+        letter, error = outcome.failed[0]
+        count = len(outcome.failed)
+        click.echo(f"{count:,} could not be sent; the first, {letter.place}, to {letter.topic}: {error!r}", err=True)
+    if outcome.problem is not None:
+        click.echo(f"Stopped: {outcome.problem}", err=True)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM; a second one ends the process at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, _: object) -> None:
+        stopping.set()
+        signal.signal(number, before[number])
+        # Not through Python's buffers, which the signal may have found in use.
+        os.write(2, b"\nStopping after this chunk ...\n")
+
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m consumer.dlq")
