@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from common.kafka import ReceivedRecord
 from consumer.dead_letters import DeadLetter
-from consumer.source import ReceivedRecord
 
 
 class BufferedEvent(NamedTuple):

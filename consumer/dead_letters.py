@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from common.dead_letters import dead_letter_headers
 from common.errors import DeliveryError
-from common.kafka import Record, RecordSender
-from consumer.source import ReceivedRecord
+from common.kafka import ReceivedRecord, Record, RecordSender
 
 
 @dataclass(frozen=True, slots=True)

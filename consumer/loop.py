@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from common import events
 from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
+from common.kafka import ReceivedRecord
 from common.metrics import ConsumerMetrics
 from common.retry import Backoff
 from consumer import policy
@@ -18,7 +19,7 @@ from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.health import Health
 from consumer.outage import Outage
-from consumer.source import ReceivedRecord, Source
+from consumer.source import Source
 from consumer.writer import Writer
 
 logger = logging.getLogger(__name__)

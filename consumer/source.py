@@ -2,24 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from common import kafka
 from common.errors import TopicError
+from common.kafka import ReceivedRecord
 from common.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
-
-
-class ReceivedRecord(NamedTuple):
-    """A record of the events topic. `timestamp_ms`: when it was produced, since the epoch."""
-
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class RebalanceHandler(Protocol):
@@ -93,18 +83,7 @@ class KafkaSource:
         if self._commit_failed:
             self.commit({})
         polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
-        records = [
-            ReceivedRecord(
-                partition=record.partition,
-                offset=record.offset,
-                timestamp_ms=record.timestamp,
-                key=record.key,
-                value=record.value,
-                headers=tuple(record.headers),
-            )
-            for of_partition in polled.values()
-            for record in of_partition
-        ]
+        records = [kafka.received(record) for of_partition in polled.values() for record in of_partition]
         self._follow(records)
         return records
 

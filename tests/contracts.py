@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from common.kafka import Record, RecordReader, RecordSender
-from consumer.source import ReceivedRecord, Source
+from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender
+from consumer.source import Source
 from consumer.writer import Writer, Written
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ from kafka.errors import MessageSizeTooLargeError
 
 from common import kafka
 from common.errors import RefusedDocumentError, StoreError
-from common.kafka import KafkaError, Record
-from consumer.source import RebalanceHandler, ReceivedRecord
+from common.kafka import KafkaError, ReceivedRecord, Record
+from consumer.source import RebalanceHandler
 from consumer.writer import Written
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from consumer.source import KafkaSource, ReceivedRecord
+from common.kafka import ReceivedRecord
+from consumer.source import KafkaSource
 from tests.clients import Client
 from tests.contracts import Recorder, fresh_name, poll_until
 from tests.servers import KafkaServer, MongoServer, Pipeline

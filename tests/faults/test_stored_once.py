@@ -1,8 +1,11 @@
 """Whatever dies or stands still, the consumer stores each event in Kafka exactly once."""
 
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,15 +16,26 @@ import requests
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from common.events import encode, parse_timestamp
-from common.kafka import KafkaSender, Record, TopicPartition, connect_admin, connect_consumer
+from common.kafka import (
+    KafkaReader,
+    KafkaSender,
+    ReceivedRecord,
+    Record,
+    TopicPartition,
+    connect_admin,
+    connect_consumer,
+)
 from ops.local.ports import free_port
 from tests.clients import event
 from tests.contracts import fresh_name
-from tests.servers import KafkaServer, MongoServer, Pipeline, Process
+from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline, Process
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
+REASONS = {"dlq.error.class", "dlq.error.message", "dlq.attempts", "dlq.failed.first", "dlq.failed.last"} | {
+    f"dlq.source.{name}" for name in ("topic", "partition", "offset", "timestamp")
+}
 CUSTOMERS = [f"customer-{number}" for number in range(5)]
 
 
@@ -64,10 +78,23 @@ class Scene:
     def status(self, path: str) -> int:
         return requests.get(self.pipeline.consumer_url + path, timeout=5).status_code
 
-    def events(self) -> Any:
-        """The collection, to be used as its owner would."""
+    def letters(self) -> list[ReceivedRecord]:
+        """What is in the dead letter topic."""
+        with closing(KafkaReader(self.pipeline.kafka, self.pipeline.kafka.dlq_topic)) as reader:
+            return list(reader.read())
+
+    def forbid_poison(self) -> None:
+        """Have MongoDB refuse documents with the property `poison`."""
+        self._command({"create": "events", "validator": {"properties.poison": {"$exists": False}}})
+
+    def allow_poison(self) -> None:
+        """Have it take them again."""
+        self._command({"collMod": "events", "validator": {}})
+
+    def _command(self, command: dict[str, Any]) -> None:
         settings = self.pipeline.mongo
-        return pymongo.MongoClient[dict[str, Any]](settings.uri)[settings.database]
+        with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+            client[settings.database].command(command)
 
     def kill(self) -> None:
         self.sender.close()
@@ -205,3 +232,42 @@ def lose_all_records(scene: Scene) -> None:
     keep_for(7 * 24 * 60 * 60 * 1000)
     reader.close(autocommit=False)
     admin.close()
+
+
+def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cause_is_mended(scene: Scene) -> None:
+    """Among ten thousand good ones. Here a validator of the collection is what refuses them."""
+    scene.forbid_poison()
+    poison: list[Record] = []
+    for _ in range(100):
+        scene.produce(100)
+        poison += scene.produce(10, properties={"poison": True})
+    scene.start_consumer()
+    scene.pipeline.wait_until_stored(10_000, timeout=120)
+    eventually(lambda: scene.metric("pulse_consumer_dlq_total") == 1000, what="the letters", every=0.2)
+    assert sorted(letter.value or b"" for letter in scene.letters()) == sorted(record.value for record in poison)
+    assert all({name for name, _ in letter.headers} >= REASONS for letter in scene.letters())
+
+    scene.allow_poison()
+    replay = [sys.executable, "-m", "consumer.dlq", "replay"]
+    replayed = subprocess.run(replay, cwd=ROOT, env=scene.consumer.env, capture_output=True, text=True, check=False)
+    assert (replayed.returncode, replayed.stdout) == (0, "1,000 of 1,000 letters were sent back.\n"), replayed.stderr
+    scene.wait_until_all_are_stored()
+    assert scene.stored() == sorted(scene.produced)
+
+
+def test_the_consumer_stops_when_most_of_the_records_would_die(scene: Scene) -> None:
+    scene.forbid_poison()
+    scene.produce(500)
+    scene.produce(2000, properties={"poison": True})
+    scene.consumer.start()
+    assert scene.consumer.child is not None
+    assert scene.consumer.child.wait(60) == 1
+    assert "more than CONSUMER_DLQ_MAX_RATIO=0.5 allows" in scene.consumer.output()
+    letters = len(scene.letters())
+    assert 0 < letters < 1000
+
+    scene.allow_poison()
+    scene.start_consumer()
+    scene.pipeline.wait_until_stored(len(scene.produced) - letters)
+    dead = {json.loads(letter.value or b"")["event_id"] for letter in scene.letters()}
+    assert scene.stored() == sorted(set(scene.produced) - dead)

@@ -16,7 +16,6 @@ from common.dead_letters import dead_letter_headers
 from common.errors import InvalidEventError
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, connect_admin
 from common.settings import KafkaSettings
-from consumer import source
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.dlq import Topics, cli
 from tests.contracts import fresh_name
@@ -79,7 +78,7 @@ def bury(settings: KafkaSettings, records: Sequence[ReceivedRecord]) -> None:
     """Give the records up, as the consumer does."""
     with closing(KafkaSender(settings, settings.dlq_topic)) as sender:
         DeadLetters(sender, settings.topic).send(
-            [DeadLetter.of(source.ReceivedRecord(*record), InvalidEventError("no event")) for record in records]
+            [DeadLetter.of(record, InvalidEventError("no event")) for record in records]
         )
 
 

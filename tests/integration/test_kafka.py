@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from common.errors import ReadError, TopicError
-from common.kafka import KafkaReader, KafkaSender, Record, RecordReader, RecordSender, reachable
+from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, RecordReader, RecordSender, reachable
 from common.settings import KafkaSettings
-from consumer.source import KafkaSource, ReceivedRecord, Source
+from consumer.source import KafkaSource, Source
 from ops.local.ports import free_port
 from tests.contracts import ReaderContract, Recorder, SenderContract, SourceContract, fresh_name, poll_until
 from tests.servers import KafkaServer, kafka_settings

@@ -2,9 +2,9 @@
 
 import pytest
 
+from common.kafka import ReceivedRecord
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter
-from consumer.source import ReceivedRecord
 from tests.fakes import FakeClock
 
 
