@@ -33,8 +33,14 @@ tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl
 test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test ARGS="-e e2e"` runs a part.
 	@$(VENV)/bin/tox run $(ARGS)
 
-lint: $(VENV)/tox ## Check format, rules and types.
-	@$(VENV)/bin/tox run -e lint,types
+lint: $(VENV)/tox ## Check format, rules, types, and the security of the manifests and Terraform.
+	@$(VENV)/bin/tox run -e lint,types,checkov
+
+k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
+	@$(VENV)/bin/tox run -e deployment,checkov
+
+tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
+	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
 docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
 	@$(VENV)/bin/python -m common.metrics
@@ -59,9 +65,7 @@ build: ## (later) Build the images.
 bench: ## (later) Measure speed, as ratios in one run.
 load-test: ## (later) Send 10,000 events and report what became of them.
 load-test-ui: ## (later) Open locust's web page on port 8089.
-tf-validate: ## (later) Check the Terraform files.
-k8s-validate: ## (later) Check the Kubernetes manifests.
-up down rebuild logs build bench load-test load-test-ui tf-validate k8s-validate:
+up down rebuild logs build bench load-test load-test-ui:
 	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
 
 clean: ## Remove what was built and, after asking, the data of `make run`.

@@ -1,6 +1,7 @@
 # The cluster: regional, private nodes, reached by kubectl through its DNS name and IAM; one pool of small nodes.
 
 resource "google_container_cluster" "pulse" {
+  #checkov:skip=CKV_GCP_12:Dataplane V2 (datapath_provider) enforces NetworkPolicies; this asks for Calico.
   #checkov:skip=CKV_GCP_20:The control plane has no IP endpoint at all, so there are no networks to authorise.
   #checkov:skip=CKV_GCP_25:As above; the nodes are private by private_cluster_config.
   #checkov:skip=CKV_GCP_65:Access is by IAM. Google Groups for RBAC needs a Workspace domain, which a project may not have.

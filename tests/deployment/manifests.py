@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.servers import ROOT
+
 KUBERNETES = ROOT / "kubernetes"
 OVERLAYS = ("local", "gke")
 _KUBECTL = Path(sys.executable).with_name("kubectl")
