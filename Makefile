@@ -34,7 +34,7 @@ test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test
 	@$(VENV)/bin/tox run $(ARGS)
 
 lint: $(VENV)/tox ## Check format, rules, types, and the security of the manifests and Terraform.
-	@$(VENV)/bin/tox run -e lint,types,checkov
+	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)
 
 k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
 	@$(VENV)/bin/tox run -e deployment,checkov

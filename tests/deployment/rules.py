@@ -254,7 +254,7 @@ def egress(manifests: Manifests) -> Iterator[str]:
 
 
 def partitions(manifests: Manifests) -> Iterator[str]:
-    """There are never more consumers than partitions, and KEDA reads variables that the consumer has."""
+    """There are never more consumers than partitions, nor fewer at most."""
     (topics,) = [workload for workload in manifests.ours if workload.process == "topics"]
     count = int(manifests.environment(topics)["KAFKA_PARTITIONS"])
     (consumer,) = [workload for workload in manifests.ours if workload.process == "consumer"]
@@ -264,10 +264,23 @@ def partitions(manifests: Manifests) -> Iterator[str]:
             most = spec.get("maxReplicas", spec.get("maxReplicaCount"))
             if most != count:
                 yield f"{name_of(each)}: up to {most} consumers for {count} partitions"
-        for metadata in every(spec, "metadata"):
+
+
+def lag(manifests: Manifests) -> Iterator[str]:
+    """KEDA asks Kafka for the lag in the way that the consumer reads."""
+    words = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
+    (consumer,) = [workload for workload in manifests.ours if workload.process == "consumer"]
+    variables = manifests.environment(consumer)
+    protocol = variables.get("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
+    sasl = words[variables.get("KAFKA_SASL_MECHANISM", "PLAIN")] if protocol.startswith("SASL") else "none"
+    tls = "enable" if protocol.endswith("SSL") else "disable"
+    for each in manifests.of("ScaledObject"):
+        for metadata in every(each["spec"], "metadata"):
             for key, variable in metadata.items():
-                if key.endswith("FromEnv") and variable not in manifests.environment(consumer):
+                if key.endswith("FromEnv") and variable not in variables:
                     yield f"{name_of(each)}: {consumer.name} has no variable {variable}"
+            if (metadata.get("sasl", "none"), metadata.get("tls", "disable")) != (sasl, tls):
+                yield f"{name_of(each)}: sasl has to be {sasl} and tls {tls}, as the consumer has it"
 
 
 Rule = Callable[[Manifests], Iterator[str]]
@@ -287,6 +300,7 @@ RULES: tuple[Rule, ...] = (
     journal,
     egress,
     partitions,
+    lag,
 )
 
 

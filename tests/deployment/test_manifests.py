@@ -282,11 +282,18 @@ PLANTED = {
         "ScaledObject/pulse-consumer: up to 6 consumers for 3 partitions",
     ),
     "a variable that the consumer does not have": Fault(
-        rules.partitions,
+        rules.lag,
         "overlays/gke/scaledobject.yaml",
         "topicFromEnv: KAFKA_TOPIC",
         "topicFromEnv: TOPIC",
         "ScaledObject/pulse-consumer: Deployment/pulse-consumer has no variable TOPIC",
+    ),
+    "another mechanism than the consumer's": Fault(
+        rules.lag,
+        "overlays/gke/kafka.env",
+        "KAFKA_SASL_MECHANISM=PLAIN",
+        "KAFKA_SASL_MECHANISM=SCRAM-SHA-512",
+        "ScaledObject/pulse-consumer: sasl has to be scram_sha512",
     ),
 }
 
