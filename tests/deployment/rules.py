@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from gunicorn.config import Config
 from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
 from prometheus_client import CollectorRegistry
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -57,6 +56,7 @@ def selectors(manifests: Manifests) -> Iterator[str]:
     for each in manifests.of("Deployment", "StatefulSet", "PodDisruptionBudget", "PodMonitoring", "NetworkPolicy"):
         for key in ("selector", "podSelector", "labelSelector"):
             for selector in every(each["spec"], key):
+                # DNS is in another namespace.
                 if "k8s-app" not in selector.get("matchLabels", {}) and not _selects(manifests, selector):
                     yield f"{name_of(each)}: {key} {selector} matches no pod"
     for each in manifests.of("Deployment", "StatefulSet"):
@@ -192,7 +192,7 @@ def probes(manifests: Manifests) -> Iterator[str]:
         for each in manifests.of("PodMonitoring"):
             if workload in manifests.selected(each["spec"]["selector"]["matchLabels"]):
                 paths |= {endpoint["path"] for endpoint in each["spec"]["endpoints"]}
-        has = {"api": _api_has, "consumer": _consumer_has}.get(workload.process or "", lambda _: False)
+        has = _api_has if workload.process == "api" else _consumer_has
         for path in sorted(paths):
             if not has(path):
                 yield f"{workload.name}: there is no {path}"
@@ -381,10 +381,10 @@ def _consumer_has(path: str) -> bool:
 
 
 def _graceful_timeout() -> float:
-    """Of gunicorn, from api/gunicorn.conf.py."""
+    """gunicorn's, from api/gunicorn.conf.py."""
     text = (ROOT / "api" / "gunicorn.conf.py").read_text("utf-8")
-    found = re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
-    return float(found[1]) if found else float(Config().graceful_timeout)
+    (seconds,) = re.findall(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
+    return float(seconds)
 
 
 def _amount(text: str) -> float:
