@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail docs \
+.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail docs picture \
 	tf-validate k8s-validate requirements clean
 
 help: ## Explain each command.
@@ -42,15 +42,17 @@ k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and
 tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
 	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
-docs: $(VENV)/dev ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
-	@$(VENV)/bin/python -m common.metrics
-	@$(VENV)/bin/python -m ops.grafana.dashboard
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+	@$(VENV)/bin/tox run -e docs
+
+picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
+	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest deploy; do \
+	for part in api consumer local loadtest picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

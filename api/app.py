@@ -9,6 +9,7 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
 from api.auth import WriteKeys, require_key
 from api.cors import allow_origins
+from api.docs import docs_routes
 from api.health import health_routes
 from api.instrumentation import instrument
 from api.responses import answer_errors
@@ -31,7 +32,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
 
     registry = CollectorRegistry()
-    metrics = ApiMetrics(registry)
+    metrics = app.extensions["metrics"] = ApiMetrics(registry)
     worker = app.extensions["worker"] = Worker(
         settings,
         sender or KafkaSender(settings.kafka, settings.kafka.topic),
@@ -42,12 +43,14 @@ def create_app(
     instrument(app, metrics)
     answer_errors(app, metrics)
     track = track_routes(worker.queue, metrics)
-    if settings.access.keys or settings.access.keys_file:
+    needs_key = bool(settings.access.keys or settings.access.keys_file)
+    if needs_key:
         require_key(track, WriteKeys(settings.access), metrics)
     app.register_blueprint(track)
     if settings.access.origins:
         allow_origins(app, settings.access.origins)
     app.register_blueprint(health_routes(settings.kafka, worker))
+    app.register_blueprint(docs_routes(needs_key=needs_key))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
         exporter = GunicornPrometheusMetrics(app, export_defaults=False)

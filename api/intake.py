@@ -27,10 +27,7 @@ class AcceptedBatch(NamedTuple):
 
 def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
     """The one event of a request; raises InvalidEventError. `received_at` is in UTC."""
-    event = events.load_event(body)
-    if _too_large(event):
-        raise InvalidEventError(_TOO_LARGE)
-    return _accept(event, received_at)
+    return _accept(events.load_event(body), received_at)
 
 
 def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
@@ -65,17 +62,20 @@ _TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
 
 def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
     loaded, errors = events.load_batch(body)
-    too_large = {index: [_TOO_LARGE] for index, event in loaded.items() if _too_large(event)}
-    accepted = {index: _accept(event, received_at) for index, event in loaded.items() if index not in too_large}
-    return AcceptedBatch(accepted, dict(sorted((errors | too_large).items())))
-
-
-def _too_large(event: dict[str, Any]) -> bool:
-    return len(events.encode(event)) > events.MAX_EVENT_BYTES
+    accepted: dict[int, AcceptedEvent] = {}
+    for index, event in loaded.items():
+        try:
+            accepted[index] = _accept(event, received_at)
+        except InvalidEventError as error:
+            errors[index] = [str(error)]
+    return AcceptedBatch(accepted, dict(sorted(errors.items())))
 
 
 def _accept(event: dict[str, Any], received_at: datetime) -> AcceptedEvent:
-    event_id = event.setdefault("event_id", f"evt_{uuid.uuid4()}")
-    event.setdefault("timestamp", received_at)
-    event["received_at"] = received_at
-    return AcceptedEvent(event_id, event["event_type"], Record(event["customer_id"].encode(), events.encode(event)))
+    """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
+    event_id = event.get("event_id") or f"evt_{uuid.uuid4()}"
+    ours = {"event_id": event_id, "timestamp": event.get("timestamp", received_at), "received_at": received_at}
+    value = events.encode(event | ours)
+    if len(value) > events.MAX_EVENT_BYTES and len(events.encode(event)) > events.MAX_EVENT_BYTES:
+        raise InvalidEventError(_TOO_LARGE)
+    return AcceptedEvent(event_id, event["event_type"], Record(event["customer_id"].encode(), value))

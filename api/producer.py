@@ -83,7 +83,8 @@ class Producer:
     def _live(self) -> None:
         try:
             self._run()
-        except BaseException:  # noqa: BLE001, the thread ends in any case; raised, it would be printed past the log
+        except BaseException:
+            # Not raised again: the thread ends in any case, and Python would print it past the log.
             logger.critical("the producer thread died", exc_info=True)
             self._on_death()
 

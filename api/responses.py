@@ -16,7 +16,6 @@ _MESSAGES = {
     405: "This path does not take that method; the Allow header says which ones it takes.",
 }
 
-# As the metric calls them.
 _REASONS = {
     400: "unreadable",
     401: "unauthorized",
@@ -26,6 +25,7 @@ _REASONS = {
     411: "no_length",
     413: "too_large",
     415: "unsupported_type",
+    503: "crowded",
 }
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,11 @@ def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = N
     answer = jsonify(error_form(message, errors or {}, request_id.get()))
     answer.status_code = status
     return answer
+
+
+def count_rejected(metrics: ApiMetrics, status: int) -> None:
+    """Count a request that was refused with one of HTTP's own errors."""
+    metrics.rejected.labels(_REASONS.get(status, "other")).inc()
 
 
 def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
@@ -62,7 +67,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
         code = error.code or 500
-        metrics.rejected.labels(_REASONS.get(code, "other")).inc()
+        count_rejected(metrics, code)
         answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
         # Such as Allow of a 405.
         answer.headers.extend(

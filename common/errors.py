@@ -2,6 +2,7 @@
 
 PulseError
 ├── SettingsError          a variable of the environment is not usable; the process does not start
+├── SchemaError            a schema has a rule that the fast decoder cannot follow; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
 ├── JournalFullError       the journal can keep no more events for now
@@ -27,6 +28,13 @@ class SettingsError(PulseError):
 
     def __init__(self, name: str, value: str, allowed: str) -> None:
         super().__init__(f"{name}={value} is not allowed: give {allowed}")
+
+
+class SchemaError(PulseError):
+    """A schema has a rule that the fast decoder cannot follow for certain."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where} has {what}, which common/fast_decoder.py does not know: teach it, or do without.")
 
 
 class InvalidEventError(PulseError):

@@ -1,4 +1,5 @@
-"""The only place that imports the Kafka client: connections, sending with acknowledgement, reading a topic, metadata.
+"""The only place that imports the Kafka client (with `bulk_append`, which it alone uses): connections, sending with
+acknowledgement, reading a topic, metadata.
 
 Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md).
 """
@@ -7,7 +8,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from kafka.errors import (
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
 
+from common import bulk_append
 from common.errors import ReadError, TopicError
 from common.settings import KafkaSettings
 
@@ -102,13 +104,14 @@ class KafkaSender:
         self._topic = topic
         self._timeout = timeout
         self._producer: Any = None
+        self._in_bulk = bulk_append.supported()
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         answers: list[Any] = []
         failure: Exception | None = None
         try:
             producer = self._connect()
-            answers.extend(self._append(producer, record) for record in records)
+            answers.extend(self._append(producer, records))
             producer.flush(timeout=self._timeout)
         except (KafkaError, OSError) as error:
             failure = error
@@ -127,7 +130,13 @@ class KafkaSender:
             with contextlib.suppress(KafkaError):
                 producer.close(timeout=0)
 
-    def _append(self, producer: Any, record: Record) -> Any:
+    def _append(self, producer: Any, records: Sequence[Record]) -> Iterable[Any]:
+        """The futures of the records' answers, in order."""
+        if self._in_bulk and bulk_append.takes(records):
+            return bulk_append.append(producer, self._topic, records)
+        return (self._append_one(producer, record) for record in records)
+
+    def _append_one(self, producer: Any, record: Record) -> Any:
         """The future of a record's answer."""
         try:
             return producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))

@@ -16,6 +16,9 @@ from common.terminal import printable
 request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 """The id of the HTTP request being answered; stands in every line logged meanwhile."""
 
+# ANSI: faint, yellow, red.
+_FAINT = 2
+_COLORS = {"DEBUG": _FAINT, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 _PLAIN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -36,9 +39,6 @@ class TextFormatter(logging.Formatter):
     of `make run`, Docker, journald.
     """
 
-    _LEVELS = {"DEBUG": 2, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}  # ANSI: faint, yellow, red
-    _FAINT = 2
-
     converter = staticmethod(time.gmtime)
 
     def __init__(self, *, on_terminal: bool, colors: bool = True) -> None:
@@ -52,8 +52,8 @@ class TextFormatter(logging.Formatter):
         if not self._on_terminal:
             return line + extras
         now = f"{self.formatTime(record, '%H:%M:%S')}.{int(record.msecs):03}Z "
-        level = self._LEVELS.get(record.levelname)
-        return self._in(self._FAINT, now) + self._in(level, line) + self._in(self._FAINT, extras)
+        color = _COLORS.get(record.levelname)
+        return self._in(_FAINT, now) + self._in(color, line) + self._in(_FAINT, extras)
 
     def _in(self, color: int | None, text: str) -> str:
         return f"\033[{color}m{text}\033[0m" if color and text and self._colors else text

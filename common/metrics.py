@@ -21,7 +21,7 @@ Values = tuple[str, ...] | str
 """What a label can be: these, or what the text says."""
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
 
 REJECTED = (
@@ -36,6 +36,7 @@ REJECTED = (
     "unsupported_type",
     "queue_full",
     "journal_full",
+    "crowded",
     "other",
 )
 """Why a request can be refused as a whole."""
@@ -61,7 +62,9 @@ class _Metrics:
     def _counter(self, name: str, meaning: str, **labels: Values) -> Counter:
         return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)
 
-    def _gauge(self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values) -> Gauge:
+    def _gauge(
+        self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values
+    ) -> Gauge:
         """`across_workers`: what becomes of the numbers of several processes: their sum, or the min or max of them."""
         mode: Any = f"live{across_workers}"
         gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
@@ -87,7 +90,7 @@ class ApiMetrics(_Metrics):
         super().__init__(registry)
 
         # ── Requests ──
-        method = "the request's, or (other)"
+        method = "the request's, or (other): unknown, or no HTTP"
         path = "the route's template, such as /api/v1/track, or (unknown)"
         self.requests = self._counter(
             "pulse_api_requests_total", "Requests answered.", method=method, path=path, status="the answer's code"
@@ -110,7 +113,7 @@ class ApiMetrics(_Metrics):
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. Only queue_full and journal_full (503) are no fault of the client's.",
+            "Requests refused as a whole, by reason. All but queue_full, journal_full and crowded are the client's fault.",
             reason=REJECTED,
         )
 

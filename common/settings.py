@@ -212,23 +212,6 @@ def load_local_settings() -> LocalSettings:
     )
 
 
-def _log_settings() -> LogSettings:
-    format_: Any = _choice("LOG_FORMAT", "json", ("json", "text"))
-    return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
-
-
-def _journal_settings() -> JournalSettings | None:
-    # Here an empty variable has a meaning of its own: off.
-    if os.environ.get("API_JOURNAL_DIR", "var/journal") == "":
-        return None
-    sync: Any = _choice("API_JOURNAL_SYNC", "normal", ("normal", "full"))
-    return JournalSettings(
-        folder=Path(_text("API_JOURNAL_DIR", "var/journal")),
-        max_bytes=_size("API_JOURNAL_MAX_BYTES", 1024**3),
-        sync=sync,
-    )
-
-
 def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
     """The keys in API_KEYS_FILE, one a line; blank lines and those that begin with # do not count.
 
@@ -256,6 +239,23 @@ def own_write_key() -> str | None:
     access = _access_settings()
     keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
     return keys[0].secret if keys else None
+
+
+def _log_settings() -> LogSettings:
+    format_: Any = _choice("LOG_FORMAT", "json", ("json", "text"))
+    return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
+
+
+def _journal_settings() -> JournalSettings | None:
+    # Here an empty variable has a meaning of its own: off.
+    if os.environ.get("API_JOURNAL_DIR", "var/journal") == "":
+        return None
+    sync: Any = _choice("API_JOURNAL_SYNC", "normal", ("normal", "full"))
+    return JournalSettings(
+        folder=Path(_text("API_JOURNAL_DIR", "var/journal")),
+        max_bytes=_size("API_JOURNAL_MAX_BYTES", 1024**3),
+        sync=sync,
+    )
 
 
 def _access_settings() -> AccessSettings:

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "prometheus"
-MISSING = "The alerts are not checked: promtool is missing. `apt install prometheus` or `brew install prometheus` has it."
+MISSING = (
+    "The alerts are not checked: promtool is missing. `apt install prometheus` or `brew install prometheus` has it."
+)
 
 
 def main() -> int:

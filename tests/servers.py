@@ -140,6 +140,18 @@ class ApiServer(Process):
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
 
 
+@contextlib.contextmanager
+def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
+    """An API that is ready, with one worker unless told otherwise, while Kafka is away."""
+    api = ApiServer(folder, {"KAFKA_BROKERS": f"127.0.0.1:{ports.free_port()}", "API_WORKERS": "1", **env})
+    api.start()
+    try:
+        api.wait_until_ready()
+        yield api
+    finally:
+        api.kill()
+
+
 class PrometheusServer(Process):
     """Prometheus with our configuration and alerts, but for the targets, and five times as quick."""
 
@@ -148,7 +160,12 @@ class PrometheusServer(Process):
         port = ports.free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = (ROOT / "ops" / "prometheus" / "prometheus.yml").read_text()
-        ours = {"api:8080": api, "consumer:8083": consumer, "interval: 5s": "interval: 1s", "timeout: 4s": "timeout: 1s"}
+        ours = {
+            "api:8080": api,
+            "consumer:8083": consumer,
+            "interval: 5s": "interval: 1s",
+            "timeout: 4s": "timeout: 1s",
+        }
         for theirs, our in ours.items():
             assert theirs in config
             config = config.replace(theirs, our.removeprefix("http://"))

@@ -74,10 +74,13 @@ class Panels:
         return dashboard.Row(title).id(next(self._ids))
 
     def state(self, title: str, description: str, expr: str, runbook: str) -> stat.Panel:
-        """Up or down."""
+        """Up or down now; unknown when nobody tells, and not what was told last."""
         mapping = ValueMap({"1": ValueMappingResult("up", _GREEN), "0": ValueMappingResult("down", _RED)})
-        panel = self.number(title, description, expr, units.NoUnit, [(1, _GREEN)], runbook, below=_RED, width=2)
-        return panel.mappings([mapping]).no_value("unknown").graph_mode(BigValueGraphMode.NONE)
+        panel = self.number(
+            title, description, expr, units.NoUnit, steps=[(1, _GREEN)], runbook=runbook, below=_RED, width=2
+        )
+        now = _target(Query(expr, title), "A").instant()
+        return panel.targets([now]).mappings([mapping]).no_value("unknown").graph_mode(BigValueGraphMode.NONE)
 
     def number(
         self,
@@ -85,9 +88,9 @@ class Panels:
         description: str,
         expr: str,
         unit: str,
+        *,
         steps: list[tuple[float, str]],
         runbook: str,
-        *,
         below: str = _GREEN,
         width: int = 3,
         empty: str = "none yet",
@@ -208,7 +211,9 @@ def build() -> Dashboard:
 
 
 def _health(panels: Panels) -> Iterator[stat.Panel]:
-    yield panels.state("API", "Whether Prometheus gets an answer from every API.", 'min(up{job="pulse-api"})', "api-down")
+    yield panels.state(
+        "API", "Whether Prometheus gets an answer from every API.", 'min(up{job="pulse-api"})', "api-down"
+    )
     yield panels.state(
         "Consumer",
         "Whether Prometheus gets an answer from every consumer.",
@@ -233,8 +238,8 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         f'(sum(rate(pulse_api_requests_total{{{_TRACKING},status=~"5.."}}[5m])) or vector(0))'
         f" / (sum(rate(pulse_api_requests_total{{{_TRACKING}}}[5m])) > 0)",
         units.PercentUnit,
-        [(0.01, _YELLOW), (0.05, _RED)],
-        "api-errors",
+        steps=[(0.01, _YELLOW), (0.05, _RED)],
+        runbook="api-errors",
         empty="no requests",
     )
     yield panels.number(
@@ -242,16 +247,16 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         "How long the oldest accepted event has waited for Kafka; the alert is at 2 minutes.",
         "clamp_min(time() - min(pulse_api_oldest_unsent_timestamp_seconds), 0)",
         units.Seconds,
-        [(30, _YELLOW), (120, _RED)],
-        "events-unsent",
+        steps=[(30, _YELLOW), (120, _RED)],
+        runbook="events-unsent",
     )
     yield panels.number(
         "Lag",
         "Records in Kafka that are not read yet; the alert is at 10,000. It stands still while MongoDB is away.",
         "sum(pulse_consumer_kafka_lag)",
         units.Short,
-        [(1_000, _YELLOW), (10_000, _RED)],
-        "lag-high",
+        steps=[(1_000, _YELLOW), (10_000, _RED)],
+        runbook="lag-high",
     )
     yield panels.number(
         "Dead letters",
@@ -259,8 +264,8 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         "sum(increase(pulse_consumer_dlq_total[$__range]))"
         ' + sum(increase(pulse_api_refused_events_total{kept_in="dlq"}[$__range]))',
         units.Short,
-        [(1, _ORANGE)],
-        "dead-letters-arrive",
+        steps=[(1, _ORANGE)],
+        runbook="dead-letters-arrive",
     )
     yield panels.number(
         "Alerts",
@@ -268,8 +273,8 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         # No series means that none fires.
         'count(ALERTS{alertstate="firing"}) or vector(0)',
         units.Short,
-        [(1, _RED)],
-        "api-down",
+        steps=[(1, _RED)],
+        runbook="api-down",
         width=4,
     )
 
@@ -379,7 +384,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Rejected by reason",
-        "Requests refused as a whole. Only queue_full and journal_full are no fault of the client's.",
+        "Requests refused as a whole. All but queue_full, journal_full and crowded are the client's fault.",
         units.RequestsPerSecond,
         Query(_rate("pulse_api_rejected_total", "reason") + " > 0", "{{reason}}"),
         runbook="api-errors",
@@ -405,7 +410,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Queue and journal, how full",
-        "Of the worker with most. The alerts are at 80 % of a queue and 70 % of a journal; a full one refuses events (503).",
+        "Of the worker that has most. The alerts are at 80 % of a queue and 70 % of a journal.",
         units.PercentUnit,
         Query("max(pulse_api_queue_filled_ratio)", "queue"),
         Query("max(pulse_api_journal_filled_ratio)", "journal"),
@@ -467,7 +472,9 @@ def _quantiles(histogram: str, selector: str = "") -> Iterator[Query]:
 
 
 def _target(query: Query, ref: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().datasource(PROMETHEUS).expr(query.expr).legend_format(query.legend).ref_id(ref).range()
+    return (
+        prometheus.Dataquery().datasource(PROMETHEUS).expr(query.expr).legend_format(query.legend).ref_id(ref).range()
+    )
 
 
 def anchor(heading: str) -> str:

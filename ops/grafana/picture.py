@@ -1,11 +1,10 @@
-"""Draws the dashboard as Grafana would, from the data of a Prometheus that runs: `python -m ops.grafana.picture URL`.
+"""`make picture`: draws the dashboard as Grafana would, from the data of a Prometheus that runs.
 
-For docs/images/dashboard.png, where no Grafana is at hand. `make picture` installs matplotlib and runs it.
+For docs/images/dashboard.png, where no Grafana is at hand.
 """
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -60,8 +59,9 @@ class Prometheus:
         answer = requests.get(f"{self._url}/api/v1/query_range", params=query, timeout=30)
         answer.raise_for_status()
         for series in answer.json()["data"]["result"]:
-            labels = series["metric"]
-            legend = re.sub(r"{{(\w+)}}", lambda match: labels.get(match[1], ""), target["legendFormat"])
+            legend = target["legendFormat"]
+            for label, value in series["metric"].items():
+                legend = legend.replace(f"{{{{{label}}}}}", value)
             times = [datetime.fromtimestamp(at, UTC) for at, _ in series["values"]]
             yield Line(legend, times, [float(value) for _, value in series["values"]])
 
@@ -110,7 +110,9 @@ def _stat(figure: Figure, whole: Axes, panel: dict[str, Any], lines: list[Line])
         axes.set_ylim(0, max(*lines[0].values, 1e-9) * 1.05)
         axes.margins(x=0)
     value = _stat_text(defaults, lines[0].values[-1]) if lines else defaults["noValue"]
-    whole.text(x + width / 2, y + 0.6 * height, value, fontsize=18, weight="bold", ha="center", va="center", color="white")
+    whole.text(
+        x + width / 2, y + 0.6 * height, value, fontsize=18, weight="bold", ha="center", va="center", color="white"
+    )
 
 
 def _stat_text(defaults: dict[str, Any], value: float) -> str:
@@ -143,7 +145,8 @@ def _graph(figure: Figure, whole: Axes, panel: dict[str, Any], lines: list[Line]
     axes.margins(x=0)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_unit(defaults["unit"], value)))
-    axes.xaxis.set_major_locator(dates.AutoDateLocator(minticks=3, maxticks=round(width)))
+    minutes = (lines[0].times[-1] - lines[0].times[0]).total_seconds() / 60
+    axes.xaxis.set_major_locator(dates.MinuteLocator(interval=max(1, round(minutes / width * 1.5))))
     axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))
     whole.legend(
         *axes.get_legend_handles_labels(),
@@ -152,8 +155,8 @@ def _graph(figure: Figure, whole: Axes, panel: dict[str, Any], lines: list[Line]
         bbox_transform=whole.transData,
         ncols=6,
         frameon=False,
-        handlelength=1.2,
-        columnspacing=0.9,
+        handlelength=1.0,
+        columnspacing=0.7,
         labelcolor=_TEXT,
         fontsize=6.5,
     )

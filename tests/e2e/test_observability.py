@@ -1,4 +1,4 @@
-"""What a real Prometheus sees of the running pipeline, and what people do with it: the dashboard, alerts, runbooks."""
+"""What can be seen of the running pipeline: on the dashboard and by the alerts of a Prometheus, and in the logs."""
 
 import json
 import re
@@ -27,8 +27,11 @@ class Watched(NamedTuple):
     prometheus: PrometheusServer
 
 
+KEY = "s3cret-key"
+
+
 class Traffic(threading.Thread):
-    """Sends good events and bad ones until told to stop."""
+    """Sends good events, alone and in batches, and bad ones, until told to stop."""
 
     def __init__(self, url: str) -> None:
         super().__init__(name="traffic", daemon=True)
@@ -37,22 +40,26 @@ class Traffic(threading.Thread):
 
     def run(self) -> None:
         with requests.Session() as session:
-            for number in count():
+            session.headers["X-API-Key"] = KEY
+            for number in count(step=3):
                 if self.enough.wait(0.02):
                     return
                 session.post(self._url, json=event("alice", number), timeout=30)
-                session.post(self._url, json={"event_type": "nonsense"}, timeout=30)
+                batch = [event("alice", number + 1), event("alice", number + 2)]
+                session.post(f"{self._url}/batch", json={"events": batch}, timeout=30)
+                session.post(f"{self._url}?key=wr0ng", json={"event_type": "nonsense"}, timeout=30)
 
 
 @pytest.fixture(scope="module")
 def watched(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
-    pipeline = Pipeline(kafka, mongo, folder)
+    pipeline = Pipeline(kafka, mongo, folder, LOG_LEVEL="debug", API_KEYS=f"web={KEY}")
     prometheus = pipeline.watched_by_prometheus(folder)
     pipeline.start()
     prometheus.start()
-    up = "up == 1"
-    eventually(lambda: answers(prometheus) and len(prometheus.query(up)) == 2, what="both are scraped", every=0.1)
+    eventually(
+        lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 2, what="both are scraped", every=0.1
+    )
     traffic = Traffic(pipeline.url)
     traffic.start()
     # After the first scrapes, so that Prometheus sees it arrive.
@@ -125,3 +132,29 @@ def test_the_first_command_of_each_runbook_works_as_written(watched: Watched, ru
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def logged(watched: Watched, message: str) -> list[dict[str, Any]]:
+    """The lines with this message, each of which has to be one JSON object, gunicorn's own too."""
+    lines = (watched.pipeline.api.output() + watched.pipeline.consumer.output()).splitlines()
+    return [line for line in map(json.loads, lines) if line["message"] == message]
+
+
+def test_each_accepted_event_is_logged_by_its_id_at_debug(watched: Watched) -> None:
+    ids = {line["event_id"] for line in logged(watched, "event accepted")}
+    assert {"alice-0", "alice-1", "alice-2"} <= ids
+
+
+def test_each_request_is_logged_with_what_became_of_it(watched: Watched) -> None:
+    line = logged(watched, "request answered")[-1]
+    assert line.keys() >= {"timestamp", "level", "method", "path", "status", "milliseconds", "request_id"}
+
+
+def test_requests_that_went_well_are_logged_at_debug_and_others_at_info(watched: Watched) -> None:
+    levels = {(line["status"], line["level"]) for line in logged(watched, "request answered")}
+    assert levels == {(202, "DEBUG"), (400, "INFO"), (200, "DEBUG")}
+
+
+@pytest.mark.parametrize("told", [KEY, "wr0ng", "nonsense", '"phone"', "no event"])
+def test_the_logs_hold_no_secrets_and_no_contents(watched: Watched, told: str) -> None:
+    assert told not in watched.pipeline.api.output() + watched.pipeline.consumer.output()

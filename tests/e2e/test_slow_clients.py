@@ -10,27 +10,16 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from ops.local.ports import free_port
-from tests.servers import ApiServer
+from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
 POST = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 
 
-@contextlib.contextmanager
-def running_api(folder: Path) -> Iterator[ApiServer]:
-    env = {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1", "API_THREADS": "1"}
-    api = ApiServer(folder, env)
-    api.start()
-    api.wait_until_ready()
-    yield api
-    api.kill()
-
-
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with running_api(tmp_path_factory.mktemp("api")) as api:
+    with api_without_kafka(tmp_path_factory.mktemp("api"), API_THREADS="1") as api:
         yield api
 
 
@@ -97,7 +86,7 @@ def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
 
 
 def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
-    with running_api(tmp_path) as api, connections(api, 5, b""), connections(api, 5, POST):
+    with api_without_kafka(tmp_path, API_THREADS="1") as api, connections(api, 5, b""), connections(api, 5, POST):
         requests.get(f"{api.url}/health/live", timeout=10)
         # Before gunicorn's grace of 30 s is over; a worker that is killed exits otherwise.
         assert api.stop(timeout=20) == 0

@@ -1,11 +1,14 @@
 """The Kafka side on a real broker."""
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
+from common import bulk_append
 from common.errors import ReadError, TopicError
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, RecordReader, RecordSender, reachable
 from common.settings import KafkaSettings
@@ -103,6 +106,34 @@ def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
     answers: list[Any] = sender.send([Record(b"a", b"1"), Record(b"a", b"x" * 3_000_000), Record(b"a", b"2")])
     sender.close()
     assert [answer is None for answer in answers] == [True, False, True]
+
+
+@pytest.mark.skipif(not bulk_append.supported(), reason="only kafka-python-ng 2.2.3 is sent to in bulk")
+def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
+    kafka: KafkaServer, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(1)
+    keys = [f"kunde-{number}-ü".encode()[: rng.randrange(1, 20)] for number in range(300)]
+    # Some of the values are so large that a partition needs several batches.
+    sizes = [0, 1, 60, 120, 400, 8_000, 16_000, 60_000]
+    records = [Record(rng.choice(keys), rng.randbytes(rng.choice(sizes))) for _ in range(500)]
+
+    def arrived(settings: KafkaSettings) -> list[ReceivedRecord]:
+        sender = KafkaSender(settings, settings.topic)
+        assert sender.send(records) == [None] * len(records)
+        sender.close()
+        source = KafkaSource(settings, group, max_records=1000)
+        source.connect()
+        source.subscribe(Recorder())
+        found = sorted(poll_until(source, len(records)))
+        source.close()
+        return [record._replace(timestamp_ms=0) for record in found]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk_append, "supported", lambda: False)
+        one_by_one = arrived(kafka.create_topics(fresh_name("topic")))
+    monkeypatch.delattr(KafkaProducer, "send")
+    assert arrived(kafka.create_topics(fresh_name("topic"))) == one_by_one
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:

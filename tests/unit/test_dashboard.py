@@ -75,7 +75,9 @@ def test_links_lead_to_panels_that_are_there() -> None:
 
 
 def test_rates_are_as_wide_as_the_step_needs() -> None:
-    expressions = [target["expr"] for panel in DATA_PANELS if panel["type"] == "timeseries" for target in panel["targets"]]
+    expressions = [
+        target["expr"] for panel in DATA_PANELS if panel["type"] == "timeseries" for target in panel["targets"]
+    ]
     assert all("[$__rate_interval]" in expr for expr in expressions if "rate(" in expr)
 
 

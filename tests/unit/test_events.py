@@ -6,7 +6,7 @@ from typing import Any
 
 import bson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common import events
@@ -260,3 +260,30 @@ def test_what_mongodb_might_not_store_does_not_decode(extra: dict[str, Any]) -> 
 def test_a_record_without_a_value_does_not_decode() -> None:
     with pytest.raises(InvalidEventError, match="no value"):
         decode(None)
+
+
+storable_values = st.recursive(
+    st.one_of(sent.texts, st.integers(-(2**63), 2**63 - 1), st.floats(), st.booleans(), st.none()),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(sent.texts, inner, max_size=5)),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(sent.texts, storable_values))
+@example({"text": "null", "none": None})
+@example({"text": "null", "nan": float("nan")})
+@example({"infinite": float("-inf")})
+def test_an_event_is_encoded_as_the_json_of_its_values_or_not_at_all(event: dict[str, Any]) -> None:
+    try:
+        expected = json.loads(json.dumps(event, allow_nan=False, ensure_ascii=False).encode())
+    except ValueError:
+        with pytest.raises(ValueError, match=r"compliant|surrogates"):
+            encode(event)
+    else:
+        # repr tells 1 from 1.0 and True, 0.0 from -0.0, and the last digit of a float.
+        assert repr(json.loads(encode(event))) == repr(expected)
+
+
+def test_times_are_encoded_in_rfc_3339() -> None:
+    moment = datetime(2026, 1, 31, 12, 0, 0, 50, tzinfo=UTC)
+    assert encode({"timestamp": moment, "text": "null"}) == b'{"timestamp":"2026-01-31T12:00:00.000050Z","text":"null"}'

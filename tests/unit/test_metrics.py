@@ -39,6 +39,7 @@ PROMISED = {
     "pulse_consumer_retries_total": (),
 }
 
+
 def sources(*folders: str, suffix: str = ".py") -> dict[Path, str]:
     return {path: path.read_text() for folder in folders for path in (ROOT / folder).rglob(f"*{suffix}")}
 
@@ -68,7 +69,9 @@ def test_the_document_is_current() -> None:
 
 @pytest.mark.parametrize("folder", ["docs", "ops", "kubernetes", "terraform"])
 def test_nothing_speaks_of_a_metric_that_is_not_there(folder: str) -> None:
-    texts = chain.from_iterable(sources(folder, suffix=suffix).values() for suffix in (".md", ".py", ".yml", ".yaml", ".tf"))
+    texts = chain.from_iterable(
+        sources(folder, suffix=suffix).values() for suffix in (".md", ".py", ".yml", ".yaml", ".tf")
+    )
     spoken = set(re.findall(r"\bpulse_(?:api|consumer)_[a-z_]*[a-z]", "".join(texts)))
     assert {name for name in spoken if re.sub("_(bucket|count|sum)$", "", name) not in METRICS} == set()
 

@@ -1,0 +1,350 @@
+"""The API as an OpenAPI document: what it takes, from the marshmallow schemas, and everything it answers."""
+
+import json
+from typing import Any
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import fields
+
+from common import events
+
+Json = dict[str, Any]
+
+_ABOUT = f"""\
+Send page views, clicks and purchases; each is stored exactly once.
+
+- **A 202 is a promise.** The event is kept and will be stored, whatever dies in between.
+- **Send again what was not answered.** An `event_id` is stored once, however often it is sent.
+- **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
+  sends. They may be zipped (`Content-Encoding: gzip`). An event may have up to {events.MAX_EVENT_BYTES // 1024} KiB,
+  a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
+- **Errors** all have the form `Error`, whose `message` says what to mend: also those of paths that are not here (404),
+  of methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
+- **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
+"""
+
+
+def openapi_document(*, needs_key: bool) -> bytes:
+    """The document, as JSON. `needs_key`: whether events are taken only with a write key."""
+    plugin = MarshmallowPlugin()
+    spec = APISpec(
+        title="Pulse Pipeline",
+        version="v1",
+        openapi_version="3.1.0",
+        plugins=[plugin],
+        info={"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}},
+        tags=[
+            {"name": "Events", "description": "Send them."},
+            {"name": "Operation", "description": "For probes, dashboards and readers."},
+        ],
+    )
+    converter = plugin.converter
+    assert isinstance(converter, OpenAPIConverter)  # noqa: S101, APISpec has just made it
+    converter.add_attribute_function(_fields_of_ours)  # type: ignore[no-untyped-call]
+    spec.components.schema("Event", schema=events.EventSchema)
+    spec.components.schema("Batch", schema=events.BatchSchema)
+    for name, schema in _ANSWER_SCHEMAS.items():
+        spec.components.schema(name, schema)
+    if needs_key:
+        for name, scheme in _KEY_SCHEMES.items():
+            spec.components.security_scheme(name, scheme)
+    for path, operation in _posts(needs_key=needs_key).items():
+        spec.path(path, operations={"post": {"tags": ["Events"], **operation}})
+    for path, operation in _GETS.items():
+        spec.path(path, operations={"get": {"tags": ["Operation"], **operation}})
+    return json.dumps(spec.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _fields_of_ours(converter: OpenAPIConverter, field: fields.Field[Any], ret: Json) -> Json:
+    """What apispec cannot know of the kinds of fields in common/events.py, as JSON Schema."""
+    match field:
+        case events.Timestamp():
+            # No year 0, and no offset that leads out of the years 1 to 9999.
+            pattern = rf"^(?!0000|0001-01-01.+\+|9999-12-31.+-){events.RFC_3339.pattern}$"
+            return {"type": "string", "format": "date-time", "pattern": pattern}
+        case events.Scalar():
+            return {"type": ["string", "number", "boolean"], "minimum": -(2**63), "maximum": 2**63 - 1}
+        case events.Properties(key_field=fields.Field() as key):
+            return {"propertyNames": converter.field2property(key), "maxProperties": ret.pop("maxLength")}
+    return {}
+
+
+# ── Schemas of answers ──
+
+
+def _object(**properties: Json) -> Json:
+    """An object of exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_UP: Json = _object(status={"enum": ["up", "down"]})
+_FAULTS: Json = {"$ref": "#/components/schemas/Faults"}
+_ANSWER_SCHEMAS: Json = {
+    "Accepted": _object(status={"const": "accepted"}, event_id=_TEXT),
+    "AcceptedBatch": {
+        **_object(
+            status={"const": "accepted"},
+            count=_COUNT,
+            event_ids={
+                "type": "array",
+                "items": {"type": ["string", "null"]},
+                "description": "In the order of the request; null for a rejected event.",
+            },
+            rejected={**_FAULTS, "description": "With `partial=true` only: what is wrong, by index."},
+        ),
+        "required": ["status", "count", "event_ids"],
+    },
+    "Error": _object(
+        status={"const": "error"},
+        message={**_TEXT, "description": "One line that names the first fault."},
+        errors=_FAULTS,
+        request_id={**_TEXT, "description": "The log has it too."},
+    ),
+    "Faults": {
+        "type": "object",
+        "description": "All faults, by field; in a batch by index and field. Empty when it is not about the event.",
+        "additionalProperties": {"anyOf": [{"type": "array", "items": _TEXT}, _FAULTS]},
+    },
+    "Health": _object(
+        status={
+            "enum": ["ok", "degraded", "unavailable"],
+            "description": "degraded: Kafka is away, but events are kept; unavailable: no event can be taken.",
+        },
+        oldest_unsent_seconds={"type": "number", "description": "Age of the oldest event that Kafka does not have."},
+        checks=_object(
+            kafka=_UP,
+            producer=_UP,
+            queue=_object(events=_COUNT, capacity=_COUNT),
+            journal={
+                "anyOf": [
+                    _object(status={"const": "off"}),
+                    _object(status={"enum": ["up", "full"]}, events=_COUNT, bytes=_COUNT, max_bytes=_COUNT),
+                ]
+            },
+        ),
+    ),
+    "Probe": _object(status={"enum": ["ok", "unavailable"]}),
+}
+
+
+# ── Parts of operations ──
+
+
+def _header(name: str, description: str, schema: Json) -> Json:
+    return {name: {"description": description, "required": True, "schema": schema}}
+
+
+_REQUEST_ID = _header("X-Request-ID", "What the log knows the request by.", _TEXT)
+_RETRY_AFTER = _header("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 1})
+_CHALLENGE = _header("WWW-Authenticate", "How to send a key.", _TEXT)
+
+
+def _answer(description: str, schema: str, example: Any, headers: Json | None = None) -> Json:
+    """An answer in JSON."""
+    body = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
+    return {"description": description, "headers": {**_REQUEST_ID, **(headers or {})}, "content": body}
+
+
+def _refusal(description: str, message: str, errors: Json | None = None, headers: Json | None = None) -> Json:
+    """An answer that is an error; `message` and `errors` are an example."""
+    example = {"status": "error", "message": message, "errors": errors or {}, "request_id": "b16d97a3b4ef4785"}
+    return _answer(description, "Error", example, headers)
+
+
+def _too_large(limit: int) -> Json:
+    return _refusal("The body is too large.", f"The body may have at most {limit} bytes.")
+
+
+def _body(schema: str, examples: Json) -> Json:
+    """What is posted, declared as JSON or, as browsers' sendBeacon does, as text."""
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    as_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": reference,
+                "examples": {name: {"value": examples[name]} for name in examples},
+            },
+            "text/plain": {
+                "schema": as_text,
+                "examples": {name: {"value": json.dumps(examples[name])} for name in examples},
+            },
+        },
+    }
+
+
+def _get(operation: str, summary: str, *answers: tuple[str, Json], description: str = "") -> Json:
+    return {"operationId": operation, "summary": summary, "description": description, "responses": dict(answers)}
+
+
+def _text(description: str, media_type: str, schema: Json) -> Json:
+    return {"description": description, "headers": _REQUEST_ID, "content": {media_type: {"schema": schema}}}
+
+
+# ── The operations ──
+
+_KEY_SCHEMES: Json = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A write key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A write key."},
+    "query": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "key",
+        "description": "A write key, for beacons, which cannot send headers.",
+    },
+}
+_MISSING = ["Missing data for required field."]
+_EVENT_ID = "evt_93ace1b4-bec0-4517-a6e2-2a6945157bba"
+_PAGE_VIEW: Json = {"customer_id": "alice", "event_type": "page_view", "properties": {"page": "/"}}
+_PURCHASE: Json = {
+    "event_id": "order-1207-paid",
+    "customer_id": "alice",
+    "event_type": "purchase",
+    "timestamp": "2026-01-31T12:00:00Z",
+    "properties": {"sku": "mug-blue", "quantity": 2, "total": 25.5, "gift": False},
+    "context": {"device": "phone", "session_id": "s-42", "ip": "192.0.2.7", "user_agent": "Mozilla/5.0"},
+}
+
+
+def _posts(*, needs_key: bool) -> Json:
+    refusals = {
+        "408": _refusal(
+            "The request came too slowly.", "The request did not arrive in time: send it again, all of it at once."
+        ),
+        "411": _refusal(
+            "There is no body.", "The request needs a body, and a Content-Length that says how long it is."
+        ),
+        "415": _refusal(
+            "The body is neither declared as JSON nor as text, or is encoded otherwise than with gzip.",
+            "Content-Type must be application/json.",
+        ),
+        "500": _refusal(
+            "A fault of ours. Send the request again, with the same `event_id`s.",
+            "Something went wrong on our side; the log has it under this request_id.",
+        ),
+        "503": _refusal(
+            "There is no room for more. Nothing of the request was taken: send it again.",
+            "Too many events are waiting for Kafka; try again in 1 s.",
+            headers=_RETRY_AFTER,
+        ),
+    }
+    key: Json = {}
+    if needs_key:
+        key = {"security": [{name: []} for name in _KEY_SCHEMES]}
+        refusals["401"] = _refusal(
+            "There is no valid write key.",
+            "A write key is needed: send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, "
+            "as ?key=KEY.",
+            headers=_CHALLENGE,
+        )
+    return {
+        "/api/v1/track": {
+            "operationId": "track",
+            "summary": "Send one event",
+            **key,
+            "requestBody": _body("Event", {"the least": _PAGE_VIEW, "every field": _PURCHASE}),
+            "responses": {
+                "202": _answer(
+                    "Accepted: it will be stored.", "Accepted", {"status": "accepted", "event_id": _EVENT_ID}
+                ),
+                "400": _refusal(
+                    "The event, or the JSON, is wrong.",
+                    "event_type: Missing data for required field.",
+                    {"event_type": _MISSING},
+                ),
+                "413": _too_large(events.MAX_EVENT_BYTES),
+                **refusals,
+            },
+        },
+        "/api/v1/track/batch": {
+            "operationId": "trackBatch",
+            "summary": "Send up to 100 events",
+            **key,
+            "parameters": [
+                {
+                    "name": "partial",
+                    "in": "query",
+                    "description": "false: all are accepted, or none is; true: the right ones are, others rejected.",
+                    "schema": {"type": "boolean", "default": False},
+                }
+            ],
+            "requestBody": _body("Batch", {"two": {"events": [_PAGE_VIEW, _PURCHASE]}}),
+            "responses": {
+                "202": _answer(
+                    "Accepted: they will be stored; all of them, or with `partial=true` at least one.",
+                    "AcceptedBatch",
+                    {"status": "accepted", "count": 2, "event_ids": [_EVENT_ID, "order-1207-paid"]},
+                ),
+                "400": _refusal(
+                    "An event, or the JSON, is wrong. None was accepted.",
+                    "events[1].event_type: Missing data for required field.",
+                    {"events": {"1": {"event_type": _MISSING}}},
+                ),
+                "413": _too_large(events.MAX_BATCH_BYTES),
+                **refusals,
+            },
+        },
+    }
+
+
+_HEALTH: Json = {
+    "status": "ok",
+    "oldest_unsent_seconds": 0.0,
+    "checks": {
+        "kafka": {"status": "up"},
+        "producer": {"status": "up"},
+        "queue": {"events": 0, "capacity": 10_000},
+        "journal": {"status": "up", "events": 0, "bytes": 12_288, "max_bytes": 1024**3},
+    },
+}
+_GOOD: Json = {"status": "ok"}
+_BAD: Json = {"status": "unavailable"}
+_UNCHANGED: Json = {"description": "Not changed since `If-None-Match`.", "headers": _REQUEST_ID}
+_GETS: Json = {
+    "/health": _get(
+        "health",
+        "Everything at a glance",
+        ("200", _answer("Events can be taken.", "Health", _HEALTH)),
+        ("503", _answer("No event can be taken.", "Health", _HEALTH | _BAD)),
+    ),
+    "/health/live": _get(
+        "live",
+        "Liveness probe",
+        ("200", _answer("Alive.", "Probe", _GOOD)),
+        ("503", _answer("Only a restart can help.", "Probe", _BAD)),
+    ),
+    "/health/ready": _get(
+        "ready",
+        "Readiness probe",
+        ("200", _answer("Ready.", "Probe", _GOOD)),
+        ("503", _answer("No event can be taken.", "Probe", _BAD)),
+        description="Whether events can be taken; not whether Kafka is there.",
+    ),
+    "/metrics": _get(
+        "metrics",
+        "Prometheus metrics",
+        ("200", _text("All workers summed.", "text/plain", _TEXT)),
+    ),
+    "/openapi.json": _get(
+        "openapi",
+        "This document",
+        ("200", _text("OpenAPI 3.1.", "application/json", {"type": "object"})),
+        ("304", _UNCHANGED),
+    ),
+    "/docs": _get(
+        "docs",
+        "This page",
+        ("200", _text("It shows this document.", "text/html", _TEXT)),
+        ("304", _UNCHANGED),
+    ),
+}

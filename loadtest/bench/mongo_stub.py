@@ -1,0 +1,135 @@
+"""A server that speaks MongoDB's wire protocol and stores nothing: what a client costs when the database costs nothing.
+
+`python -m loadtest.bench.mongo_stub PORT`. Answers what the consumer asks, as a primary that has seen none of the
+events would: each upsert is a new document. `count` tells how many there were.
+"""
+
+import itertools
+import socketserver
+import struct
+import sys
+import threading
+from functools import cache
+from typing import Any
+
+import bson
+
+_HEADER = struct.Struct("<iiii")  # length, request id, the request answered, operation
+_OP_REPLY, _OP_QUERY, _OP_MSG = 1, 2004, 2013
+_MORE_TO_COME = 1 << 1
+_BODY = 0
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Listens on the loopback interface. `upserts` counts over all connections."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Connection)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+        self.upserts = 0
+        self._lock = threading.Lock()
+
+    def upserted(self, count: int) -> None:
+        with self._lock:
+            self.upserts += count
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    server: Server
+    rbufsize = 1 << 20
+
+    def setup(self) -> None:
+        super().setup()
+        self._request_ids = itertools.count(1)
+
+    def handle(self) -> None:
+        while len(header := self.rfile.read(_HEADER.size)) == _HEADER.size:
+            length, request_id, _, operation = _HEADER.unpack(header)
+            message = self.rfile.read(length - _HEADER.size)
+            if operation == _OP_QUERY:
+                # The first question of a connection: flags, cstring, skip, limit, then the document.
+                command = bson.decode(message[message.index(b"\0", 4) + 9 :])
+                head = struct.pack("<iqii", 0, 0, 0, 1)
+                self._send(request_id, _OP_REPLY, head + bson.encode(self._answer(command)))
+            else:
+                answer = self._answer_message(message)
+                if answer:
+                    self._send(request_id, _OP_MSG, struct.pack("<iB", 0, _BODY) + answer)
+
+    def _answer_message(self, message: bytes) -> bytes:
+        """Empty when the client wants no answer."""
+        (flags,) = struct.unpack_from("<i", message)
+        command: dict[str, Any] = {}
+        documents = 0
+        place = 4
+        while place < len(message):
+            kind = message[place]
+            (size,) = struct.unpack_from("<i", message, place + 1)
+            if kind == _BODY:
+                command = bson.decode(message[place + 1 : place + 1 + size])
+            else:
+                documents = _count_documents(message, message.index(b"\0", place + 5) + 1, place + 1 + size)
+            place += 1 + size
+        if "update" in command:
+            documents = documents or len(command["updates"])
+            self.server.upserted(documents)
+            answer = _all_upserted(documents)
+        else:
+            answer = bson.encode(self._answer(command))
+        return b"" if flags & _MORE_TO_COME else answer
+
+    def _answer(self, command: dict[str, Any]) -> dict[str, Any]:
+        name = next(iter(command))
+        if name.lower() in ("hello", "ismaster"):
+            return self._hello()
+        if name == "listIndexes":
+            return {"cursor": {"id": bson.Int64(0), "ns": "stub", "firstBatch": []}, "ok": 1.0}
+        if name == "count":
+            return {"n": self.server.upserts, "ok": 1.0}
+        return {"ok": 1.0}
+
+    def _hello(self) -> dict[str, Any]:
+        """A primary, so that the driver behaves as it does in production."""
+        primary = self.server.address
+        return {
+            "helloOk": True,
+            "isWritablePrimary": True,
+            "ismaster": True,
+            "setName": "stub",
+            "setVersion": 1,
+            "hosts": [primary],
+            "primary": primary,
+            "me": primary,
+            "maxBsonObjectSize": 16 * 1024**2,
+            "maxMessageSizeBytes": 48_000_000,
+            "maxWriteBatchSize": 100_000,
+            "logicalSessionTimeoutMinutes": 30,
+            "minWireVersion": 0,
+            "maxWireVersion": 25,
+            "ok": 1.0,
+        }
+
+    def _send(self, request_id: int, operation: int, message: bytes) -> None:
+        header = _HEADER.pack(_HEADER.size + len(message), next(self._request_ids), request_id, operation)
+        self.wfile.write(header + message)
+
+
+def _count_documents(message: bytes, place: int, end: int) -> int:
+    count = 0
+    while place < end:
+        place += int.from_bytes(message[place : place + 4], "little")
+        count += 1
+    return count
+
+
+@cache
+def _all_upserted(count: int) -> bytes:
+    upserted = [{"index": index, "_id": bson.ObjectId()} for index in range(count)]
+    return bson.encode({"n": count, "nModified": 0, "upserted": upserted, "ok": 1.0})
+
+
+if __name__ == "__main__":
+    Server(int(sys.argv[1])).serve_forever()

@@ -1,0 +1,112 @@
+"""JSON as it may come in: events, records and batches with anything odd that no encoder writes."""
+
+import random
+from collections.abc import Callable
+
+from common.events import EVENT_TYPES
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+NUMBERS = words("""
+    0 -0 -0.0 1.0 1e0 1E5 1e-400 0e99999999999 9007199254740993 9007199254740993.0 5e-324 2.2250738585072011e-308
+    9223372036854775807 -9223372036854775808 1.7976931348623158e308 123456789012345678901234567890.0
+""")
+ODD_NUMBERS = words("""
+    9223372036854775808 -9223372036854775809 9223372036854775808 -9223372036854775809 18446744073709551616
+    1e400 -1e400 1e999999999999 01 1. .5 +1 - 1e 0x1 1_0 NaN Infinity -Infinity
+""")
+ODD_NUMBERS += ["9" * 400, "9" * 5000]
+CHARACTERS = [*"aZ09 $.'/\x7f\u00a0\u2028\ufeffäß€😀", *words(r"\n \/ \" \\ \ud83d\uDE00 \u00A0 \u0041")]
+ODD_CHARACTERS = ["\0", "\n", "\x1f"]
+ODD_CHARACTERS += words(r"\u0000 \x \u12 \U0041 \ud83d \udc00 \ude00\ud83d \ud83d\u0041 \uD800\uD800")
+TEXTS = ["a", "ä" * 128, "😀" * 128, "x" * 128, "\u0085b", "0"]
+ODD_TEXTS = ["", " ", r"\t\u2003", "\u00a0", "$a", r"\u0024a", "a.b", "x" * 129, "ä" * 256, "😀" * 257]
+ODD_VALUES = ["null", "True", "[]", "{}", "[[]]", '{"a":{}}', "", "'a'", "[" * 2000 + "]" * 2000]
+TIME = [["2026-", "9998-", "0002-"], ["01-30"], ["T", "t", " "], ["00:", "23:"], ["59:59"]]
+TIME += [["", ".1", ".123456", ".1234567"], ["Z", "z", "+00:00", "-23:59"]]
+ODD_TIME = [["0001-", "9999-", "26-", "²026-"], ["01-01", "12-31", "02-30", "W05-6"], ["x", ""], ["24:"]]
+ODD_TIME += [["00:60", "60:00"], [".", ",5"], ["", "+0100", "+24:00", "Z ", "-00:00:30"]]
+SPACES, ODD_SPACES = ["", "", "", " ", "\n\t\r "], ["\x0c", "\u00a0", "//", ","]
+BAD_BYTES = [b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\0", b"{}", b'"', b"\\", b","]
+
+
+class Writer:
+    """Writes JSON of which, at each spot, something is odd with a probability of `oddity`."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.oddity = rng.choice([0, 0, 0.02, 0.02, 0.1, 0.4])
+
+    def odd(self) -> bool:
+        return self.rng.random() < self.oddity
+
+    def pick(self, plain: list[str], odd: list[str]) -> str:
+        return self.rng.choice(odd if self.odd() else plain)
+
+    def number(self) -> str:
+        whole = str(self.rng.randrange(-(2**63), 2**63))
+        broken = repr(self.rng.gauss(0, 1) * 10.0 ** self.rng.randrange(-320, 300))
+        return self.pick([whole, broken, self.rng.choice(NUMBERS)], ODD_NUMBERS)
+
+    def text(self) -> str:
+        characters = "".join(self.pick(CHARACTERS, ODD_CHARACTERS) for _ in range(self.rng.randrange(5)))
+        return f'"{self.pick([f"a{characters}", *TEXTS], [f"{characters}a", *ODD_TEXTS])}"'
+
+    def time(self) -> str:
+        return f'"{"".join(map(self.pick, TIME, ODD_TIME))}"'
+
+    def scalar(self) -> str:
+        return self.pick([self.number(), self.number(), self.text(), self.text(), "true", "false"], ODD_VALUES)
+
+    def event_type(self) -> str:
+        return f'"{self.pick([*EVENT_TYPES], ["login", "Click", "click "])}"'
+
+    def object_of(self, required: dict[str, Callable[[], str]], optional: dict[str, Callable[[], str]]) -> str:
+        """Some fields may be missing, come twice, be unknown, or have another one's value."""
+        names = [name for name in required if not self.odd()] + [name for name in optional if self.rng.random() < 0.6]
+        makers = required | optional
+        members = [(f'"{name}"', self.anything() if self.odd() else makers[name]()) for name in names]
+        if self.odd():
+            again = self.rng.choice([*makers, "new", "_id", "customer\\u005fid"])
+            members.insert(self.rng.randrange(3), (f'"{again}"', makers.get(again, self.anything)()))
+        self.rng.shuffle(members)
+        return self.joined(members)
+
+    def joined(self, members: list[tuple[str, str]]) -> str:
+        blank = self.pick(SPACES, ODD_SPACES)
+        return "{" + ",".join(f"{blank}{key}{blank}:{blank}{value}{blank}" for key, value in members) + "}"
+
+    def anything(self) -> str:
+        return self.rng.choice([self.scalar(), self.time(), self.properties(), *ODD_VALUES[:3]])
+
+    def properties(self) -> str:
+        count = self.rng.choice([0, 1, 2, 3, 3, 3]) if self.rng.random() < 0.95 else self.rng.randrange(49, 53)
+        return self.joined([(self.text(), self.scalar()) for _ in range(count)])
+
+    def context(self) -> str:
+        return self.object_of({}, dict.fromkeys(["device", "ip", "user_agent", "session_id"], self.text))
+
+    def event(self) -> str:
+        required = {"customer_id": self.text, "event_type": self.event_type}
+        parts = {"properties": self.properties, "context": self.context}
+        return self.object_of(required, {"event_id": self.text, "timestamp": self.time, **parts})
+
+    def record(self) -> str:
+        required = {"customer_id": self.text, "event_type": self.event_type, "event_id": self.text}
+        times = {"timestamp": self.time, "received_at": self.time}
+        return self.object_of(required | times, {"properties": self.properties, "context": self.context})
+
+    def batch(self) -> str:
+        count = self.rng.choice([0, 1, 2, 3]) if self.rng.random() < 0.95 else self.rng.randrange(99, 102)
+        return self.object_of({"events": lambda: f"[{','.join(self.event() for _ in range(count))}]"}, {})
+
+    def bytes_of(self, document: str) -> bytes:
+        """Now and then with something in it that does not belong there."""
+        body = document.encode("utf-8", "surrogatepass")
+        if not self.odd():
+            return body
+        place = self.rng.choice([0, len(body), self.rng.randrange(len(body))])
+        return body[:place] + self.rng.choice(BAD_BYTES) + body[place:]

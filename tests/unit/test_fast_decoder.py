@@ -1,0 +1,222 @@
+"""The fast way and the schemas: the same verdict and the same value, always; and which schemas have a fast way.
+
+HYPOTHESIS_EXAMPLES asks for more than the everyday 1,000.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from marshmallow import Schema, ValidationError, fields, post_load, validate
+
+from common import events
+from common.errors import InvalidEventError, SchemaError
+from common.events import Batch, StoredEventSchema, decode, load_batch, load_event
+from common.fast_decoder import FastDecoder, Vouched
+from loadtest.journeys import generated_journeys
+from tests import sent
+from tests.odd_json import Writer
+
+# ── Soundness ──
+
+
+def outcome(load: Callable[[bytes], Any], body: bytes) -> tuple[str, ...]:
+    """All that can be told about it: repr tells 1 from 1.0 and True, 0.0 from -0.0, and the order of keys."""
+    try:
+        taken = load(body)
+    except InvalidEventError as error:
+        return ("wrong", str(error), repr(error.errors))
+    return ("wrong" if isinstance(taken, Batch) and taken.errors else "right", repr(taken))
+
+
+def by_the_schema(load: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """The same without the fast way."""
+
+    def load_slowly(body: bytes) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("_FAST_EVENT", "_FAST_BATCH", "_FAST_STORED"):
+                patch.setattr(events, name, lambda _: None)
+            patch.setattr(events, "_with_loaded_events", events.parse_json)
+            return load(body)
+
+    return load_slowly
+
+
+def check_soundness(load: Callable[[bytes], Any], fast: FastDecoder, write: Callable[[Writer], str]) -> None:
+    """Both ways agree on every document, and enough of them are taken the fast way for that to mean something."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=max(1000, settings().max_examples))
+    @given(st.randoms(use_true_random=True))
+    def check(rng: random.Random) -> None:
+        writer = Writer(rng)
+        body = writer.bytes_of(write(writer))
+        found = outcome(load, body)
+        assert found == outcome(by_the_schema(load), body), body
+        seen[found[0]] += 1
+        seen["fast"] += fast(body) is not None
+
+    check()
+    assert seen["fast"] > 0.9 * seen["right"] > 0.2 * seen["wrong"]
+
+
+def test_an_event_is_taken_or_refused_as_the_schema_does() -> None:
+    check_soundness(load_event, events._FAST_EVENT, Writer.event)
+
+
+def test_a_record_is_taken_or_refused_as_the_schema_does() -> None:
+    check_soundness(decode, events._FAST_STORED, Writer.record)
+
+
+def test_a_batch_is_taken_or_refused_as_the_schema_does() -> None:
+    check_soundness(load_batch, events._FAST_BATCH, Writer.batch)
+
+
+@pytest.mark.parametrize("first", [b'"\xff"', b"{}", b"1e400", b'"\\ud800"', b"01", b"9" * 5000])
+def test_of_two_lists_of_events_the_last_counts_and_both_have_to_be_json(first: bytes) -> None:
+    body = b'{"events":[' + first + b'],"events":[{"customer_id":"a","event_type":"click"},{}]}'
+    assert outcome(load_batch, body) == outcome(by_the_schema(load_batch), body)
+
+
+def test_texts_are_blank_for_both_or_for_none() -> None:
+    for code in range(0x110000):
+        if not 0xD800 <= code < 0xE000 and chr(code).isspace():
+            body = json.dumps({"customer_id": chr(code), "event_type": "click"}).encode()
+            assert events._FAST_EVENT(body) is None
+
+
+# ── Completeness: it would be sound to take nothing ──
+
+moments = st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)  # noqa: DTZ001
+valid_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
+valid_events = st.fixed_dictionaries(
+    {"customer_id": valid_texts.filter(str.strip), "event_type": st.sampled_from(events.EVENT_TYPES)},
+    optional={
+        "event_id": valid_texts,
+        "timestamp": moments,
+        "properties": st.dictionaries(sent.right_keys, sent.right_scalars),
+        "context": st.dictionaries(st.sampled_from(["device", "session_id", "ip", "user_agent"]), valid_texts),
+    },
+)
+
+
+@given(valid_events, st.booleans())
+def test_every_valid_event_is_taken_the_fast_way(event: dict[str, Any], escaped: bool) -> None:
+    body = json.dumps(event, ensure_ascii=escaped).encode()
+    assert events._FAST_EVENT(body) == by_the_schema(load_event)(body)
+
+
+def test_what_shoppers_send_takes_the_fast_way_there_and_back() -> None:
+    journeys = list(generated_journeys(20, "run", datetime.now(UTC), random.Random(1)))
+    assert all(events._FAST_BATCH(json.dumps({"events": journey}).encode()) is not None for journey in journeys)
+    written = [{**event, "received_at": event["timestamp"]} for journey in journeys for event in journey]
+    assert all(events._FAST_STORED(events.encode(event)) is not None for event in written)
+
+
+def test_one_bad_event_does_not_send_its_batch_to_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[Any] = []
+    load = fields.Nested._deserialize
+
+    def deserialize(self: fields.Nested, value: Any, *args: Any, **kwargs: Any) -> Any:
+        judged.append(value)
+        return load(self, value, *args, **kwargs)
+
+    monkeypatch.setattr(fields.Nested, "_deserialize", deserialize)
+    good_one = {"customer_id": "a", "event_type": "click"}
+    batch = load_batch(json.dumps({"events": [good_one, {"customer_id": "b"}, good_one]}).encode())
+    assert (list(batch.events), list(batch.errors)) == ([0, 2], [1])
+    assert judged == [{"customer_id": "b"}]
+
+
+# ── The generator ──
+
+NOTHING = Vouched(values={}, parsers={}, same={}, implied=[])
+
+
+def decoder(vouched: Vouched = NOTHING, **declared: fields.Field[Any]) -> FastDecoder:
+    return FastDecoder(Schema.from_dict(dict(declared))(), vouched)
+
+
+class Upper(fields.String):
+    pass
+
+
+def short(text: str) -> None:
+    if len(text) > 1:
+        raise ValidationError("Too long.")
+
+
+class Hooked(Schema):
+    name = fields.String()
+
+    @post_load
+    def change(self, data: Any, **_: Any) -> Any:
+        return data
+
+
+class Overridden(Schema):
+    name = fields.String()
+
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        return super().load(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("field", "fault"),
+    [
+        (fields.Integer(), "a Integer field"),
+        (fields.Raw(), "a Raw field"),
+        (Upper(), "a Upper field"),
+        (fields.Nested(Hooked), "code of its own, change"),
+        (fields.Nested(Overridden), "code of its own, load"),
+        (fields.Nested(StoredEventSchema, many=True), "the option many"),
+        (fields.String(load_default="x"), "the option load_default"),
+        (fields.String(allow_none=True), "the option allow_none"),
+        (fields.String(data_key="x"), "the option data_key"),
+        (fields.String(attribute="x"), "the option attribute"),
+        (fields.String(dump_only=True), "the option dump_only"),
+        (fields.String(pre_load=str.strip), "the option pre_load"),
+        (fields.String(post_load=str.strip), "the option post_load"),
+        (fields.List(fields.Boolean()), "a Boolean field"),
+        (fields.Dict(), "keys that need not be texts"),
+        (fields.Dict(keys=fields.Integer(), values=fields.String()), "keys that need not be texts"),
+        (fields.Dict(keys=fields.String(), values=fields.String(validate=short)), "a rule beyond their type"),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name_at_start(field: fields.Field[Any], fault: str) -> None:
+    with pytest.raises(SchemaError, match=r"^\w+\.here\b.* has .*" + fault):
+        decoder(here=field)
+
+
+def test_a_new_field_needs_no_second_place() -> None:
+    tag = fields.String(validate=validate.Length(equal=2))
+    decode = decoder(tags=fields.List(tag, validate=validate.Length(max=1)))
+    assert decode(b'{"tags":["ab"]}') == {"tags": ["ab"]}
+    assert decode(b'{"tags":["abc"]}') is decode(b'{"tags":["ab","ab"]}') is None
+
+
+def test_a_validator_not_known_is_called() -> None:
+    decode = decoder(name=fields.String(validate=short))
+    assert (decode(b'{"name":"a"}'), decode(b'{"name":"ab"}')) == ({"name": "a"}, None)
+
+
+def test_an_unknown_field_is_left_to_the_schema() -> None:
+    assert decoder(name=fields.String())(b'{"other":1}') is None
+
+
+def test_keys_are_checked_however_many_there_are() -> None:
+    decode = decoder(words=fields.Dict(keys=fields.String(validate=short), values=fields.String()))
+    for number in range(10_000):
+        assert decode(json.dumps({"words": {chr(number + 0xE000): ""}}).encode())
+        assert decode(json.dumps({"words": {f"{number:02}": ""}}).encode()) is None
+
+
+def test_a_piece_of_a_larger_document_is_decoded_as_it_is() -> None:
+    assert decoder(name=fields.String())(msgspec.Raw(b'{"name":"a"}')) == {"name": "a"}

@@ -1,0 +1,27 @@
+"""The stub of MongoDB: to the consumer's writer it is a database that has seen none of the events."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from common.settings import MongoSettings
+from consumer.writer import MongoWriter, Written
+from loadtest.bench.mongo_stub import Server
+
+
+@pytest.fixture
+def stub() -> Iterator[Server]:
+    with Server(0) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield server
+        server.shutdown()
+
+
+def test_every_event_is_a_new_one_and_counted(stub: Server) -> None:
+    writer = MongoWriter(MongoSettings(f"mongodb://{stub.address}", "pulse", "events", 1))
+    writer.ensure_indexes()
+    assert writer.write([{"event_id": str(number)} for number in range(1000)]) == Written(1000, 0)
+    assert writer.write([{"event_id": "0"}]) == Written(1, 0)
+    writer.close()
+    assert stub.upserts == 1001

@@ -1,0 +1,97 @@
+"""/openapi.json and /docs, without a browser. tests/e2e/test_openapi.py holds a running API to the document."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import assume, given
+
+from common.settings import AccessSettings, WriteKey
+from tests import sent
+from tests.apps import build_app
+from tests.fakes import FakeBroker
+
+TRACK = "/api/v1/track"
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    return build_app(FakeBroker(), capacity=1_000_000)
+
+
+def document(app: Flask) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(app.test_client().get("/openapi.json").data)
+    return found
+
+
+@pytest.fixture(scope="module")
+def event_schema(app: Flask) -> jsonschema_rs.Validator:
+    return jsonschema_rs.Draft202012Validator({**document(app), "$ref": "#/components/schemas/Event"})
+
+
+def test_every_route_is_in_the_document(app: Flask) -> None:
+    routes = {
+        (rule.rule, method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in {"HEAD", "OPTIONS"} and not rule.arguments
+    }
+    assert routes == {(path, method) for path, operations in document(app)["paths"].items() for method in operations}
+
+
+@given(event=sent.things)
+def test_what_the_document_allows_is_taken_and_what_it_forbids_is_refused(
+    app: Flask, event_schema: jsonschema_rs.Validator, event: Any
+) -> None:
+    text = json.dumps(event)
+    assume(can_be_said_in_json_schema(event, text))
+    status = app.test_client().post(TRACK, data=text, content_type="application/json").status_code
+    assert status == (202 if event_schema.is_valid(event) else 400)
+
+
+def can_be_said_in_json_schema(value: Any, text: str) -> bool:
+    """Whether there is no half of a character, no float beyond 64 bits, and no time at the end of the world."""
+    if "0001-01-01T" in text or "9999-12-31T" in text or "NaN" in text or "Infinity" in text:
+        return False
+    match value:
+        case str():
+            return not any("\ud800" <= character <= "\udfff" for character in value)
+        case float():
+            return abs(value) < 2**63
+        case dict():
+            return all(can_be_said_in_json_schema(part, "") for pair in value.items() for part in pair)
+        case list():
+            return all(can_be_said_in_json_schema(part, "") for part in value)
+    return True
+
+
+def test_without_write_keys_the_document_knows_none(app: Flask) -> None:
+    assert "security" not in document(app)["paths"][TRACK]["post"]
+
+
+def test_with_write_keys_the_document_says_how_to_send_one() -> None:
+    keyed = document(build_app(FakeBroker(), AccessSettings(keys=(WriteKey("web", "sesame"),))))
+    track = keyed["paths"][TRACK]["post"]
+    assert [list(way) for way in track["security"]] == [["bearer"], ["header"], ["query"]]
+    assert "401" in track["responses"]
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui-bundle.js", "/docs/page.css"])
+def test_what_a_reader_has_is_not_sent_again(client: FlaskClient, path: str) -> None:
+    first = client.get(path, buffered=True)
+    assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-cache")
+    assert client.get(path, buffered=True, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+
+
+def test_the_page_may_use_nothing_from_elsewhere(client: FlaskClient) -> None:
+    policy = client.get("/docs", buffered=True).headers["Content-Security-Policy"]
+    sources = {source for directive in policy.split(";") for source in directive.split()[1:]}
+    assert sources == {"'none'", "'self'", "data:"}
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "../openapi.py", "page.py"])
+def test_no_other_file_is_served(client: FlaskClient, name: str) -> None:
+    assert client.get(f"/docs/{name}").status_code == 404
