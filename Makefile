@@ -67,8 +67,14 @@ test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test
 compose-test: $(VENV)/tox ## Test the full stack with real containers; `STAND_INS=1` where no registry of images is reached.
 	@$(VENV)/bin/tox run -e compose
 
-lint: $(VENV)/tox ## Check format, rules and types.
-	@$(VENV)/bin/tox run -e lint,types
+lint: $(VENV)/tox ## Check format, rules, types, and the security of the manifests and Terraform.
+	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)
+
+k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
+	@$(VENV)/bin/tox run -e deployment,checkov
+
+tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
+	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
 docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
 	@$(VENV)/bin/tox run -e docs
@@ -80,9 +86,9 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest picture; do \
+	for part in api consumer local loadtest picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
-	for part in tox kafka-mainline; do \
+	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
 
 # ── Load, deployment: their parts come in later versions ──
@@ -90,9 +96,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 bench: ## (later) Measure speed, as ratios in one run.
 load-test: ## (later) Send 10,000 events and report what became of them.
 load-test-ui: ## (later) Open locust's web page on port 8089.
-tf-validate: ## (later) Check the Terraform files.
-k8s-validate: ## (later) Check the Kubernetes manifests.
-bench load-test load-test-ui tf-validate k8s-validate:
+bench load-test load-test-ui:
 	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
 
 clean: ## Remove what was built and, after asking, the data of `make run`.
