@@ -8,8 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail \
-	tf-validate k8s-validate requirements clean
+.PHONY: help run up down rebuild logs test compose-test lint build bench load-test load-test-ui seed replay tail docs \
+	picture tf-validate k8s-validate requirements clean
 
 help: ## Explain each command.
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,36 +28,75 @@ replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) an
 tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl-C ends it.
 	@$(VENV)/bin/python -m ops.tail
 
+# ── The full stack, with Docker ──
+
+# The revision is written into the images that it builds.
+COMPOSE := REVISION="$$(git describe --always --dirty 2>/dev/null)" docker compose
+
+up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, consumer, Grafana and more.
+	@$(COMPOSE) up --detach --wait
+	@printf '%-14s%s\n' \
+		API 'http://localhost:8080 (try: make seed)' \
+		Grafana 'http://localhost:3000 (admin, admin)' \
+		Prometheus 'http://localhost:9090' \
+		'Kafka UI' 'http://localhost:8082' \
+		'Mongo Express' 'http://localhost:8081'
+
+down: compose ## Stop it; its data stays. `docker compose down --volumes` deletes that too.
+	@$(COMPOSE) down
+
+rebuild: compose ## Build the images anew and restart what they are of.
+	@$(COMPOSE) up --detach --wait --build
+
+logs: compose ## Follow its logs; `make logs SERVICE=api` those of one part.
+	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
+
+build: compose ## Build the images of the API and the consumer.
+	@$(COMPOSE) build
+
+.PHONY: compose
+compose:
+	@docker compose version >/dev/null 2>&1 || \
+		{ echo "make $(MAKECMDGOALS) needs Docker with Compose 2. Without Docker there is: make run" >&2; exit 1; }
+
 # ── Tests and checks ──
 
 test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test ARGS="-e e2e"` runs a part.
 	@$(VENV)/bin/tox run $(ARGS)
 
-lint: $(VENV)/tox ## Check format, rules and types.
-	@$(VENV)/bin/tox run -e lint,types
+compose-test: $(VENV)/tox ## Test the full stack with real containers; `STAND_INS=1` where no registry of images is reached.
+	@$(VENV)/bin/tox run -e compose
+
+lint: $(VENV)/tox ## Check format, rules, types, and the security of the manifests and Terraform.
+	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)
+
+k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
+	@$(VENV)/bin/tox run -e deployment,checkov
+
+tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
+	@$(VENV)/bin/tox run -e deployment,checkov,terraform
+
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+	@$(VENV)/bin/tox run -e docs
+
+picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
+	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest; do \
+	for part in api consumer local loadtest picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
-	for part in tox kafka-mainline; do \
+	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
 
-# ── The full stack with Docker, load, deployment: their parts come in later versions ──
+# ── Load, deployment: their parts come in later versions ──
 
-up: ## (later) Start the full stack with Docker Compose.
-down: ## (later) Stop it.
-rebuild: ## (later) Build its images anew and restart it.
-logs: ## (later) Follow its logs.
-build: ## (later) Build the images.
 bench: ## (later) Measure speed, as ratios in one run.
 load-test: ## (later) Send 10,000 events and report what became of them.
 load-test-ui: ## (later) Open locust's web page on port 8089.
-tf-validate: ## (later) Check the Terraform files.
-k8s-validate: ## (later) Check the Kubernetes manifests.
-up down rebuild logs build bench load-test load-test-ui tf-validate k8s-validate:
+bench load-test load-test-ui:
 	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
 
 clean: ## Remove what was built and, after asking, the data of `make run`.

@@ -32,7 +32,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
 
     registry = CollectorRegistry()
-    metrics = ApiMetrics(registry)
+    metrics = app.extensions["metrics"] = ApiMetrics(registry)
     worker = app.extensions["worker"] = Worker(
         settings,
         sender or KafkaSender(settings.kafka, settings.kafka.topic),

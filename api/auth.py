@@ -66,7 +66,6 @@ def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None
         secret = _secret_sent()
         name = keys.name_of(secret) if secret else None
         if name is None:
-            metrics.rejected.labels("unauthorized").inc()
             raise _unauthorized("This write key is not valid" if secret else "A write key is needed")
         metrics.authenticated.labels(name).inc()
 

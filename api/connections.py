@@ -18,7 +18,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api.body import TOO_SLOW
-from api.responses import error_form
+from api.responses import count_rejected, error_form
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             refusal = self._refusal(conn.incoming, now)
             if refusal is None:
                 return _DEFER
-            _answer(conn.sock, refusal)
+            self._refuse(conn.sock, refusal)
             return self._begin_to_leave(conn)
         unreader.unread(bytes(conn.incoming))
         unreader.deadline = now + BODY_SECONDS
@@ -193,7 +193,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         refusal = next((refusal for kind, refusal in _REFUSALS.items() if isinstance(exc, kind)), _OUR_FAULT)
         if refusal is _OUR_FAULT:
             logger.error("a request failed outside of the app", exc_info=exc)
-        _answer(client, refusal)
+        self._refuse(client, refusal)
+
+    def _refuse(self, sock: socket.socket, refusal: Refusal) -> None:
+        """Answer, and count what the app has not seen as the app would."""
+        metrics = self.wsgi.extensions["metrics"]
+        metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
+        if refusal is not _OUR_FAULT:
+            count_rejected(metrics, refusal.status)
+        _answer(sock, refusal)
 
 
 def _answer(sock: socket.socket, refusal: Refusal) -> None:

@@ -1,10 +1,14 @@
 """What waits for Kafka, in memory and beyond that in the journal, and how much may wait."""
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
+
+from prometheus_client import Gauge
 
 from api.intake import AcceptedEvent, read_back, received_at
 from api.journal import Journal
@@ -47,12 +51,15 @@ class EventQueue:
         self._sending: list[AcceptedEvent] = []
         self._lock = threading.Lock()
         self._requests: queue.Queue[Taken] = queue.Queue()
+        self._filled: dict[Gauge, float] = {}
+        metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
         """Use this journal. Call it once, before anything is put or taken."""
         self.journal = journal
         self._overflowing = journal.events > 0
         self._tell()
+        self._tell_oldest()
 
     @property
     def in_memory(self) -> int:
@@ -67,6 +74,7 @@ class EventQueue:
     def put(self, events: Sequence[AcceptedEvent]) -> None:
         """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
         with self._lock:
+            first = not self.unacknowledged
             fits = self._in_memory + len(events) <= self.capacity
             position = 0
             if self.journal is not None:
@@ -82,6 +90,8 @@ class EventQueue:
                 self._in_memory += len(events)
                 self._requests.put(Taken(list(events), position))
             self._tell()
+            if first:
+                self._metrics.oldest_unsent.set(time.time())
 
     def take(self, at_least: int, timeout: float) -> Taken:
         """What waits, oldest first: whole requests, until there are `at_least` so many events or no more.
@@ -111,15 +121,19 @@ class EventQueue:
             if self.journal is not None and taken.events:
                 self.journal.acknowledge(taken.position, len(taken.events))
             self._tell()
+            self._tell_oldest()
 
     def oldest(self) -> datetime | None:
         """When the oldest event came in that Kafka does not have for certain."""
         with self._lock:
-            if self.journal is not None:
-                values = self.journal.read(0, 1)[0]
-            else:
-                waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
-                values = [waiting[0].record.value] if waiting else []
+            return self._oldest()
+
+    def _oldest(self) -> datetime | None:
+        if self.journal is not None:
+            values = self.journal.read(0, 1)[0]
+        else:
+            waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
+            values = [waiting[0].record.value] if waiting else []
         return received_at(values[0]) if values else None
 
     def _read_on(self, journal: Journal, at_least: int) -> Taken:
@@ -136,6 +150,19 @@ class EventQueue:
     def _tell(self) -> None:
         # Under the lock, or an older number could overwrite a newer one.
         self._metrics.queue_depth.set(self._in_memory)
+        self._tell_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
         if self.journal is not None:
+            self._tell_filled(self._metrics.journal_filled, self.journal.used_bytes / self.journal.max_bytes)
             self._metrics.journal_events.set(self.journal.events)
             self._metrics.journal_bytes.set(self.journal.used_bytes)
+
+    def _tell_filled(self, gauge: Gauge, ratio: float) -> None:
+        # By whole percents: this is in the way of each request, and a gauge costs some microseconds.
+        percents = round(ratio, 2)
+        if self._filled.get(gauge) != percents:
+            self._filled[gauge] = percents
+            gauge.set(percents)
+
+    def _tell_oldest(self) -> None:
+        oldest = self._oldest() if self.unacknowledged else None
+        self._metrics.oldest_unsent.set(oldest.timestamp() if oldest else math.inf)

@@ -86,9 +86,9 @@ class Producer:
         try:
             self._run()
         except BaseException:
+            # Not raised again: the thread ends in any case, and Python would print it past the log.
             logger.critical("the producer thread died", exc_info=True)
             self._on_death()
-            raise
 
     def _run(self) -> None:
         for journal in self._left_behind:

@@ -35,7 +35,7 @@ class RefusedEvents:
         elif self._folder is None:
             kept_in = "nothing"
         else:
-            kept_in = FILE_NAME
+            kept_in = "file"
             try:
                 with (self._folder / FILE_NAME).open("ab") as file:
                     file.write(event.record.value + b"\n")

@@ -18,6 +18,17 @@ _MESSAGES = {
 }
 
 _ENCODER = msgspec.json.Encoder()
+_REASONS = {
+    400: "unreadable",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    411: "no_length",
+    413: "too_large",
+    415: "unsupported_type",
+    503: "crowded",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +50,18 @@ def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = N
     return answer
 
 
+def count_rejected(metrics: ApiMetrics, status: int) -> None:
+    """Count a request that was refused with one of HTTP's own errors."""
+    metrics.rejected.labels(_REASONS.get(status, "other")).inc()
+
+
 def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
 
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> Response:
         metrics.validation_errors.inc()
+        metrics.rejected.labels("invalid").inc()
         return error_answer(400, str(error), error.errors)
 
     @app.errorhandler(QueueFullError)
@@ -56,8 +73,9 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
-        message = _MESSAGES.get(error.code or 500, error.description) or error.name
-        answer = error_answer(error.code or 500, message)
+        code = error.code or 500
+        count_rejected(metrics, code)
+        answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}

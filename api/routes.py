@@ -25,7 +25,6 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
     def track() -> Response:
         event = accept_event(read_body(MAX_EVENT_BYTES), datetime.now(UTC))
         keep([event])
-        logger.debug("event accepted", extra={"event_id": event.event_id})
         return accepted_answer(status="accepted", event_id=event.event_id)
 
     @routes.post("/track/batch")
@@ -35,7 +34,6 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         batch = accept_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
         keep(batch)
         ids = [event.event_id for event in batch]
-        logger.debug("batch accepted", extra={"events": len(ids)})
         return accepted_answer(status="accepted", count=len(ids), event_ids=ids)
 
     def track_partial_batch() -> tuple[Response, int]:
@@ -44,12 +42,14 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         if errors:
             metrics.validation_errors.inc()
         ids = [accepted[index].event_id if index in accepted else None for index in range(len(accepted) + len(errors))]
-        logger.debug("batch accepted in part", extra={"events": len(accepted), "rejected": len(errors)})
         return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=errors), 202
 
     def keep(accepted: list[AcceptedEvent]) -> None:
         queue.put(accepted)
         events_accepted.count(event.event_type for event in accepted)
+        if logger.isEnabledFor(logging.DEBUG):
+            for event in accepted:
+                logger.debug("event accepted", extra={"event_id": event.event_id})
 
     return routes
 

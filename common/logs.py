@@ -1,17 +1,24 @@
-"""Logging: one JSON object a line, or readable text, to standard error.
+"""Logging: one JSON object a line, or text for people, to standard error.
 
 Log what happened as a fixed message and everything that varies as `extra={…}`; never event contents or secrets.
 """
 
 import logging
+import os
+import sys
+import time
 from contextvars import ContextVar
 from typing import Any, Final
 
 from common.settings import LogSettings
+from common.terminal import printable
 
 request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 """The id of the HTTP request being answered; stands in every line logged meanwhile."""
 
+# ANSI: faint, yellow, red.
+_FAINT = 2
+_COLORS = {"DEBUG": _FAINT, "WARNING": 33, "ERROR": 31, "CRITICAL": 31}
 _PLAIN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -26,11 +33,30 @@ class AddRequestId(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Readable lines: the message, then the extras as key=value."""
+    """A line to read: the message, then the extras as key=value.
+
+    On a terminal with the time (UTC) and in colour. Elsewhere something collects the lines and stamps them: the printer
+    of `make run`, Docker, journald.
+    """
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self, *, on_terminal: bool, colors: bool = True) -> None:
+        super().__init__("%(levelname)-7s %(name)s: %(message)s")
+        self._on_terminal = on_terminal
+        self._colors = colors
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the base class names it
         extras = "".join(f" {key}={value}" for key, value in vars(record).items() if key not in _PLAIN_ATTRIBUTES)
-        return super().formatMessage(record) + extras
+        line, extras = printable(super().formatMessage(record)), printable(extras)
+        if not self._on_terminal:
+            return line + extras
+        now = f"{self.formatTime(record, '%H:%M:%S')}.{int(record.msecs):03}Z "
+        color = _COLORS.get(record.levelname)
+        return self._in(_FAINT, now) + self._in(color, line) + self._in(_FAINT, extras)
+
+    def _in(self, color: int | None, text: str) -> str:
+        return f"\033[{color}m{text}\033[0m" if color and text and self._colors else text
 
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:
@@ -49,7 +75,11 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 "rename_fields": {"levelname": "level", "name": "logger"},
                 "timestamp": True,
             },
-            "text": {"()": TextFormatter, "fmt": "%(levelname)-7s %(name)s: %(message)s"},
+            "text": {
+                "()": TextFormatter,
+                "on_terminal": sys.stderr.isatty(),
+                "colors": not os.environ.get("NO_COLOR"),
+            },
         },
         "handlers": {
             "stderr": {"class": "logging.StreamHandler", "formatter": settings.format, "filters": ["request_id"]}

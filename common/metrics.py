@@ -1,13 +1,56 @@
-"""The one list of metrics, of both processes. Each object registers its metrics with the registry it is given."""
+"""The one list of metrics, of both processes. `python -m common.metrics` writes docs/metrics.md from it.
+
+A label whose values are given as a tuple has just these, and their series are there from the start, at 0: so the first
+dead letter is an increase, and not a series out of nowhere that no alert sees. The other labels say where their values
+come from: no client can invent them.
+"""
 
 import collections
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from common.errors import InvalidEventError, RefusedDocumentError
+from common.events import EVENT_TYPES
+
+AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
+Values = tuple[str, ...] | str
+"""What a label can be: these, or what the text says."""
+
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+
+
+REJECTED = (
+    "invalid",
+    "unreadable",
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "too_slow",
+    "no_length",
+    "too_large",
+    "unsupported_type",
+    "queue_full",
+    "journal_full",
+    "crowded",
+    "other",
+)
+"""Why a request can be refused as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric, as its documentation needs it."""
+
+    name: str
+    kind: str
+    meaning: str
+    labels: Mapping[str, Values]
 
 
 class Children(dict[Any, Any]):
@@ -29,100 +72,200 @@ class Children(dict[Any, Any]):
             self[value].inc(times)
 
 
-class ApiMetrics:
-    """What the API counts; summed over gunicorn's workers when scraped."""
+class _Metrics:
+    """Registers metrics with a registry, and remembers what was declared."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # Requests, by method, route template (never the raw path) and status code.
-        self.requests = Counter(
-            "pulse_api_requests_total", "Requests answered.", ["method", "path", "status"], registry=registry
+        self._registry = registry
+        self.declared: list[Declared] = []
+
+    def _counter(self, name: str, meaning: str, **labels: Values) -> Counter:
+        return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)
+
+    def _gauge(
+        self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values
+    ) -> Gauge:
+        """`across_workers`: what becomes of the numbers of several processes: their sum, or the min or max of them."""
+        mode: Any = f"live{across_workers}"
+        gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
+        return self._declare(gauge, name, meaning, labels)
+
+    def _histogram(self, name: str, meaning: str, buckets: Iterable[float], **labels: Values) -> Histogram:
+        histogram = Histogram(name, meaning, tuple(labels), registry=self._registry, buckets=tuple(buckets))
+        return self._declare(histogram, name, meaning, labels)
+
+    def _declare(self, metric: AnyMetric, name: str, meaning: str, labels: Mapping[str, Values]) -> AnyMetric:
+        self.declared.append(Declared(name, type(metric).__name__.lower(), meaning, labels))
+        known = [values for values in labels.values() if isinstance(values, tuple)]
+        if known and len(known) == len(labels):
+            for values in product(*known):
+                metric.labels(*values)
+        return metric
+
+
+class ApiMetrics(_Metrics):
+    """What the API counts; gunicorn's workers are summed when scraped, unless it says otherwise."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+
+        # ── Requests ──
+        method = "the request's, or (other): unknown, or no HTTP"
+        path = "the route's template, such as /api/v1/track, or (unknown)"
+        self.requests = self._counter(
+            "pulse_api_requests_total", "Requests answered.", method=method, path=path, status="the answer's code"
         )
-        # From the request's arrival in Flask to its answer.
-        self.request_duration = Histogram(
+        self.request_duration = self._histogram(
             "pulse_api_request_duration_seconds",
-            "Time to answer a request.",
-            ["method", "path"],
-            buckets=_SECONDS,
-            registry=registry,
+            "From a request's arrival in the app to its answer.",
+            _SECONDS,
+            method=method,
+            path=path,
         )
-        # Answered 202.
-        self.events_accepted = Counter(
-            "pulse_api_events_accepted_total", "Events answered 202.", ["event_type"], registry=registry
+        self.authenticated = self._counter(
+            "pulse_api_authenticated_requests_total",
+            "Requests with a valid write key: a key that nobody uses any more can be retired.",
+            key="the key's name, from API_KEYS or its file",
         )
-        # Acknowledged by Kafka; accepted minus produced is what waits.
-        self.events_produced = Counter(
-            "pulse_api_events_produced_total", "Events acknowledged by Kafka.", ["event_type"], registry=registry
+        self.validation_errors = self._counter(
+            "pulse_api_validation_errors_total",
+            "Requests with invalid events: refused (400), or taken only in part with ?partial=true.",
         )
-        # Requests refused because of what is in their body (400), or, with partial=true, taken only in part.
-        self.validation_errors = Counter(
-            "pulse_api_validation_errors_total", "Requests refused as invalid.", registry=registry
+        self.rejected = self._counter(
+            "pulse_api_rejected_total",
+            "Requests refused as a whole, by reason. Our fault are queue_full and journal_full, and crowded at times.",
+            reason=REJECTED,
         )
-        # Tries to send events that Kafka did not acknowledge; they are sent again.
-        self.produce_errors = Counter(
-            "pulse_api_produce_errors_total", "Failed tries to send events to Kafka.", registry=registry
+
+        # ── Events, on their way to Kafka ──
+        self.events_accepted = self._counter(
+            "pulse_api_events_accepted_total", "Events answered 202.", event_type=EVENT_TYPES
         )
-        # Requests refused for a reason other than their content: queue_full, journal_full, unauthorized.
-        self.rejected = Counter(
-            "pulse_api_rejected_total", "Requests refused, by reason.", ["reason"], registry=registry
+        self.events_produced = self._counter(
+            "pulse_api_events_produced_total",
+            "Events acknowledged by Kafka. Those sent again after a crash count again.",
+            event_type=EVENT_TYPES,
         )
-        # Requests with a valid write key, by the key's name: one that nobody uses any more can be retired.
-        self.authenticated = Counter(
-            "pulse_api_authenticated_requests_total", "Requests with a write key.", ["key"], registry=registry
+        self.produce_errors = self._counter(
+            "pulse_api_produce_errors_total",
+            "Tries to send an event that Kafka did not acknowledge. It is sent again until Kafka does.",
         )
-        # Accepted and not yet acknowledged by Kafka.
-        self.queue_depth = Gauge(
-            "pulse_api_queue_depth",
-            "Events in memory that Kafka has not acknowledged.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.refused = self._counter(
+            "pulse_api_refused_events_total",
+            "Events that Kafka will never take, by where they went: the dead letter topic, refused.jsonl beside the "
+            "journal, or nowhere since the journal is off.",
+            kept_in=("dlq", "file", "nothing"),
         )
-        # Accepted and not yet acknowledged by Kafka, on disk; those in memory are among them.
-        self.journal_events = Gauge(
-            "pulse_api_journal_events", "Events in the journal.", registry=registry, multiprocess_mode="livesum"
+
+        # ── Events that wait for Kafka ──
+        self.queue_depth = self._gauge("pulse_api_queue_depth", "Events in memory that Kafka has not acknowledged.")
+        self.queue_filled = self._gauge(
+            "pulse_api_queue_filled_ratio",
+            "How much of API_QUEUE_CAPACITY is used, 0 to 1, by the worker that uses most.",
+            across_workers="max",
         )
-        self.journal_bytes = Gauge(
-            "pulse_api_journal_bytes",
-            "What the journal uses of API_JOURNAL_MAX_BYTES.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.journal_events = self._gauge(
+            "pulse_api_journal_events",
+            "Events on disk that Kafka has not acknowledged; those in memory are among them.",
         )
-        # Records that Kafka will never take, by where they went: dlq, file or lost.
-        self.refused = Counter(
-            "pulse_api_refused_events_total", "Events that Kafka will never take.", ["kept_in"], registry=registry
+        self.journal_bytes = self._gauge("pulse_api_journal_bytes", "What the journal uses of its limit.")
+        self.journal_filled = self._gauge(
+            "pulse_api_journal_filled_ratio",
+            "How much of API_JOURNAL_MAX_BYTES is used, 0 to 1, by the worker that uses most.",
+            across_workers="max",
+        )
+        self.oldest_unsent = self._gauge(
+            "pulse_api_oldest_unsent_timestamp_seconds",
+            "When the oldest event came in that Kafka has not acknowledged, of all workers; +Inf when there is none.",
+            across_workers="min",
         )
 
 
-class ConsumerMetrics:
+class ConsumerMetrics(_Metrics):
     """What the consumer counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # Read from Kafka and decoded.
-        self.events_consumed = Counter(
-            "pulse_consumer_events_consumed_total", "Events read from Kafka.", ["event_type"], registry=registry
+        super().__init__(registry)
+
+        # ── Records, from Kafka to MongoDB ──
+        self.events_consumed = self._counter(
+            "pulse_consumer_events_consumed_total", "Events read from Kafka and decoded.", event_type=EVENT_TYPES
         )
-        # Bulk writes, by outcome: success or error.
-        self.writes = Counter("pulse_consumer_writes_total", "Bulk writes to MongoDB.", ["status"], registry=registry)
-        self.write_duration = Histogram(
-            "pulse_consumer_write_duration_seconds", "Time of a bulk write.", buckets=_SECONDS, registry=registry
+        self.lag = self._gauge(
+            "pulse_consumer_kafka_lag",
+            "Records behind those read, as Kafka told with the last ones. It stands still while nothing can be stored.",
+            partition="the partition's number, of those this consumer has",
         )
-        # Read from Kafka and not yet stored.
-        self.buffer_size = Gauge(
-            "pulse_consumer_buffer_size", "Events waiting for the next bulk write.", registry=registry
+        self.buffer_size = self._gauge("pulse_consumer_buffer_size", "Records read and not yet stored.")
+        self.writes = self._counter(
+            "pulse_consumer_writes_total",
+            "Bulk writes. An error is one whose outcome is unknown; it is tried again.",
+            status=("success", "error"),
         )
-        # Events that were in MongoDB already.
-        self.duplicates_skipped = Counter(
-            "pulse_consumer_duplicates_skipped_total", "Events that were stored already.", registry=registry
+        self.write_duration = self._histogram(
+            "pulse_consumer_write_duration_seconds", "Time of a bulk write, failed ones too.", _SECONDS
         )
-        # Records sent to the dead letter topic, by the class of the error.
-        self.dead_letters = Counter("pulse_consumer_dlq_total", "Dead letters.", ["reason"], registry=registry)
-        # Records in the partition behind the consumer's position.
-        self.lag = Gauge("pulse_consumer_kafka_lag", "Records not yet read.", ["partition"], registry=registry)
-        # From received_at (the API's clock) to stored (the consumer's).
-        self.end_to_end = Histogram(
+        self.events_stored = self._counter("pulse_consumer_events_stored_total", "Events that are new in MongoDB.")
+        self.duplicates_skipped = self._counter(
+            "pulse_consumer_duplicates_skipped_total", "Events that were stored already."
+        )
+        self.end_to_end = self._histogram(
             "pulse_consumer_end_to_end_seconds",
-            "Time from an event's arrival at the API until it is stored.",
-            buckets=_LONG_SECONDS,
-            registry=registry,
+            "From an event's arrival at the API (its clock) until it is stored (the consumer's clock).",
+            _LONG_SECONDS,
         )
-        # Bulk writes tried again after MongoDB or Kafka failed.
-        self.retries = Counter("pulse_consumer_retries_total", "Flushes tried again.", registry=registry)
+
+        # ── What goes wrong ──
+        self.retries = self._counter(
+            "pulse_consumer_retries_total", "Flushes tried again, after MongoDB or the dead letter topic failed."
+        )
+        self.dead_letters = self._counter(
+            "pulse_consumer_dlq_total",
+            "Records sent to the dead letter topic, by the class of the error.",
+            reason=(InvalidEventError.__name__, RefusedDocumentError.__name__),
+        )
+
+        # ── Its own state, asked for at each scrape ──
+        self.dependency_up = self._gauge(
+            "pulse_consumer_dependency_up",
+            "Whether (1 or 0) the consumer is in its group and polls Kafka, and whether MongoDB takes writes.",
+            dependency=("kafka", "mongodb"),
+        )
+        self.progress_age = self._gauge(
+            "pulse_consumer_progress_age_seconds",
+            "How long ago its loop last made progress. Having nothing to do and waiting for MongoDB are progress too.",
+        )
+
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "metrics.md"
+
+_PREFACE = """# Metrics
+
+Written by `make docs` from [common/metrics.py](../common/metrics.py); edit that. The API shows its metrics on
+port 8080, the consumer on 8083, both under `/metrics`; [ops/prometheus](../ops/prometheus) scrapes them,
+[the dashboard](../ops/grafana) draws them, and [operations.md](operations.md) says what to do when they look wrong.
+
+gunicorn's workers are summed, whichever of them answers the scrape, unless it says otherwise below. The series of a
+label with a closed set of values are there from the start, at 0.
+"""
+
+
+def document() -> str:
+    """The text of docs/metrics.md."""
+    parts = [_PREFACE]
+    for title, metrics in (("API", ApiMetrics), ("Consumer", ConsumerMetrics)):
+        rows = (_row(declared) for declared in metrics(CollectorRegistry()).declared)
+        parts += [f"\n## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", *rows]
+    return "".join(parts)
+
+
+def _row(declared: Declared) -> str:
+    labels = "<br>".join(
+        f"`{label}`: {values if isinstance(values, str) else ', '.join(values)}"
+        for label, values in declared.labels.items()
+    )
+    return f"| `{declared.name}` | {declared.kind} | {labels} | {declared.meaning} |\n"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document())

@@ -53,6 +53,7 @@ def main() -> None:
 
     Watchdog(health, stopping).start()
     metrics = ConsumerMetrics(registry)
+    health.show_in(metrics)
     if _until_it_works("connecting to MongoDB", writer.ensure_indexes, health, stopping):
         _consume(settings, writer, metrics, health, stopping)
     writer.close()

@@ -11,6 +11,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from common.metrics import ConsumerMetrics
 from common.settings import Address
 
 STUCK_SECONDS = 120.0
@@ -59,15 +60,14 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether records move, or would if there were any."""
-        return self._polling and self._store_up and self._partitions is not None
+        return self._in_group and self._store_up
 
     def report(self) -> dict[str, Any]:
         """The answer to GET /health."""
         age = None if self._polled_at is None else round(self._clock() - self._polled_at, 1)
-        in_group = self._polling and self._partitions is not None
         checks = {
             "kafka": {
-                "status": "up" if in_group else "down",
+                "status": "up" if self._in_group else "down",
                 "partitions": sorted(self._partitions or ()),
                 "seconds_since_poll": age,
             },
@@ -76,9 +76,17 @@ class Health:
         status = "ok" if self.ready else "unavailable"
         return {"status": status, "seconds_since_progress": self.idle_seconds, "checks": checks}
 
+    def show_in(self, metrics: ConsumerMetrics) -> None:
+        """Have each scrape see the state of that moment, when the loop hangs too."""
+        metrics.progress_age.set_function(lambda: self.idle_seconds)
+        metrics.dependency_up.labels("kafka").set_function(lambda: self._in_group)
+        metrics.dependency_up.labels("mongodb").set_function(lambda: self._store_up)
+
     @property
-    def _polling(self) -> bool:
-        return self._polled_at is not None and self._clock() - self._polled_at < _STALE_SECONDS
+    def _in_group(self) -> bool:
+        """Whether the group gave this member its partitions and it polls them."""
+        polling = self._polled_at is not None and self._clock() - self._polled_at < _STALE_SECONDS
+        return polling and self._partitions is not None
 
 
 def serve(address: Address, health: Health, registry: CollectorRegistry) -> None:

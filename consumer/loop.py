@@ -183,6 +183,7 @@ class Loop:
             raise
         self._health.store(up=True)
         self._metrics.writes.labels("success").inc()
+        self._metrics.events_stored.inc(written.stored)
         self._metrics.duplicates_skipped.inc(written.duplicates)
         now = datetime.now(UTC)
         for index, event in enumerate(waiting):

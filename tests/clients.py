@@ -12,15 +12,17 @@ import requests
 class Client(threading.Thread):
     """Sends one customer's numbered events over one connection, some single, some in batches, some twice.
 
-    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202.
+    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202. `pause` is in
+    seconds, between two requests.
     """
 
-    def __init__(self, url: str, customer: str, count: int, *, batch: int = 25) -> None:
+    def __init__(self, url: str, customer: str, count: int, *, batch: int = 25, pause: float = 0.0) -> None:
         super().__init__(name=customer, daemon=True)
         self.url = url
         self.events = [event(customer, number) for number in range(count)]
         self.accepted = 0
         self._batch = batch
+        self._pause = pause
         self._session = requests.Session()
 
     def run(self) -> None:
@@ -34,6 +36,7 @@ class Client(threading.Thread):
                 self._send(chunk)
             number += size
             self.accepted = number
+            time.sleep(self._pause)
 
     def _send(self, chunk: list[dict[str, Any]]) -> None:
         while True:

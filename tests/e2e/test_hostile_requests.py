@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -111,6 +112,13 @@ def test_what_is_no_proper_http_is_logged_without_its_url(api: ApiServer) -> Non
     send(api, b"GET /?key=s3cret" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     eventually(lambda: "a request was refused before the app" in api.output())
     assert "s3cret" not in api.output()
+
+
+def test_what_is_no_proper_http_is_counted_like_all_others(api: ApiServer) -> None:
+    send(api, b"nonsense\r\n\r\n")
+    exposed = requests.get(f"{api.url}/metrics", timeout=5).text
+    assert re.search(r'^pulse_api_rejected_total{reason="unreadable"} [1-9]', exposed, re.MULTILINE)
+    assert 'pulse_api_requests_total{method="(other)",path="(unknown)",status="400"}' in exposed
 
 
 def test_requests_sent_at_once_are_answered_one_after_the_other(api: ApiServer) -> None:

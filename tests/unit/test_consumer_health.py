@@ -8,6 +8,7 @@ from common.metrics import ConsumerMetrics
 from common.settings import Address
 from consumer.health import Health, serve
 from ops.local.ports import free_port
+from tests.fakes import FakeClock
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def health() -> Health:
 @pytest.fixture
 def url(health: Health) -> str:
     registry = CollectorRegistry()
-    ConsumerMetrics(registry)
+    health.show_in(ConsumerMetrics(registry))
     address = Address("127.0.0.1", free_port())
     serve(address, health, registry)
     return address.url
@@ -45,6 +46,26 @@ def test_health_is_200_when_all_is_well(url: str, health: Health) -> None:
 
 def test_metrics_are_exposed(url: str) -> None:
     assert "pulse_consumer_buffer_size 0.0" in requests.get(f"{url}/metrics", timeout=5).text
+
+
+def test_metrics_tell_the_state_of_the_moment_of_the_scrape() -> None:
+    clock, registry = FakeClock(), CollectorRegistry()
+    health = Health(clock)
+    health.show_in(ConsumerMetrics(registry))
+    health.polled()
+    health.assigned(frozenset({0}))
+
+    def state() -> tuple[float | None, ...]:
+        up = "pulse_consumer_dependency_up"
+        return (
+            registry.get_sample_value(up, {"dependency": "kafka"}),
+            registry.get_sample_value(up, {"dependency": "mongodb"}),
+            registry.get_sample_value("pulse_consumer_progress_age_seconds"),
+        )
+
+    assert state() == (1, 0, 0)
+    clock.now += 90
+    assert state() == (0, 0, 90)
 
 
 def test_other_paths_are_404_as_json(url: str) -> None:

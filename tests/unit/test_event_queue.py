@@ -1,6 +1,8 @@
 """What waits in memory, and how much may."""
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,3 +189,33 @@ def test_knows_when_its_oldest_event_came_in(journal: Journal) -> None:
     assert queue.oldest() is None
     queue.put(events(3))
     assert queue.oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
+    """The metric's clock is Prometheus's to read: it grows old while this process hangs, too."""
+    registry = CollectorRegistry()
+
+    def oldest() -> float | None:
+        return registry.get_sample_value("pulse_api_oldest_unsent_timestamp_seconds")
+
+    queue = EventQueue(100, ApiMetrics(registry))
+    queue.keep_in(journal)
+    assert oldest() == math.inf
+    before = time.time()
+    queue.put(events(1))
+    queue.put(events(1, first=1))
+    assert before <= (oldest() or 0) <= time.time()
+    queue.acknowledge(queue.take(1, timeout=0))
+    assert oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
+    queue.acknowledge(queue.take(1, timeout=0))
+    assert oldest() == math.inf
+
+
+def test_shows_how_full_it_is() -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(200, ApiMetrics(registry))
+    for number in range(3):
+        queue.put(events(50, first=number * 50))
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
+    queue.acknowledge(queue.take(100, timeout=0))
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25

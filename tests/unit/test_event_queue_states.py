@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hypothesis import settings
@@ -35,7 +37,8 @@ class QueueStates(RuleBasedStateMachine):
     def open(self) -> None:
         self.sending: Taken | None = None
         self.journal = Journal(Path(self.folder.name), max_bytes=64 * 1024, sync=False)
-        self.queue = EventQueue(CAPACITY, ApiMetrics(CollectorRegistry()))
+        self.registry = CollectorRegistry()
+        self.queue = EventQueue(CAPACITY, ApiMetrics(self.registry))
         self.queue.keep_in(self.journal)
 
     @rule(customers=st.lists(st.sampled_from(CUSTOMERS), min_size=1, max_size=6), size=st.sampled_from([10, 2000]))
@@ -86,6 +89,11 @@ class QueueStates(RuleBasedStateMachine):
     def what_waits_is_counted(self) -> None:
         assert self.queue.unacknowledged >= len({event.event_id for event in self.accepted}) - len(set(self.kafka))
 
+    @invariant()
+    def a_metric_tells_whether_something_waits(self) -> None:
+        oldest = self.registry.get_sample_value("pulse_api_oldest_unsent_timestamp_seconds")
+        assert (oldest != math.inf) == bool(self.queue.unacknowledged)
+
     def teardown(self) -> None:
         while self.sending is not None or self.queue.unacknowledged:
             if self.sending is None:
@@ -98,7 +106,13 @@ class QueueStates(RuleBasedStateMachine):
 
     def event(self, customer: str, size: int) -> AcceptedEvent:
         number = next(self.numbers)
-        fields = {"event_id": str(number), "event_type": "click", "customer_id": customer, "text": "x" * size}
+        fields = {
+            "event_id": str(number),
+            "event_type": "click",
+            "customer_id": customer,
+            "received_at": datetime.now(UTC).isoformat(),
+            "text": "x" * size,
+        }
         return AcceptedEvent(str(number), "click", Record(customer.encode(), json.dumps(fields).encode()))
 
 

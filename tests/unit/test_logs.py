@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.logs import logging_config, request_id
+from common.logs import TextFormatter, logging_config, request_id
 from common.settings import LogFormat, LogSettings
 
 
@@ -47,6 +47,31 @@ def test_a_trace_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_text_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(capsys, "text") == ["INFO    test: event accepted event_id=e-1"]
+
+
+def record(level: int = logging.WARNING, **extra: str) -> logging.LogRecord:
+    fields = {"name": "test", "levelno": level, "levelname": logging.getLevelName(level), "msg": "the disk is full"}
+    return logging.makeLogRecord({**fields, "created": 1769860800.5, "msecs": 500.0, **extra})
+
+
+def test_text_on_a_terminal_has_the_time_in_utc() -> None:
+    formatter = TextFormatter(on_terminal=True, colors=False)
+    assert formatter.format(record(free="0")) == "12:00:00.500Z WARNING test: the disk is full free=0"
+
+
+def test_text_on_a_terminal_is_coloured_by_its_level() -> None:
+    formatter = TextFormatter(on_terminal=True)
+    assert "\033[33mWARNING" in formatter.format(record())
+    assert "\033[31mERROR" in formatter.format(record(logging.ERROR))
+
+
+def test_what_is_no_terminal_gets_no_colours() -> None:
+    assert TextFormatter(on_terminal=False).format(record()) == "WARNING test: the disk is full"
+
+
+def test_nobody_can_steer_a_terminal_or_make_up_a_line() -> None:
+    text = TextFormatter(on_terminal=False).format(record(error="\033[2J\nINFO    test: all is well"))
+    assert text == r"WARNING test: the disk is full error=\x1b[2J\nINFO    test: all is well"
 
 
 def test_the_request_id_stands_in_every_line_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,131 @@
+# Who is told when: the uptime check from outside, and the alerts that Prometheus has in the Compose stack too.
+
+locals {
+  # One list of alerts for both (ops/prometheus/alerts.yml): same names, expressions and thresholds.
+  alerts = { for rule in flatten([
+    for group in yamldecode(file("${path.module}/alerts.yml")).groups : [
+      for rule in group.rules : {
+        name     = rule.alert
+        group    = group.name
+        query    = trimspace(rule.expr)
+        duration = try(rule.for, "0s")
+        severity = rule.labels.severity
+        # Prometheus fills in values where Cloud Monitoring cannot.
+        summary = replace(rule.annotations.summary, "/\\{\\{.*?\\}\\}/", "…")
+        runbook = rule.annotations.runbook_url
+      }
+    ]
+  ]) : rule.name => rule }
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  display_name = "Pulse: e-mail"
+  type         = "email"
+  labels       = { email_address = var.alert_email }
+  force_delete = false
+
+  depends_on = [google_project_service.needed]
+}
+
+# ── From outside: the whole way in, load balancer included ──
+
+resource "google_monitoring_uptime_check_config" "api" {
+  display_name = "${local.name}-api-health"
+  period       = "60s"
+  timeout      = "10s"
+  checker_type = "STATIC_IP_CHECKERS"
+  # Three places at least are asked for; Europe, Asia and North America see different roads fail.
+  selected_regions = ["EUROPE", "USA_VIRGINIA", "ASIA_PACIFIC"]
+
+  monitored_resource {
+    type = "uptime_url"
+    labels = {
+      project_id = var.project_id
+      host       = coalesce(var.api_host, google_compute_address.api.address)
+    }
+  }
+
+  # 200 also when Kafka is away and events can be kept; 503 when none can be taken.
+  http_check {
+    path         = "/health"
+    port         = var.api_host == null ? 80 : 443
+    use_ssl      = var.api_host != null
+    validate_ssl = var.api_host != null
+
+    accepted_response_status_codes {
+      status_class = "STATUS_CLASS_2XX"
+    }
+  }
+}
+
+resource "google_monitoring_alert_policy" "unreachable" {
+  display_name          = "Pulse: APIUnreachable"
+  severity              = "CRITICAL"
+  combiner              = "OR"
+  notification_channels = [google_monitoring_notification_channel.email.id]
+  user_labels           = local.labels
+
+  conditions {
+    display_name = "GET /health fails from two places or more"
+    condition_threshold {
+      filter          = "resource.type = \"uptime_url\" AND metric.type = \"monitoring.googleapis.com/uptime_check/check_passed\" AND metric.labels.check_id = \"${google_monitoring_uptime_check_config.api.uptime_check_id}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 1 # one place alone may have trouble of its own
+      duration        = "60s"
+
+      aggregations {
+        alignment_period     = "120s"
+        per_series_aligner   = "ALIGN_NEXT_OLDER"
+        cross_series_reducer = "REDUCE_COUNT_FALSE"
+        group_by_fields      = ["resource.label.host"]
+      }
+
+      trigger {
+        count = 1
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "The API does not answer from outside, or says that it can take no events. Runbook: docs/operations.md#api-down."
+  }
+
+  alert_strategy {
+    auto_close = "1800s"
+  }
+}
+
+# ── From inside: what the API and the consumer say of themselves ──
+
+resource "google_monitoring_alert_policy" "rule" {
+  for_each = local.alerts
+
+  display_name          = "Pulse: ${each.key}"
+  severity              = upper(each.value.severity)
+  combiner              = "OR"
+  notification_channels = [google_monitoring_notification_channel.email.id]
+  user_labels           = local.labels
+
+  conditions {
+    display_name = each.key
+    condition_prometheus_query_language {
+      query               = each.value.query
+      duration            = endswith(each.value.duration, "m") ? "${60 * tonumber(trimsuffix(each.value.duration, "m"))}s" : each.value.duration
+      evaluation_interval = "30s" # as often as the PodMonitorings scrape
+      rule_group          = each.value.group
+      alert_rule          = each.key
+      # Policies exist before the first pod has exported anything.
+      disable_metric_validation = true
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "${each.value.summary} Runbook: ${each.value.runbook}."
+  }
+
+  alert_strategy {
+    auto_close = "1800s"
+  }
+}

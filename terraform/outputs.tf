@@ -1,0 +1,50 @@
+# What the next steps need: the values of the gke overlay, and commands to type.
+
+output "project_env" {
+  description = "The contents of kubernetes/overlays/gke/project.env: terraform output -raw project_env > …"
+  value       = <<-EOT
+    # Written by `terraform output -raw project_env`: what the manifests have to know about the project.
+    PROJECT_ID=${var.project_id}
+    SERVICE_ACCOUNT_DOMAIN=${var.project_id}.iam.gserviceaccount.com
+    API_ADDRESS_NAME=${google_compute_address.api.name}
+  EOT
+}
+
+output "registry" {
+  description = "What image names begin with."
+  value       = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}"
+}
+
+output "api_address" {
+  description = "Where the API will answer; the address to give its host name in DNS."
+  value       = google_compute_address.api.address
+}
+
+output "nat_address" {
+  description = "Where the cluster's connections come from: let it in at Kafka and MongoDB."
+  value       = google_compute_address.nat.address
+}
+
+output "get_credentials" {
+  description = "Points kubectl at the cluster."
+  value       = "gcloud container clusters get-credentials ${google_container_cluster.pulse.name} --project ${var.project_id} --region ${var.region} --dns-endpoint"
+}
+
+output "secrets" {
+  description = "The secrets that want a value before the pods can start."
+  value       = sort(keys(google_secret_manager_secret.pulse))
+}
+
+output "service_accounts" {
+  description = "The Google service account of each workload."
+  value       = { for workload, account in google_service_account.workload : workload => account.email }
+}
+
+output "export" {
+  description = "Where exports go, and the account to act as."
+  value = {
+    bucket          = google_storage_bucket.export.url
+    table           = "${var.project_id}:${google_bigquery_table.events.dataset_id}.${google_bigquery_table.events.table_id}"
+    service_account = google_service_account.export.email
+  }
+}

@@ -1,0 +1,84 @@
+# The uptime check and the alert policies: intervals, thresholds, who is told.
+
+mock_provider "google" {
+  mock_resource "google_compute_address" {
+    defaults = { address = "203.0.113.7" }
+  }
+}
+
+variables {
+  project_id  = "pulse-test-1"
+  alert_email = "oncall@example.com"
+}
+
+run "uptime" {
+  # Of mocks: the address of the check is known only after it.
+  command = apply
+
+  assert {
+    condition     = google_monitoring_uptime_check_config.api.period == "60s" && google_monitoring_uptime_check_config.api.http_check[0].path == "/health"
+    error_message = "GET /health, every 60 s."
+  }
+
+  assert {
+    condition     = google_monitoring_uptime_check_config.api.monitored_resource[0].labels.host == "203.0.113.7" && google_monitoring_uptime_check_config.api.http_check[0].port == 80
+    error_message = "Without a host name it asks the load balancer's address, over HTTP."
+  }
+
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.unreachable.conditions[0].condition_threshold[0].filter, google_monitoring_uptime_check_config.api.uptime_check_id)
+    error_message = "The alert watches this check."
+  }
+
+  assert {
+    condition     = google_monitoring_alert_policy.unreachable.notification_channels == tolist([google_monitoring_notification_channel.email.id])
+    error_message = "Somebody is told."
+  }
+}
+
+run "uptime_with_tls" {
+  command = plan
+
+  variables {
+    api_host = "events.example.com"
+  }
+
+  assert {
+    condition     = google_monitoring_uptime_check_config.api.http_check[0].use_ssl && google_monitoring_uptime_check_config.api.http_check[0].validate_ssl && google_monitoring_uptime_check_config.api.http_check[0].port == 443
+    error_message = "With a host name it asks by TLS, and looks at the certificate."
+  }
+}
+
+run "rules" {
+  command = plan
+
+  assert {
+    condition     = length(setsubtract(["APIDown", "APIErrors", "LagHigh", "ConsumerStuck", "JournalFilling", "DeadLettersArrive"], keys(google_monitoring_alert_policy.rule))) == 0
+    error_message = "The alerts that the specification asks for are all there."
+  }
+
+  assert {
+    condition     = strcontains(google_monitoring_alert_policy.rule["APIErrors"].conditions[0].condition_prometheus_query_language[0].query, "> 0.05")
+    error_message = "More than 5 % of the requests answered with an error."
+  }
+
+  assert {
+    condition     = length(regexall("sum\\(rate\\(pulse_api_requests_total\\{", google_monitoring_alert_policy.rule["APIErrors"].conditions[0].condition_prometheus_query_language[0].query)) == 2
+    error_message = "A ratio: errors by requests, and not errors alone."
+  }
+
+  assert {
+    condition     = endswith(google_monitoring_alert_policy.rule["LagHigh"].conditions[0].condition_prometheus_query_language[0].query, "> 10000")
+    error_message = "More than 10,000 records behind."
+  }
+
+  assert {
+    condition     = alltrue([for policy in google_monitoring_alert_policy.rule : can(regex("^[0-9]+s$", policy.conditions[0].condition_prometheus_query_language[0].duration))])
+    error_message = "Cloud Monitoring takes seconds only."
+  }
+
+  assert {
+    condition     = alltrue([for policy in google_monitoring_alert_policy.rule : !strcontains(policy.documentation[0].content, "{{")])
+    error_message = "Prometheus's placeholders mean nothing in Cloud Monitoring."
+  }
+}

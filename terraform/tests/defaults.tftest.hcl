@@ -1,0 +1,109 @@
+# What an installation with nothing but its two required variables looks like. Plans only; no account is needed.
+
+mock_provider "google" {}
+
+variables {
+  project_id  = "pulse-test-1"
+  alert_email = "oncall@example.com"
+}
+
+run "cluster" {
+  command = plan
+
+  assert {
+    condition     = google_container_cluster.pulse.location == "europe-west1"
+    error_message = "The cluster is regional: its control plane outlives a zone."
+  }
+
+  assert {
+    condition     = google_container_cluster.pulse.private_cluster_config[0].enable_private_nodes && !google_container_cluster.pulse.control_plane_endpoints_config[0].ip_endpoints_config[0].enabled
+    error_message = "Neither nodes nor the control plane have a public address."
+  }
+
+  assert {
+    condition     = google_container_cluster.pulse.workload_identity_config[0].workload_pool == "pulse-test-1.svc.id.goog" && google_container_node_pool.pulse.node_config[0].workload_metadata_config[0].mode == "GKE_METADATA"
+    error_message = "Workload Identity takes both: the cluster's pool, and nodes that hide their own identity."
+  }
+
+  assert {
+    condition     = google_container_cluster.pulse.datapath_provider == "ADVANCED_DATAPATH"
+    error_message = "Nothing else enforces the NetworkPolicies."
+  }
+
+  assert {
+    condition     = google_container_cluster.pulse.deletion_protection && google_bigquery_table.events.deletion_protection
+    error_message = "A terraform destroy must not take the cluster and the events along unasked."
+  }
+}
+
+run "nodes" {
+  command = plan
+
+  assert {
+    condition     = google_container_node_pool.pulse.node_config[0].machine_type == "e2-standard-2"
+    error_message = "The nodes are e2-standard-2 unless asked otherwise."
+  }
+
+  assert {
+    condition     = google_container_node_pool.pulse.autoscaling[0].total_min_node_count == 1 && google_container_node_pool.pulse.autoscaling[0].total_max_node_count == 3
+    error_message = "1 to 3 nodes in the region, not in each of its zones."
+  }
+
+  assert {
+    condition     = google_container_node_pool.pulse.node_config[0].shielded_instance_config[0].enable_secure_boot && google_container_node_pool.pulse.upgrade_settings[0].max_unavailable == 0
+    error_message = "Shielded nodes, and none taken away before its replacement is there."
+  }
+}
+
+run "network" {
+  command = plan
+
+  assert {
+    condition     = google_compute_subnetwork.nodes.secondary_ip_range[*].range_name == tolist(["pods", "services"])
+    error_message = "The cluster takes its pods' and services' addresses from these two."
+  }
+
+  assert {
+    condition     = google_compute_router_nat.nat.nat_ip_allocate_option == "MANUAL_ONLY"
+    error_message = "Kafka and MongoDB are told one address to let in; it must not change."
+  }
+
+  assert {
+    condition     = google_compute_firewall.deny.priority > google_compute_firewall.internal.priority && tolist(google_compute_firewall.deny.source_ranges) == tolist(["0.0.0.0/0"])
+    error_message = "What is not let in is refused."
+  }
+
+  assert {
+    condition     = google_compute_address.api.name == "pulse-api"
+    error_message = "The Service of the gke overlay asks for its address by this name."
+  }
+}
+
+run "storage" {
+  command = plan
+
+  assert {
+    condition     = google_storage_bucket.export.name == "pulse-test-1-pulse-export"
+    error_message = "Bucket names are the world's; this one carries the project's."
+  }
+
+  assert {
+    condition     = google_storage_bucket.export.versioning[0].enabled && google_storage_bucket.export.uniform_bucket_level_access && google_storage_bucket.export.public_access_prevention == "enforced"
+    error_message = "Versioned, one set of rights, never public."
+  }
+
+  assert {
+    condition     = one(google_storage_bucket.export.lifecycle_rule[0].condition).age == 90 && one(google_storage_bucket.export.lifecycle_rule[1].condition).days_since_noncurrent_time == 7
+    error_message = "Exports are deleted after 90 days, and really gone a week later."
+  }
+
+  assert {
+    condition     = google_bigquery_table.events.time_partitioning[0].field == "timestamp" && google_bigquery_table.events.time_partitioning[0].type == "DAY" && google_bigquery_table.events.clustering == tolist(["customer_id", "event_type"])
+    error_message = "Partitioned by the day of timestamp, clustered by customer and kind."
+  }
+
+  assert {
+    condition     = google_artifact_registry_repository.images.docker_config[0].immutable_tags
+    error_message = "A tag names one commit for ever."
+  }
+}

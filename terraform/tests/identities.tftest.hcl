@@ -1,0 +1,77 @@
+# Who may do what, to the letter: the names are the Kubernetes manifests'.
+
+mock_provider "google" {}
+
+variables {
+  project_id  = "pulse-test-1"
+  alert_email = "oncall@example.com"
+}
+
+run "workload_identity" {
+  command = plan
+
+  assert {
+    condition = { for name, binding in google_service_account_iam_member.workload_identity : name => binding.member } == {
+      api      = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-api]"
+      consumer = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-consumer]"
+    }
+    error_message = "Each Kubernetes service account may act as the Google one of its name, and as no other."
+  }
+
+  assert {
+    condition     = alltrue([for binding in google_service_account_iam_member.workload_identity : binding.role == "roles/iam.workloadIdentityUser"])
+    error_message = "Acting as it is all it may do with it."
+  }
+
+  assert {
+    condition     = toset([for account in google_service_account.workload : account.account_id]) == toset(["pulse-api", "pulse-consumer"])
+    error_message = "The annotations in the gke overlay name these accounts."
+  }
+}
+
+run "secrets" {
+  command = plan
+
+  # Which account reads which secret: every secret has one reader.
+  assert {
+    condition     = local.workloads.api == ["pulse-kafka-username", "pulse-kafka-password", "pulse-api-keys"] && local.workloads.consumer == ["pulse-mongo-uri"]
+    error_message = "The API's account reads Kafka's user and the write keys, the consumer's MongoDB's URI."
+  }
+
+  assert {
+    condition     = toset(keys(google_secret_manager_secret_iam_member.workload)) == toset(keys(google_secret_manager_secret.pulse))
+    error_message = "A secret without a reader cannot reach the cluster."
+  }
+
+  assert {
+    condition     = alltrue([for grant in google_secret_manager_secret_iam_member.workload : grant.role == "roles/secretmanager.secretAccessor"])
+    error_message = "Reading is all."
+  }
+}
+
+run "project_roles" {
+  command = plan
+
+  assert {
+    condition     = google_project_iam_member.nodes.role == "roles/container.defaultNodeServiceAccount" && google_project_iam_member.export_jobs.role == "roles/bigquery.jobUser"
+    error_message = "No account has more on the whole project than these two."
+  }
+
+  assert {
+    condition     = length(google_service_account_iam_member.export) == 0
+    error_message = "Nobody may act as pulse-export unless named."
+  }
+}
+
+run "exporters" {
+  command = plan
+
+  variables {
+    export_members = ["group:data@example.com"]
+  }
+
+  assert {
+    condition     = google_service_account_iam_member.export["group:data@example.com"].role == "roles/iam.serviceAccountTokenCreator"
+    error_message = "Who is named may act as pulse-export."
+  }
+}

@@ -1,0 +1,183 @@
+"""The Compose stack, in real containers of our two images (`make compose-test`); skipped without a Docker engine.
+
+With STAND_INS=1 the images of others are replaced by ours (stand-ins.yml), for machines that reach no registry; that
+needs root, mmdebstrap and Java.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+
+from ops.local import kafka as local_kafka
+from ops.local import ports
+from tests.clients import Client
+from tests.servers import ROOT
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(1200)
+
+HERE = Path(__file__).parent
+OURS = ["api", "consumer"]
+
+
+class Stack:
+    """The stack as a project of its own, beside any that `make up` runs."""
+
+    def __init__(self, *, stand_ins: bool) -> None:
+        files = [ROOT / "docker-compose.yml", HERE / "ports.yml", *([HERE / "stand-ins.yml"] if stand_ins else [])]
+        self._command = ["docker", "compose", "--project-name", "pulse-test", "--project-directory", str(ROOT)]
+        self._command += [part for file in files for part in ("--file", str(file))]
+        api, mongo, prometheus = (ports.free_port() for _ in range(3))
+        self._env = {
+            **os.environ,
+            "TEST_API_PORT": str(api),
+            "TEST_MONGO_PORT": str(mongo),
+            "TEST_PROMETHEUS_PORT": str(prometheus),
+        }
+        if stand_ins:
+            self._env["KAFKA_LIBS"] = str(local_kafka.jars(ROOT / "var" / "kafka" / "libs").relative_to(ROOT))
+        self.api_url = f"http://127.0.0.1:{api}"
+        self.prometheus_url = f"http://127.0.0.1:{prometheus}"
+        self.mongo_uri = f"mongodb://127.0.0.1:{mongo}/?directConnection=true"
+
+    def compose(self, *arguments: str) -> str:
+        """What the command prints; fails the test with its errors when it fails."""
+        done = subprocess.run(
+            [*self._command, *arguments], env=self._env, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def up(self) -> None:
+        """Returns when everything is healthy."""
+        self.compose("up", "--detach", "--wait")
+
+    def kill_api(self) -> None:
+        self.compose("kill", "api")
+
+    def kill_consumer(self) -> None:
+        self.compose("kill", "consumer")
+
+    def replace_everything(self) -> None:
+        """Stops ours, which have to end by themselves before they would be killed, then removes all containers."""
+        self.compose("stop", *OURS)
+        assert [self.state(service)["ExitCode"] for service in OURS] == [0, 0]
+        self.compose("down")
+
+    def replace_api_without_kafka(self) -> None:
+        """With events in the journal alone, which the next container has to find."""
+        self.compose("kill", "kafka")
+        eventually(lambda: self.journalled() > 100, what="100 events in a journal")
+        self.compose("rm", "--stop", "--force", "api")
+
+    def journalled(self) -> int:
+        """How many events wait in the journal of the worker that answers."""
+        return int(requests.get(f"{self.api_url}/health", timeout=10).json()["checks"]["journal"]["events"])
+
+    def state(self, service: str) -> Any:
+        """What the engine knows of the service's container."""
+        return json.loads(docker("inspect", self.compose("ps", "--all", "--quiet", service).strip()))[0]["State"]
+
+    def stored(self) -> list[str]:
+        """The ids of the events in MongoDB."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo_uri) as client:
+            return [document["event_id"] for document in client["pulse"]["events"].find({}, {"event_id": 1})]
+
+    def stored_count(self) -> int:
+        """How many there are, at little cost to MongoDB."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo_uri) as client:
+            return client["pulse"]["events"].estimated_document_count()
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def has_accepted(clients: list[Client], count: int) -> bool:
+    return sum(client.accepted for client in clients) >= count
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """The stack with empty volumes, up and healthy; nothing of it is left afterwards but the images."""
+    try:
+        docker("info")
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("no Docker engine answers")
+    stand_ins = bool(os.environ.get("STAND_INS"))
+    if stand_ins and not docker("images", "--quiet", "pulse-test/python"):
+        subprocess.run([HERE / "stand-ins" / "python.sh"], check=True, timeout=600)
+    stack = Stack(stand_ins=stand_ins)
+    stack.compose("down", "--volumes")
+    stack.compose("build")
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.compose("down", "--volumes")
+
+
+def test_every_service_is_healthy_and_the_topics_are_made(stack: Stack) -> None:
+    services = stack.compose("config", "--services").split()
+    states = {service: stack.state(service) for service in services}
+    assert states.pop("topics")["ExitCode"] == 0
+    assert {service: state["Health"]["Status"] for service, state in states.items()} == dict.fromkeys(states, "healthy")
+
+
+def test_prometheus_reads_the_metrics_of_both(stack: Stack) -> None:
+    def healths() -> list[str]:
+        targets = requests.get(f"{stack.prometheus_url}/api/v1/targets", timeout=5).json()["data"]["activeTargets"]
+        return [target["health"] for target in targets]
+
+    eventually(lambda: healths() == ["up", "up"], what="both targets up")
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_image_holds_what_runs_and_nothing_to_build_or_install_with(stack: Stack, service: str) -> None:
+    tools = "for tool in pip pip3 gcc cc make; do command -v $tool; done; find /app -name '*test*' -o -name Dockerfile"
+    assert stack.compose("exec", service, "sh", "-c", f"{tools}; true") == ""
+    find = "import importlib.util as u; print(u.find_spec('pip'))"
+    assert stack.compose("exec", service, "python", "-c", find) == "None\n"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_process_has_no_rights_and_a_root_it_cannot_write_to(stack: Stack, service: str) -> None:
+    status = dict(line.split(":\t", 1) for line in stack.compose("exec", service, "cat", "/proc/1/status").splitlines())
+    assert status["Uid"].split() == ["10001"] * 4
+    assert int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert "Read-only" in stack.compose("exec", service, "sh", "-c", "touch /app/file 2>&1; true")
+
+
+def test_the_tools_run_from_the_consumers_image(stack: Stack) -> None:
+    assert "0 letters" in stack.compose("exec", "consumer", "python", "-m", "consumer.dlq", "stats")
+    stack.compose("run", "--rm", "topics")
+
+
+def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_and_replaced(stack: Stack) -> None:
+    sent: list[str] = []
+    disturbances = (stack.kill_api, stack.kill_consumer, stack.replace_api_without_kafka, stack.replace_everything)
+    for disturb in disturbances:
+        clients = [
+            Client(stack.api_url, f"{disturb.__name__}-{number}", 600, batch=5, pause=0.02) for number in range(3)
+        ]
+        sent += [event["event_id"] for client in clients for event in client.events]
+        for client in clients:
+            client.start()
+        eventually(partial(has_accepted, clients, 200), what="200 events accepted")
+        disturb()
+        assert any(client.is_alive() for client in clients), "nobody was sending any more"
+        stack.up()
+        for client in clients:
+            client.join(120)
+            assert not client.is_alive()
+    eventually(lambda: stack.stored_count() >= len(sent), 300, f"{len(sent)} events stored", every=1.0)
+    assert sorted(stack.stored()) == sorted(sent)

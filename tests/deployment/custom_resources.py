@@ -1,0 +1,104 @@
+"""The custom resources that we use, as far as we use them: kubernetes-validate knows what Kubernetes itself has."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+
+
+def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An object with these fields and no others."""
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": required | (optional or {}),
+        "additionalProperties": False,
+    }
+
+
+def _list(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1}
+
+
+_SCALED_OBJECT = _object(
+    {
+        "scaleTargetRef": _object({"apiVersion": _TEXT, "kind": _TEXT, "name": _TEXT}),
+        "minReplicaCount": _COUNT,
+        "maxReplicaCount": _COUNT,
+        "pollingInterval": _COUNT,
+        "cooldownPeriod": _COUNT,
+        "fallback": _object({"failureThreshold": _COUNT, "replicas": _COUNT, "behavior": _TEXT}),
+        "advanced": _object(
+            {
+                "restoreToOriginalReplicaCount": {"type": "boolean"},
+                # Kubernetes' own, as in the HorizontalPodAutoscalers, where its schema is checked.
+                "horizontalPodAutoscalerConfig": _object({"name": _TEXT, "behavior": {"type": "object"}}),
+            }
+        ),
+        "triggers": _list(
+            _object(
+                {
+                    "type": {"const": "kafka"},
+                    "metricType": {"enum": ["AverageValue", "Value"]},
+                    "metadata": _object(
+                        dict.fromkeys(
+                            (
+                                "bootstrapServersFromEnv",
+                                "consumerGroupFromEnv",
+                                "topicFromEnv",
+                                "lagThreshold",
+                                "activationLagThreshold",
+                                "offsetResetPolicy",
+                                "allowIdleConsumers",
+                                "scaleToZeroOnInvalidOffset",
+                                "excludePersistentLag",
+                            ),
+                            _TEXT,
+                        ),
+                        {
+                            "sasl": {"enum": ["none", "plaintext", "scram_sha256", "scram_sha512"]},
+                            "tls": {"enum": ["enable", "disable"]},
+                        },
+                    ),
+                },
+                {"authenticationRef": _object({"name": _TEXT})},
+            )
+        ),
+    }
+)
+
+_SPECS: dict[tuple[str, str], dict[str, Any]] = {
+    ("keda.sh/v1alpha1", "ScaledObject"): _SCALED_OBJECT,
+    ("keda.sh/v1alpha1", "TriggerAuthentication"): _object(
+        {"secretTargetRef": _list(_object({"parameter": _TEXT, "name": _TEXT, "key": _TEXT}))}
+    ),
+    ("monitoring.googleapis.com/v1", "PodMonitoring"): _object(
+        {
+            "selector": _object({"matchLabels": {"type": "object"}}),
+            "endpoints": _list(_object({"port": _TEXT, "path": _TEXT, "interval": _TEXT, "timeout": _TEXT})),
+        }
+    ),
+    ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass"): _object(
+        {"provider": {"const": "gke"}, "parameters": _object({"secrets": _TEXT})}
+    ),
+    ("secret-sync.gke.io/v1", "SecretSync"): _object(
+        {
+            "serviceAccountName": _TEXT,
+            "secretProviderClassName": _TEXT,
+            "secretObject": _object({"type": _TEXT, "data": _list(_object({"sourcePath": _TEXT, "targetKey": _TEXT}))}),
+        }
+    ),
+}
+
+
+def faults(resource: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a custom resource's kind or its spec."""
+    schema = _SPECS.get((resource["apiVersion"], resource["kind"]))
+    if schema is None:
+        yield f"{resource['apiVersion']} is no kind that we know"
+        return
+    for error in Draft202012Validator(schema).iter_errors(resource["spec"]):
+        yield f"{error.message} (at {error.json_path})"

@@ -1,0 +1,24 @@
+"""What is there to be observed: the metrics that are declared, the alerts on them, and the runbooks of the alerts."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client import CollectorRegistry
+
+from common.metrics import ApiMetrics, ConsumerMetrics
+from ops.grafana.dashboard import read_runbooks
+
+PROMETHEUS = Path(__file__).parent.parent / "ops" / "prometheus"
+
+METRICS = {
+    declared.name: declared
+    for declared in chain(ApiMetrics(CollectorRegistry()).declared, ConsumerMetrics(CollectorRegistry()).declared)
+}
+ALERTS: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+RUNBOOKS = {runbook.title: runbook.text for runbook in read_runbooks()}

@@ -1,0 +1,62 @@
+"""What docker-compose.yml promises, read off the file: settings, ports, limits, health checks."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+OURS = ("api", "consumer", "topics")
+
+# Where the parts find each other and their files, and what only `make run` knows.
+FIXED = {
+    *("API_ADDR", "METRICS_ADDR", "API_JOURNAL_DIR", "API_KEYS_FILE", "KAFKA_BROKERS", "MONGO_URI"),
+    *("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"),
+    *("KAFKA_SSL_CAFILE", "LOCAL_BROKER", "LOCAL_DATA_DIR"),
+}
+
+
+def test_every_setting_that_may_differ_reaches_one_of_our_containers() -> None:
+    settings = set(re.findall(r"^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    passed_on = {name for service in OURS for name in SERVICES[service]["environment"]}
+    assert settings - FIXED - passed_on == set()
+
+
+def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert {int(port.split(":")[1]) for port in published} == {3000, 8080, 8081, 8082, 8083, 9090, 9092, 27017}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_limits_and_logs_that_end(name: str) -> None:
+    assert {"mem_limit", "cpus"} <= SERVICES[name].keys()
+    assert SERVICES[name]["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer"}))
+def test_every_service_has_a_health_check_of_its_own_or_that_of_our_image(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_have_a_read_only_root_and_no_rights(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - set(OURS)))
+def test_images_of_others_have_a_full_version(name: str) -> None:
+    assert re.search(r":v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+
+
+def test_both_images_have_the_same_base_by_digest() -> None:
+    api, consumer = ((ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer"))
+    base = re.search(r"ARG PYTHON_IMAGE=python:3\.13\.\d+-slim-trixie@sha256:[0-9a-f]{64}\n", api)
+    assert base
+    assert base[0] in consumer
