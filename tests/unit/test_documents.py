@@ -20,7 +20,7 @@ TREE = [
     path.relative_to(ROOT)
     for path in chain(ROOT.glob("*"), *(ROOT.joinpath(part).rglob("*") for part in (*PARTS, ".ci", ".github")))
 ]
-PAGES = [path for path in TREE if path.suffix == ".md"]
+PAGES = [path for path in TREE if path.suffix == ".md" and ".terraform" not in path.parts]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 IN_A_PART = re.compile(rf"(?<![\w/.$-])(?:{'|'.join(PARTS)})/[\w.*/-]*[\w*/]")
