@@ -46,6 +46,10 @@ class Broker:
         partitions = [TopicPartition(self.settings.topic, number) for number in range(_PARTITIONS)]
         return sum(self._client.end_offsets(partitions).values())
 
+    def close(self) -> None:
+        """Drop the connection."""
+        self._client.close(autocommit=False)
+
     def wait_for(self, count: int) -> None:
         """Blocks until so many are there. Raises PulseError when no more come."""
         wait(lambda: self.records() >= count, f"{count:,} records in Kafka")
@@ -63,7 +67,9 @@ def broker() -> Iterator[Broker]:
             admin = wait_for_admin(settings, patience=60, backoff=Backoff(most=0.5))
             ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, _PARTITIONS, 1)))
             admin.close()
-            yield Broker(settings)
+            running = Broker(settings)
+            yield running
+            running.close()
 
 
 class Server:
