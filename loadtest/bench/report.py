@@ -75,8 +75,8 @@ def machine(load_before: float) -> str:
     model = next((line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")), "CPU")
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {psutil.cpu_count()} cores of {model}, "
-        f"{psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()} {platform.release()}; load generator, API, "
-        f"broker and consumer share them. Load average at the beginning {load_before:.1f}.\n"
+        f"{psutil.virtual_memory().total / 1e9:.0f} GB, {platform.system()} {platform.release()},\nshared by load "
+        f"generator, API, broker and consumer. Load average at the beginning {load_before:.1f}.\n"
         f"Python {platform.python_version()}; {packages}."
     )
 
