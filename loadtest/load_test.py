@@ -81,8 +81,8 @@ def main() -> int:
 
 
 def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
+    if not text.isdecimal() or (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return number
 
 
@@ -116,14 +116,13 @@ def _send(result: Run, batches: list[Batch], begun_at: float) -> list[Event]:
     def note(
         *, response: Any, response_time: float, start_time: float, exception: object, context: Any, **_: Any
     ) -> None:
-        batch = batches[context["batch"]]
-        took = response_time / 1000
-        if response is not None and response.status_code == 202:
+        took, events = response_time / 1000, len(batches[context["batch"]])
+        if response.status_code == 202:
             accepted.append(context["batch"])
-            bar.update(len(batch))
+            bar.update(events)
         else:
-            result.refused[_reason(response, exception)] += len(batch)
-        events = 0 if context["batch"] not in accepted else len(batch)
+            result.refused[_reason(response, exception)] += events
+            events = 0
         result.answers.append(Answer(start_time + took - begun_at, took, events))
 
     environment = Environment(user_classes=[_sender(iter(enumerate(batches)))], host=result.url)
@@ -153,7 +152,7 @@ def _sender(batches: Iterator[tuple[int, Batch]]) -> type[PulseUser]:
 
 def _reason(response: Any, exception: object) -> str:
     """Why a batch was not accepted, in a line."""
-    if response is None or not response.status_code:
+    if not response.status_code:
         return f"no answer ({exception})"
     try:
         message = response.json()["message"]
@@ -202,18 +201,21 @@ def _in_kafka(settings: KafkaSettings, first: dict[int, int], origin: str, wante
     """When the API's producer took each of the events that are in Kafka, in seconds since `begun_at`.
 
     Reads from the offsets `first` until it has found as many as `wanted`, or none for `PATIENCE`. An event that is
-    there twice counts once. Raises PulseError, KafkaError.
+    there twice counts once. Raises PulseError.
     """
     event_id = re.compile(rb'"event_id": ?"(%b-[0-9]+)"' % origin.encode())
     found: dict[bytes, float] = {}
     last_progress = time.monotonic()
     while True:
         before = len(found)
-        with closing(KafkaReader(settings, settings.topic)) as reader:
-            for record in reader.read(first):
-                if match := event_id.search(record.value or b""):
-                    found.setdefault(match[1], record.timestamp_ms / 1000 - begun_at)
-            first = reader.ends
+        try:
+            with closing(KafkaReader(settings, settings.topic)) as reader:
+                for record in reader.read(first):
+                    if match := event_id.search(record.value or b""):
+                        found.setdefault(match[1], record.timestamp_ms / 1000 - begun_at)
+                first = reader.ends
+        except KafkaError as error:
+            raise PulseError(f"Kafka cannot be read any more ({error}): try again.") from error
         if len(found) > before:
             last_progress = time.monotonic()
         if len(found) >= wanted or time.monotonic() - last_progress > PATIENCE:

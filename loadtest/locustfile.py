@@ -1,7 +1,7 @@
 """The users of locust, of four kinds: `make load-test-ui` shows them in a browser, to start and mix at will.
 
-`python -m locust --config loadtest/locust.conf [--host URL]`. All send what made-up shoppers do. A 503 counts as a failure,
-though a client that waits and sends again loses nothing by it: it shows where the limit is.
+`python -m locust --config loadtest/locust.conf [--host URL]`. All send what made-up shoppers do. A 503 counts as a
+failure, though a client that waits and sends again loses nothing by it: it shows where the limit is.
 """
 
 import random
