@@ -8,11 +8,18 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run up down rebuild logs test compose-test lint build bench load-test load-test-ui seed replay tail docs \
-	picture tf-validate k8s-validate requirements clean
+# In the order in which `make help` shows them.
+EVERYDAY := run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail \
+	tf-validate k8s-validate clean help
+UPKEEP := compose-test docs picture requirements
+.PHONY: $(EVERYDAY) $(UPKEEP)
 
 help: ## Explain each command.
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' -v everyday='$(EVERYDAY)' -v upkeep='$(UPKEEP)' ' \
+		function show(names) { n = split(names, name, " "); \
+			for (i = 1; i <= n; i++) printf "  make %-14s %s\n", name[i], text[name[i]] } \
+		/^[a-z0-9-]+:.*## / { text[$$1] = $$2 } \
+		END { show(everyday); print "\nNow and then:"; show(upkeep) }' Makefile
 
 # ── On this machine, without Docker ──
 
@@ -51,16 +58,16 @@ up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, co
 		'Kafka UI' 'http://localhost:8082' \
 		'Mongo Express' 'http://localhost:8081'
 
-down: compose ## Stop it; its data stays. `docker compose down --volumes` deletes that too.
+down: compose ## Stop that stack; its data stays. `docker compose down --volumes` deletes it too.
 	@$(COMPOSE) down
 
-rebuild: compose ## Build the images anew and restart what they are of.
+rebuild: compose ## Bring your changes in: build the images anew and replace their containers.
 	@$(COMPOSE) up --detach --wait --build
 
-logs: compose ## Follow its logs; `make logs SERVICE=api` those of one part.
+logs: compose ## Follow that stack's logs; `make logs SERVICE=api` those of one part.
 	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 
-build: compose ## Build the images of the API and the consumer.
+build: compose ## Build the images of the API and the consumer, without starting them.
 	@$(COMPOSE) build
 
 .PHONY: compose
@@ -73,10 +80,10 @@ compose:
 test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test ARGS="-e e2e"` runs a part.
 	@$(VENV)/bin/tox run $(ARGS)
 
-compose-test: $(VENV)/tox ## Test the full stack with real containers; `STAND_INS=1` where no registry of images is reached.
+compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` where no registry of images is reached.
 	@$(VENV)/bin/tox run -e compose
 
-lint: $(VENV)/tox ## Check format, rules, types, and the security of the manifests and Terraform.
+lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests and Terraform.
 	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)
 
 k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
@@ -85,7 +92,7 @@ k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and
 tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
 	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
-docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md and Grafana's dashboard.
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan in docs/scaling.md, Grafana's dashboard.
 	@$(VENV)/bin/tox run -e docs
 
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.

@@ -33,19 +33,19 @@ def read_body(limit: int) -> bytes:
 
     `limit` bytes are allowed, both as sent and unzipped. Blocks as long as `api.connections` lets the client take.
     """
-    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+    announced = request.content_length
+    if announced is None and "Transfer-Encoding" not in request.headers:
         raise LengthRequired("The request needs a body, and a Content-Length that says how long it is.")
     if request.mimetype not in _MEDIA_TYPES:
         raise UnsupportedMediaType("Content-Type must be application/json.")
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:
         raise _UnsupportedEncoding
-    body = _read(limit)
+    body = _read(announced or 0, limit)
     return body if encoding == "identity" else _unzip(body, limit)
 
 
-def _read(limit: int) -> bytes:
-    announced = request.content_length or 0
+def _read(announced: int, limit: int) -> bytes:
     if announced > limit:
         raise _too_large(limit)
     try:

@@ -1,5 +1,6 @@
 """gunicorn's settings, and a worker's life: start sending after the fork, send what is left before the exit."""
 
+import gc
 import os
 import shutil
 import sys
@@ -50,6 +51,9 @@ def fresh_metrics_dir() -> None:
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
     worker.wsgi.extensions["worker"].start()
+    # What is there now stays: the collector need not look through it again and again (an eighth of a batch's time).
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

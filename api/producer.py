@@ -11,13 +11,14 @@ from api.intake import AcceptedEvent, read_back
 from api.journal import Journal
 from api.refused import RefusedEvents
 from common.kafka import MAX_BATCH_BYTES, RecordSender, never_takes
-from common.metrics import ApiMetrics
+from common.metrics import ApiMetrics, Children
 from common.retry import Backoff
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_EVENTS = 2000
 _TAKE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.01
 _CHUNK_BYTES = MAX_BATCH_BYTES * 3 // 4
 _RECORD_OVERHEAD_BYTES = 64
 
@@ -51,6 +52,7 @@ class Producer:
         self._sender = sender
         self._refused = refused
         self._metrics = metrics
+        self._events_produced = Children(metrics.events_produced)
         self._backoff = backoff
         self._on_death = on_death
         self._stopping = threading.Event()
@@ -95,6 +97,9 @@ class Producer:
             taken = self._queue.take(_CHUNK_EVENTS, _TAKE_SECONDS)
             if taken.events and self._deliver(taken.events):
                 self._queue.acknowledge(taken)
+                if len(taken.events) < _CHUNK_EVENTS:
+                    # What comes meanwhile goes together: a chunk costs much more than the events in it.
+                    self._stopping.wait(_PAUSE_SECONDS)
             if self._stopping.is_set() and not self._queue.unacknowledged:
                 self._sender.close()
                 return
@@ -132,9 +137,10 @@ class Producer:
     def _try(self, chunk: list[AcceptedEvent]) -> list[Failed]:
         """Send a chunk once; what has to be sent again, in order."""
         left: list[Failed] = []
+        produced: list[str] = []
         for event, error in zip(chunk, self._send(chunk), strict=True):
             if error is None:
-                self._metrics.events_produced.labels(event.event_type).inc()
+                produced.append(event.event_type)
             elif left or not never_takes(error):
                 # Once one is left, those behind it wait too: none may overtake it.
                 left.append(Failed(event, error))
@@ -143,6 +149,7 @@ class Producer:
                 left += self._try([event])
             elif not self._refused.keep(event, error):
                 left.append(Failed(event, error))
+        self._events_produced.count(produced)
         self._metrics.produce_errors.inc(len(left))
         return left
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
@@ -16,6 +17,7 @@ _MESSAGES = {
     405: "This path does not take that method; the Allow header says which ones it takes.",
 }
 
+_ENCODER = msgspec.json.Encoder()
 _REASONS = {
     400: "unreadable",
     401: "unauthorized",
@@ -29,6 +31,11 @@ _REASONS = {
 }
 
 logger = logging.getLogger(__name__)
+
+
+def accepted_answer(**document: Any) -> Response:
+    """202 with this as JSON. What a client made up may be in it only if it can be stored."""
+    return Response(_ENCODER.encode(document) + b"\n", 202, mimetype="application/json")
 
 
 def error_form(message: str, errors: Mapping[Any, Any], request_id: str | None) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from flask import Blueprint, Response, jsonify, request
 from api.body import read_body
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, accept_batch, accept_event, accept_partial_batch
+from api.responses import accepted_answer
 from common.errors import InvalidEventError
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
-from common.metrics import ApiMetrics
+from common.metrics import ApiMetrics, Children
 
 logger = logging.getLogger(__name__)
 
@@ -18,21 +19,22 @@ logger = logging.getLogger(__name__)
 def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
     """The routes that put events into the queue. They raise what `responses` answers."""
     routes = Blueprint("track", __name__, url_prefix="/api/v1")
+    events_accepted = Children(metrics.events_accepted)
 
     @routes.post("/track")
-    def track() -> tuple[Response, int]:
+    def track() -> Response:
         event = accept_event(read_body(MAX_EVENT_BYTES), datetime.now(UTC))
         keep([event])
-        return jsonify(status="accepted", event_id=event.event_id), 202
+        return accepted_answer(status="accepted", event_id=event.event_id)
 
     @routes.post("/track/batch")
-    def track_batch() -> tuple[Response, int]:
+    def track_batch() -> Response | tuple[Response, int]:
         if _wants_partial():
             return track_partial_batch()
         batch = accept_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
         keep(batch)
         ids = [event.event_id for event in batch]
-        return jsonify(status="accepted", count=len(ids), event_ids=ids), 202
+        return accepted_answer(status="accepted", count=len(ids), event_ids=ids)
 
     def track_partial_batch() -> tuple[Response, int]:
         accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
@@ -44,8 +46,7 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
 
     def keep(accepted: list[AcceptedEvent]) -> None:
         queue.put(accepted)
-        for event in accepted:
-            metrics.events_accepted.labels(event.event_type).inc()
+        events_accepted.count(event.event_type for event in accepted)
         if logger.isEnabledFor(logging.DEBUG):
             for event in accepted:
                 logger.debug("event accepted", extra={"event_id": event.event_id})

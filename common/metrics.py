@@ -5,6 +5,7 @@ dead letter is an increase, and not a series out of nowhere that no alert sees. 
 come from: no client can invent them.
 """
 
+import collections
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -52,6 +53,25 @@ class Declared:
     labels: Mapping[str, Values]
 
 
+class Children(dict[Any, Any]):
+    """A metric's children by the value of its label, or a tuple of values. Each is looked up once, since that costs as
+    much as counting. Threads may share it.
+    """
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, values: str | tuple[str, ...]) -> Any:
+        child = self[values] = self._metric.labels(*([values] if isinstance(values, str) else values))
+        return child
+
+    def count(self, values: Iterable[str]) -> None:
+        """Raise each value's counter once, by how often the value is there."""
+        for value, times in collections.Counter(values).items():
+            self[value].inc(times)
+
+
 class _Metrics:
     """Registers metrics with a registry, and remembers what was declared."""
 
@@ -97,7 +117,7 @@ class ApiMetrics(_Metrics):
         )
         self.request_duration = self._histogram(
             "pulse_api_request_duration_seconds",
-            "From a request's arrival in Flask to its answer.",
+            "From a request's arrival in the app to its answer.",
             _SECONDS,
             method=method,
             path=path,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -86,3 +87,11 @@ def test_scrapes_and_the_data_source_have_one_pace() -> None:
     pace = re.search(r"scrape_interval: (\w+)", (ROOT / "ops/prometheus/prometheus.yml").read_text())
     assert pace
     assert f"timeInterval: {pace[1]}\n" in (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text()
+
+
+def test_compose_puts_the_dashboards_where_grafana_is_told_to_look() -> None:
+    provider = yaml.safe_load((ROOT / "ops/grafana/provisioning/dashboards/pulse.yml").read_text())["providers"][0]
+    grafana = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
+    folder = provider["options"]["path"]
+    assert f"./ops/grafana/dashboards:{folder}:ro" in grafana["volumes"]
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{folder}/{dashboard.FILE.name}"

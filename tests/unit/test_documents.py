@@ -1,0 +1,104 @@
+"""What the documents point at is there: pages, headings, files, commands."""
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain, pairwise
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from loadtest import plan
+
+ROOT = Path(__file__).parent.parent.parent
+PARTS = ("api", "common", "consumer", "docs", "kubernetes", "loadtest", "ops", "requirements", "terraform", "tests")
+TREE = [
+    path.relative_to(ROOT)
+    for path in chain(ROOT.glob("*"), *(ROOT.joinpath(part).rglob("*") for part in (*PARTS, ".ci", ".github")))
+]
+PAGES = [path for path in TREE if path.suffix == ".md" and ".terraform" not in path.parts]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+IN_A_PART = re.compile(rf"(?<![\w/.$-])(?:{'|'.join(PARTS)})/[\w.*/-]*[\w*/]")
+LIKE_A_PATH = re.compile(r"[\w.*-]+(/[\w.*-]+)*/?")
+OF_SOURCES = (".cfg", ".env", ".hcl", ".ini", ".json", ".md", ".py", ".tf", ".toml", ".yaml", ".yml")
+# They look like files of ours: media types, and what is made when something runs or is set up.
+NO_FILES = re.compile(r"(application|text|var)/|\.env$|\.terraform\.lock\.hcl$|.*\.tfvars$")
+
+
+@cache
+def tokens(page: Path) -> list[Token]:
+    """Of the page, with those inside of its paragraphs and cells."""
+    blocks = MarkdownIt().enable("table").parse((ROOT / page).read_text())
+    return [token for block in blocks for token in (block, *(block.children or ()))]
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """Page (or file) and anchor that the relative links of a page lead to."""
+    for token in tokens(page):
+        target = str(token.attrs.get("href", token.attrs.get("src", "https:")))
+        if not re.match("[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            yield Path(ROOT, page.parent, path).resolve().relative_to(ROOT) if path else page, anchor
+
+
+@cache
+def headings(page: Path) -> list[str]:
+    return [after.content for token, after in pairwise(tokens(page)) if token.type == "heading_open"]
+
+
+@cache
+def anchors(page: Path) -> list[str]:
+    """As GitHub makes them."""
+    slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)]
+    seen: Counter[str] = Counter()
+    for number, slug in enumerate(slugs):
+        slugs[number] = f"{slug}-{seen[slug]}" if seen[slug] else slug
+        seen[slug] += 1
+    return slugs
+
+
+def named_files(page: Path) -> set[str]:
+    """What begins with one of our folders, and what stands between backquotes and looks like a file."""
+    quoted = {token.content for token in tokens(page) if token.type == "code_inline"}
+    files = {text for text in quoted if LIKE_A_PATH.fullmatch(text) and ("/" in text or text.endswith(OF_SOURCES))}
+    files.update(IN_A_PART.findall((ROOT / page).read_text()))
+    return {name for name in files if not NO_FILES.match(name)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+class TestEveryPage:
+    def test_links_to_files_that_exist(self, page: Path) -> None:
+        assert {str(path) for path, _ in links(page) if not (ROOT / path).exists()} == set()
+
+    def test_links_to_headings_that_exist(self, page: Path) -> None:
+        assert [(path, anchor) for path, anchor in links(page) if anchor and anchor not in anchors(path)] == []
+
+    def test_names_sections_that_exist(self, page: Path) -> None:
+        named = re.findall(r'([\w/]+\.md)[`)]*,\s"([^"]+)"', (ROOT / page).read_text())
+        sections = [(path, " ".join(title.split())) for path, title in named]
+        assert [(path, title) for path, title in sections if not any(title in it for it in headings(Path(path)))] == []
+
+    def test_names_files_that_exist(self, page: Path) -> None:
+        """Also by the end of their path, as in `overlays/gke/api.yaml`."""
+        assert {name for name in named_files(page) if not any(path.match(name) for path in TREE)} == set()
+
+    def test_names_commands_of_the_makefile(self, page: Path) -> None:
+        code = "\n".join(token.content for token in tokens(page) if token.type in {"code_inline", "fence"})
+        named = re.findall(r"^make ([a-z0-9-]+)", code, re.MULTILINE)
+        assert {name for name in named if not re.search(rf"^{name}:.*## ", MAKEFILE, re.MULTILINE)} == set()
+
+
+def test_the_plan_in_the_page_on_scaling_is_current() -> None:
+    assert plan.DOCUMENT_FILE.read_text() == plan.document(), "run `make docs`"
+
+
+def test_make_help_explains_every_command() -> None:
+    printed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=30).stdout
+    explained = re.findall(r"^  make ([a-z0-9-]+) +[A-Z(]", printed, re.MULTILINE)
+    assert sorted(explained) == sorted(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE))
+    assert printed.count("  make ") == len(explained)

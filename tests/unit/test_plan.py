@@ -1,0 +1,109 @@
+"""What a rate of events needs: enough, and not one too many."""
+
+import random
+from datetime import UTC, datetime
+from itertools import chain
+from statistics import mean
+
+import bson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.events import decode, encode
+from loadtest import figures
+from loadtest.journeys import generated_journeys
+from loadtest.plan import LEAST_API_PODS, LEAST_PARTITIONS, consumer_rate, main, plan, table
+
+rates = st.integers(min_value=1, max_value=10_000_000)
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def round_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer works 20 us for an event and waits 40 ms for 500; an event has 400 bytes, stored 500 and 200."""
+    of_an_event = {"CONSUMER": 20, "CONSUMER_BATCH": 500, "BULK_WRITE": 40, "EVENT": 400, "DOCUMENT": 500}
+    for name, value in {**of_an_event, "INDEX_ENTRIES": 200, "COPIES": 3, "RETENTION": 7}.items():
+        monkeypatch.setattr(f"loadtest.plan.{name}", figures.Figure(value, "", ""))
+
+
+@given(rate=rates)
+def test_every_part_can_bear_its_share_and_one_less_could_not(rate: int) -> None:
+    needed = plan(rate)
+    for count, each, least in (
+        (needed.api_pods_batched, 1e6 / figures.API_BATCHED.value, LEAST_API_PODS),
+        (needed.api_pods_single, 1e6 / figures.API_SINGLE.value, LEAST_API_PODS),
+        (needed.consumers, consumer_rate(), 1),
+        (needed.shards, figures.UPSERTS.value, 1),
+    ):
+        can = each * figures.BUSY.value
+        assert count == least or (count - 1) * can < rate
+        assert count * can >= rate * 0.999_999
+
+
+@given(rate=rates)
+def test_there_are_partitions_for_more_consumers(rate: int) -> None:
+    needed = plan(rate)
+    assert needed.partitions == max(LEAST_PARTITIONS, needed.consumers * figures.SPARE_PARTITIONS.value)
+
+
+@given(rate=rates)
+def test_brokers_have_room_for_the_days_they_keep_and_for_what_comes_in(rate: int) -> None:
+    needed = plan(rate)
+    assert needed.brokers >= figures.COPIES.value
+    assert needed.brokers * figures.BROKER_DISK.value >= needed.kafka_terabytes
+    assert needed.brokers * figures.BROKER.value >= needed.megabytes_a_second
+
+
+def test_a_consumer_works_or_waits_for_mongodb(round_figures: None) -> None:
+    assert consumer_rate() == pytest.approx(500 / (0.010 + 0.040))
+
+
+def test_sizes_are_of_all_copies(round_figures: None) -> None:
+    needed = plan(1_000)
+    assert needed.megabytes_a_second == pytest.approx(0.4)
+    assert needed.kafka_terabytes == pytest.approx(0.4 * 86_400 * 7 * 3 / 1e6)
+    assert needed.mongodb_terabytes_a_day == pytest.approx(0.7 * 86_400 * 3 / 1e6)
+
+
+def test_a_small_rate_needs_what_the_manifests_start_with() -> None:
+    needed = plan(1)
+    assert (needed.api_pods_single, needed.partitions, needed.consumers, needed.shards, needed.brokers) == (
+        2,
+        3,
+        1,
+        1,
+        3,
+    )
+
+
+def test_the_table_has_a_column_for_each_rate() -> None:
+    lines = table((1_000, 250_000)).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")] == ["", "events a second", "1,000", "250,000", ""]
+    assert {line.count("|") for line in lines} == {4}
+
+
+def test_the_sizes_of_an_event_are_those_of_the_sample_shoppers() -> None:
+    journeys = generated_journeys(300, "seed-818650a811c6", NOW, random.Random(1))
+    events = chain.from_iterable(journeys)
+    records = [encode({**event, "received_at": NOW}) for event in events]
+    documents = [{**decode(record), "processed_at": NOW, "_id": bson.ObjectId()} for record in records]
+    assert mean(map(len, records)) == pytest.approx(figures.EVENT.value, rel=0.02)
+    assert mean(len(bson.encode(document)) for document in documents) == pytest.approx(figures.DOCUMENT.value, rel=0.02)
+
+
+def test_a_rate_that_is_none_is_refused_with_what_to_give_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["plan", "--rate", "many"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "many is no rate; give a whole number above 0, such as 50000" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_table_of_the_rates_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["plan", "--rate", "50000", "1,000,000"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith(table((50_000, 1_000_000)))
