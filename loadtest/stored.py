@@ -54,6 +54,7 @@ def wait_until_stored(collection: Events, events: list[Event]) -> Counter[str]:
     last_progress = time.monotonic()
     with progress(len(events), "stored") as bar:
         while pending and time.monotonic() - last_progress < PATIENCE:
+            begun = time.monotonic()
             window = pending[0]
             known = stored[window[0]["event_id"]]
             with contextlib.suppress(PyMongoError):
@@ -67,5 +68,6 @@ def wait_until_stored(collection: Events, events: list[Event]) -> Counter[str]:
                 pending.popleft()
             else:
                 pending.rotate(-1)
-                time.sleep(POLL_INTERVAL)
+                # A database that is slow to count has better things to do.
+                time.sleep(max(POLL_INTERVAL, 4 * (time.monotonic() - begun)))
     return sum(stored.values(), Counter())
