@@ -114,8 +114,10 @@ bench:
 	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
 
 clean: ## Remove what was built and, after asking, the data of `make run`.
-	@if [ -d var ]; then \
-		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer; \
+	@if [ -p var/in-use ] && timeout 1 bash -c ': > var/in-use'; then \
+		echo "A 'make run' uses var/: stop it first." >&2; exit 1; fi; \
+	if [ -d var ]; then \
+		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer || answer=; \
 		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 0; }; fi; \
 	rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis; \
 	find . -name __pycache__ -prune -exec rm -rf {} +

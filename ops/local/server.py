@@ -47,16 +47,19 @@ def run(name: str, command: Sequence[str], fifo: Path) -> None:
 
     Raises LocalStackError when the server ends by itself.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    server = start(command)
+    server: subprocess.Popen[bytes] | None = None
     try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        server = start(command)
         status = server.wait()
     except SystemExit:
         deadline = time.monotonic() + PATIENCE
         while in_use(fifo) and time.monotonic() < deadline:
             time.sleep(0.05)
-        server.terminate()
-        server.wait()
+        # None if it was just being started: it is killed when we end.
+        if server is not None:
+            server.terminate()
+            server.wait()
         raise
     how = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
     raise LocalStackError(f"{name} ended by itself ({how}); what it said is above. Start again: its files are kept.")
