@@ -241,6 +241,11 @@ def own_write_key() -> str | None:
     return keys[0].secret if keys else None
 
 
+def is_set(name: str) -> bool:
+    """Whether the variable has a value, so that its default does not apply."""
+    return bool(os.environ.get(name))
+
+
 def _log_settings() -> LogSettings:
     format_: Any = _choice("LOG_FORMAT", "json", ("json", "text"))
     return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
