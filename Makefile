@@ -98,20 +98,17 @@ docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan i
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
 	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
 
+bench: $(VENV)/bench ## Measure speed, side by side, in 6 minutes; `make bench ARGS="--write --soak 600"` writes it down.
+	@$(VENV)/bin/python -m loadtest.bench $(ARGS)
+
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest picture deploy; do \
+	for part in api consumer local loadtest bench picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
-
-# ── Speed: comes in a later version ──
-
-bench: ## (later) Measure speed, as ratios in one run.
-bench:
-	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
 
 clean: ## Remove what was built and, after asking, the data of `make run`.
 	@if [ -p var/in-use ] && timeout 1 bash -c ': > var/in-use'; then \

@@ -1,0 +1,127 @@
+"""The consumer's measures: its cost when the database costs nothing, how long an event takes, the local database."""
+
+import itertools
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import psutil
+from pymongo import MongoClient
+
+from common.errors import PulseError
+from common.kafka import KafkaSender
+from loadtest.bench import events
+from loadtest.bench.load import drive
+from loadtest.bench.report import Row, Target
+from loadtest.bench.sides import OURS, Broker, cpu_seconds, gunicorn, process, python, wait
+from ops.local import mongodb, ports
+
+_EVENTS = 200_000
+_EVENTS_FOR_THE_DATABASE = 1_000
+_STEADY_RATE = 1_000
+_STEADY_SECONDS = 8
+_FLUSH_SECONDS = 1.0
+_BATCH = 500
+_CHUNK = 2_000
+
+Values = dict[str, list[float]]
+Stored = Callable[[], int]
+
+
+def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
+    """The rows. Every round reads the topic from its beginning, as a group of its own."""
+    found: Values = defaultdict(list)
+    _fill(broker)
+    for number in rounds:
+        port = ports.free_port()
+        stub = python("loadtest.bench.mongo_stub", str(port))
+        with _consumer(broker, f"stub-{number}", stub, port, _BATCH) as (consumer, stored):
+            _catch_up(consumer, stored, broker.records(), found)
+            found["end to end"].append(_end_to_end(broker, stored) / _FLUSH_SECONDS)
+            found["MB"].append(consumer.memory_info().rss / 1e6)
+        port = ports.free_port()
+        with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
+            database = mongodb.command(Path(folder), port)
+            with _consumer(broker, f"database-{number}", database, port, 100) as (_, stored):
+                found["database"].append(_rate(stored, _EVENTS_FOR_THE_DATABASE))
+    yield Row("consumer on the stub", "events/s", found["rate"], Target(at_least=40_000))
+    yield Row("CPU of an event in the consumer", "us", found["CPU"], Target(at_most=25))
+    yield Row("memory of the consumer", "MB", found["MB"], Target(at_most=160))
+    yield Row("consumer on SecantusDB, batches of 100", "events/s", found["database"])
+    yield Row("end to end at 1,000 events/s, p99", "flush intervals", found["end to end"], Target(at_most=1.2))
+
+
+def _fill(broker: Broker) -> None:
+    sender = KafkaSender(broker.settings, broker.settings.topic)
+    records = events.records(_CHUNK)
+    for _ in range(_EVENTS // _CHUNK):
+        if any(sender.send(records)):
+            raise PulseError("Kafka did not take the events.")
+    sender.close()
+
+
+@contextmanager
+def _consumer(
+    broker: Broker, group: str, database: list[str], port: int, batch: int
+) -> Iterator[tuple[psutil.Process, Stored]]:
+    """The consumer as a process, on a database on this port, and what tells how many events that has."""
+    environ = broker.environ | {
+        "KAFKA_GROUP_ID": group,
+        "MONGO_URI": f"mongodb://127.0.0.1:{port}",
+        "METRICS_ADDR": f"127.0.0.1:{ports.free_port()}",
+        "CONSUMER_BATCH_SIZE": str(batch),
+        "CONSUMER_FLUSH_INTERVAL": f"{_FLUSH_SECONDS:g}s",
+    }
+    with process(database, {}):
+        ports.wait_until_answers(port, 60)
+        with (
+            process(python("consumer"), environ) as consumer,
+            MongoClient[dict[str, object]](f"mongodb://127.0.0.1:{port}", timeoutMS=60_000) as client,
+        ):
+            yield consumer, client["pulse"]["events"].estimated_document_count
+
+
+def _catch_up(consumer: psutil.Process, stored: Stored, count: int, found: Values) -> None:
+    """From the first batch on: what it takes to start is no cost of an event."""
+    wait(lambda: stored() > 0, "the consumer's first batch")
+    cpu, before, begun = cpu_seconds(consumer), stored(), time.perf_counter()
+    wait(lambda: stored() >= count, f"the consumer's {count:,} events")
+    found["rate"].append((count - before) / (time.perf_counter() - begun))
+    found["CPU"].append((cpu_seconds(consumer) - cpu) / (count - before) * 1e6)
+
+
+def _rate(stored: Stored, count: int) -> float:
+    wait(lambda: stored() > 0, "the database's first batch")
+    before, begun = stored(), time.perf_counter()
+    wait(lambda: stored() >= count, f"the database's {count:,} events")
+    return (stored() - before) / (time.perf_counter() - begun)
+
+
+def _end_to_end(broker: Broker, stored: Stored) -> float:
+    """The 99th percentile of the seconds from sending an event to the API until it is stored.
+
+    The n-th sent is taken for the n-th stored: which ones they are the stub does not tell.
+    """
+    count = _STEADY_RATE * _STEADY_SECONDS
+    before = stored()
+    with gunicorn(OURS, broker) as server:
+        arrivals: list[float] = []
+        begun = time.perf_counter()
+        watch = Thread(target=_watch, args=(stored, before, count, arrivals))
+        watch.start()
+        drive(server.port, events.batches(1, count), 20, _STEADY_RATE)
+        watch.join()
+    waited = sorted(arrival - (begun + n / _STEADY_RATE) for n, arrival in zip(itertools.count(), arrivals))
+    return waited[int(len(waited) * 0.99)]
+
+
+def _watch(stored: Stored, before: int, count: int, arrivals: list[float]) -> None:
+    """Fills in when each was there."""
+    while len(arrivals) < count:
+        now, there = time.perf_counter(), min(stored() - before, count)
+        arrivals += [now] * (there - len(arrivals))
+        time.sleep(0.01)

@@ -1,0 +1,51 @@
+"""What is sent: shoppers' events, as requests and as records."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from api.intake import accept_batch
+from common.events import encode
+from common.kafka import Record
+from loadtest.bench.load import request
+from loadtest.client import chunks
+from loadtest.journeys import generated_journeys
+
+_DISTINCT_EVENTS = 20_000
+
+
+def batches(size: int, events: int, customers: int | None = None, wrong: float = 0.0) -> Iterator[bytes]:
+    """Requests of `size` events each, so many events in all; single events go to their own route.
+
+    `customers`: how many there are, evenly; else as shoppers come. `wrong`: the share of requests with a bad event.
+    """
+    rng = random.Random(2)
+    path = "/api/v1/track" if size == 1 else "/api/v1/track/batch"
+    for chunk in itertools.islice(chunks(itertools.cycle(shoppers()), size), events // size):
+        sent = chunk
+        if customers is not None:
+            sent = [event | {"customer_id": f"customer-{rng.randrange(customers):07}"} for event in chunk]
+        if rng.random() < wrong:
+            sent = [*sent[:-1], sent[-1] | {"event_type": "viewed"}]
+        yield request(path, encode(sent[0] if size == 1 else {"events": sent}))
+
+
+def records(count: int) -> list[Record]:
+    """What the API would make of some of these events."""
+    now = datetime.now(UTC)
+    return [
+        accepted.record
+        for chunk in chunks(shoppers()[:count], 100)
+        for accepted in accept_batch(encode({"events": chunk}), now)
+    ]
+
+
+@cache
+def shoppers() -> list[dict[str, Any]]:
+    """Events without ids: the API makes them, so that each is a new one however often it is sent."""
+    journeys = generated_journeys(_DISTINCT_EVENTS, "bench", datetime.now(UTC), random.Random(1))
+    found = itertools.islice(itertools.chain.from_iterable(journeys), _DISTINCT_EVENTS)
+    return [{name: value for name, value in event.items() if name != "event_id"} for event in found]

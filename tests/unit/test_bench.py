@@ -1,0 +1,72 @@
+"""The tools of `make bench` count right, whatever they measure."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from loadtest.bench.load import Load, drive, request
+from loadtest.bench.report import Row, Target, table
+
+
+class Full(BaseHTTPRequestHandler):
+    """Answers 503 to each body once, then 202."""
+
+    protocol_version = "HTTP/1.1"
+    seen: set[bytes]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(202 if body in self.seen else 503)
+        self.seen.add(body)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """In silence."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    Full.seen = set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Full) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def requests(count: int) -> list[bytes]:
+    return [request("/", str(number).encode()) for number in range(count)]
+
+
+def test_the_client_sends_what_was_refused_again(port: int) -> None:
+    load = drive(port, requests(20), connections=4)
+    assert load.answers == {503: 20, 202: 20}
+    assert len(load.latencies) == 20
+
+
+def test_the_client_keeps_a_pace(port: int) -> None:
+    load = drive(port, requests(20), connections=4, rate=200)
+    assert load.answers[202] == 20
+    assert load.seconds >= 19 / 200
+
+
+def test_a_latency_is_that_of_a_share_of_the_answers() -> None:
+    load = Load(latencies=[0.001 * n for n in range(100)])
+    assert load.milliseconds(0.99) == pytest.approx(99)
+
+
+@pytest.mark.parametrize(("target", "met"), [(Target(at_least=2), True), (Target(at_most=1), False), (None, None)])
+def test_a_target_is_met_by_the_median(target: Target | None, met: bool | None) -> None:
+    assert Row("", "", [0, 2, 9], target).met is met
+
+
+def test_the_table_has_the_ratio_of_the_medians_of_rounds() -> None:
+    text = table([Row("what", "us", [10, 20], Target(at_most=12), ("half", [20, 40]))])
+    cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["what", "us", "10.0", "15.0", "20.0", "0.50 × half", "≤ 12.0", "not met"]
