@@ -35,6 +35,15 @@ replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) an
 tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl-C ends it.
 	@$(VENV)/bin/python -m ops.tail
 
+# ── Load, on whichever of the two ways to run it ──
+
+load-test: $(VENV)/loadtest ## Send 10,000 events and report what became of each; `make load-test URL=https://…` elsewhere.
+	@$(VENV)/bin/python -m loadtest.load_test $(if $(URL),--url $(URL))
+
+load-test-ui: $(VENV)/loadtest ## Open locust's page on port 8089: shoppers, single events, batches; URL=… as above.
+	@echo "locust's page is at http://localhost:8089; Ctrl-C ends it."
+	@$(VENV)/bin/python -m locust --config loadtest/locust.conf --web-host 127.0.0.1 $(if $(URL),--host $(URL))
+
 # ── The full stack, with Docker ──
 
 # The revision is written into the images that it builds.
@@ -101,16 +110,11 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
 
-# ── Load, deployment: their parts come in later versions ──
-
-load-test: ## (later) Send 10,000 events and report what became of them.
-load-test-ui: ## (later) Open locust's web page on port 8089.
-load-test load-test-ui:
-	@echo "make $@ is not there yet; CHANGELOG.md says what is." >&2; exit 1
-
 clean: ## Remove what was built and, after asking, the data of `make run`.
-	@if [ -d var ]; then \
-		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer; \
+	@if [ -p var/in-use ] && timeout 1 bash -c ': > var/in-use'; then \
+		echo "A 'make run' uses var/: stop it first." >&2; exit 1; fi; \
+	if [ -d var ]; then \
+		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer || answer=; \
 		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 0; }; fi; \
 	rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis; \
 	find . -name __pycache__ -prune -exec rm -rf {} +

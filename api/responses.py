@@ -13,7 +13,7 @@ from common.logs import request_id
 from common.metrics import ApiMetrics
 
 _MESSAGES = {
-    404: "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch.",
+    404: "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them.",
     405: "This path does not take that method; the Allow header says which ones it takes.",
 }
 

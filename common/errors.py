@@ -81,10 +81,12 @@ class RefusedDocumentError(PulseError):
 class TooManyDeadLettersError(PulseError):
     """So many of the recent records cannot be stored that the fault is ours, not theirs: better to stop."""
 
-    def __init__(self, dead: int, records: int, max_ratio: float) -> None:
+    def __init__(self, dead: int, records: int, max_ratio: float, newest: str) -> None:
+        """`newest` says where the newest of them is and what is wrong with it."""
         super().__init__(
             f"{dead} of the last {records} records cannot be stored, more than CONSUMER_DLQ_MAX_RATIO={max_ratio:g} "
-            "allows. The last of them were not sent to the dead letter topic; mend what refuses them and start again."
+            f"allows; {newest}. Mend what refuses them and start again, or start once with CONSUMER_DLQ_MAX_RATIO=1 "
+            "to have them all in the dead letter topic."
         )
 
 

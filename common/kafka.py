@@ -212,6 +212,11 @@ class KafkaReader:
     def size(self) -> int:
         return sum(end - self._begins[partition] for partition, end in self._ends.items())
 
+    @property
+    def ends(self) -> dict[int, int]:
+        """By partition, the offset after the last record: where another reader goes on."""
+        return dict(self._ends)
+
     def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
         wanted = self._begins if first is None else first
         positions = {n: max(begin, self._begins[n]) for n, begin in wanted.items() if n in self._begins}

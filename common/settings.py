@@ -241,6 +241,11 @@ def own_write_key() -> str | None:
     return keys[0].secret if keys else None
 
 
+def is_set(name: str) -> bool:
+    """Whether the variable has a value, so that its default does not apply."""
+    return bool(os.environ.get(name))
+
+
 def _log_settings() -> LogSettings:
     format_: Any = _choice("LOG_FORMAT", "json", ("json", "text"))
     return LogSettings(level=_choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")), format=format_)
@@ -269,17 +274,26 @@ def _access_settings() -> AccessSettings:
 def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
+    topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
         brokers=_brokers("KAFKA_BROKERS", ("localhost:9092",)),
-        topic=_text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC),
-        dlq_topic=_text("KAFKA_DLQ_TOPIC", "pulse.events.dlq.v1", *_TOPIC),
+        topic=topic,
+        dlq_topic=_dlq_topic(topic),
         security_protocol=protocol,
         sasl_mechanism=_choice("KAFKA_SASL_MECHANISM", "PLAIN", mechanisms) if with_sasl else None,
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
         ssl_cafile=_text("KAFKA_SSL_CAFILE", "") or None,
     )
+
+
+def _dlq_topic(topic: str) -> str:
+    dlq_topic = _text("KAFKA_DLQ_TOPIC", "pulse.events.dlq.v1", *_TOPIC)
+    if dlq_topic == topic:
+        # Each dead letter would be read as an event, and die again, for ever.
+        raise SettingsError("KAFKA_DLQ_TOPIC", dlq_topic, "another topic than KAFKA_TOPIC")
+    return dlq_topic
 
 
 def _mongo_settings() -> MongoSettings:

@@ -61,10 +61,14 @@ def wait_for_admin(settings: KafkaSettings, *, patience: float, backoff: Backoff
     """An admin client as soon as a broker answers; raises TopicError after `patience` seconds."""
     deadline = time.monotonic() + patience
     pauses = backoff.pauses()
+    told = False
     while True:
         try:
             return kafka.connect_admin(settings)
         except (kafka.KafkaError, OSError):
+            if not told:
+                told = True
+                logger.info("waiting for Kafka", extra={"brokers": ",".join(settings.brokers), "seconds": patience})
             pause = next(pauses)
             if time.monotonic() + pause > deadline:
                 raise TopicError(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from common.dead_letters import dead_letter_headers
+from common.dead_letters import REPLAYS, dead_letter_headers
 from common.errors import DeliveryError
 from common.kafka import ReceivedRecord, Record, RecordSender
 
@@ -24,6 +24,15 @@ class DeadLetter:
         """The letter of a record that failed just now, for good."""
         now = datetime.now(UTC)
         return cls(record, error, 1, now, now)
+
+    def __str__(self) -> str:
+        """Where it is and why it died, without its contents."""
+        return f"offset {self.record.offset} of partition {self.record.partition} ({self.reason})"
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it died before and was sent back to its topic."""
+        return any(name == REPLAYS for name, _ in self.record.headers)
 
     @property
     def reason(self) -> str:

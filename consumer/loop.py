@@ -194,7 +194,8 @@ class Loop:
     def _bury(self) -> None:
         """Send the letters away. Raises DeliveryError, or TooManyDeadLettersError before any is sent."""
         records, letters = self._buffer.records, self._buffer.letters
-        self._death_limit.check(records, len(letters))
+        news = [letter for letter in letters if not letter.replayed]
+        self._death_limit.check(records, len(news), f"the newest is {news[-1]}" if news else "")
         if letters:
             self._dead_letters.send(letters)
             reasons = Counter(letter.reason for letter in letters)
@@ -202,7 +203,7 @@ class Loop:
                 self._metrics.dead_letters.labels(reason).inc(count)
             logger.warning("dead letters sent", extra={"letters": len(letters), "reasons": dict(reasons)})
             self._buffer.letters = []
-        self._death_limit.count(records, len(letters))
+        self._death_limit.count(records, len(news))
 
     def _plan_retry(self, error: PulseError) -> None:
         self._retry_at = self._clock() + self._outage.failed(error, **self._waiting())

@@ -96,7 +96,8 @@ def of_write_error(write_error: Mapping[str, Any]) -> Rule:
 class DeathLimit:
     """Whether more of the recent records die than may: then the fault is ours, and the topic must not be drained.
 
-    Recent are the last 1,000. After a start it takes 100 to judge, so that one bad record is no reason to stop.
+    Recent are the last 1,000. After a start it takes 100 to judge, so that one bad record is no reason to stop. What
+    somebody sent back from the dead letter topic does not count when it dies again: that is no news.
     """
 
     _WINDOW = 1000
@@ -109,12 +110,15 @@ class DeathLimit:
         self._records = 0
         self._dead = 0
 
-    def check(self, records: int, dead: int) -> None:
-        """Raise TooManyDeadLettersError if a batch with so many records, so many of them dead, is too much."""
+    def check(self, records: int, dead: int, newest: str) -> None:
+        """Raise TooManyDeadLettersError if a batch with so many records, so many of them dead, is too much.
+
+        `newest` describes the newest of these.
+        """
         of = max(self._records + records, self._ENOUGH)
         all_dead = self._dead + dead
         if dead and all_dead > of * self._max_ratio:
-            raise TooManyDeadLettersError(all_dead, self._records + records, self._max_ratio)
+            raise TooManyDeadLettersError(all_dead, self._records + records, self._max_ratio, newest)
 
     def count(self, records: int, dead: int) -> None:
         """Remember a batch that has been dealt with."""

@@ -149,4 +149,5 @@ def _sorted_out(error: BulkWriteError) -> Written:
 def _first_line(error: Exception) -> str:
     if isinstance(error, OperationFailure) and error.details:
         return f"{error.details.get('errmsg', error)} (code {error.code})"
-    return str(error).split(", Timeout:")[0].splitlines()[0]
+    # What the driver calls cancelled is what it gave up waiting for.
+    return str(error).split(", Timeout:")[0].splitlines()[0].replace("operation cancelled", "no answer in time")

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import requests
 from dotenv import load_dotenv
@@ -43,6 +43,19 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def progress(total: int, done: str) -> "tqdm[NoReturn]":
+    """A progress bar, on terminals only."""
+    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None)
+
+
+def unreachable(url: str, error: Exception) -> PulseError:
+    """What to say when the API does not answer."""
+    return PulseError(
+        f"The API at {url} is not reachable ({type(error).__name__}); "
+        "is the pipeline running? Start it with `make run`."
+    )
+
+
 def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[str]]]:
     """Sends the events over one connection, in order; yields each batch with the event_ids the API accepted of it.
 
@@ -73,10 +86,7 @@ def _post(session: requests.Session, url: str, batch: list[Event]) -> requests.R
     try:
         return session.post(f"{url}/api/v1/track/batch", json={"events": batch}, timeout=TIMEOUT)
     except requests.RequestException as error:
-        raise PulseError(
-            f"The API at {url} is not reachable ({type(error).__name__}); "
-            "is the pipeline running? Start it with `make run`."
-        ) from error
+        raise unreachable(url, error) from error
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -116,10 +116,15 @@ def named_journeys(run: str, now: datetime, rng: random.Random) -> Iterator[list
 def generated_journeys(count: int, run: str, now: datetime, rng: random.Random) -> Iterator[list[Event]]:
     """`count` shoppers by chance: a list of events for each, ending within the ten minutes before `now`."""
     for number in range(1, count + 1):
-        customer = f"customer-{number:05}"
-        visit = Visit(customer, rng.choice(DEVICES), f"{run}-{customer}", rng)
-        _by_chance(visit)
-        yield visit.events(now - timedelta(seconds=rng.uniform(0, 600)))
+        end = now - timedelta(seconds=rng.uniform(0, 600))
+        yield generated_journey(f"customer-{number:05}", run, end, rng)
+
+
+def generated_journey(customer: str, run: str, end: datetime, rng: random.Random) -> list[Event]:
+    """What one shopper does by chance, the last of it at `end` (UTC)."""
+    visit = Visit(customer, rng.choice(DEVICES), f"{run}-{customer}", rng)
+    _by_chance(visit)
+    return visit.events(end)
 
 
 def _alice(visit: Visit) -> None:

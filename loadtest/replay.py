@@ -5,7 +5,6 @@ year of 600 users of an electronics store, made up by the package's authors. It 
 """
 
 import argparse
-import contextlib
 import csv
 import gzip
 import hashlib
@@ -13,20 +12,17 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
 
-from pymongo import MongoClient
-from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
-from tqdm import tqdm
 
 from common.errors import PulseError
 from common.events import EVENT_TYPES
-from common.settings import MongoSettings, load_local_settings
-from loadtest.client import Event, chunks, run, send
+from common.settings import load_local_settings
+from loadtest.client import Event, progress, run, send
+from loadtest.stored import PATIENCE, connect, stored_by_type, wait_until_stored
 
 REQUIREMENT = "retentioneering==5.2.4"
 WHEEL = "retentioneering-5.2.4-py3-none-any.whl"
@@ -44,10 +40,6 @@ TYPES = {
     **dict.fromkeys(("wishlist_add", "compare", "filter_results"), "click"),
 }  # what is not named here is custom
 
-PATIENCE = 60.0  # seconds without one more event stored, after which the wait is over
-POLL_INTERVAL = 0.5  # seconds
-WINDOW = 1000  # events counted at a time: the local database takes 0.1 s to count these, and over 2 s to count all
-
 
 def main() -> int:
     """Returns 0 when as many events of each type were accepted and stored as sent, else 1. Raises PulseError."""
@@ -56,7 +48,7 @@ def main() -> int:
     events = clickstream(_wheel(settings.data_dir / "dataset"))
     sent = Counter(event["event_type"] for event in events)
     try:
-        collection = _collection(settings.mongo)
+        collection = connect(settings.mongo)
         before = stored_by_type(collection, events)
     except PyMongoError as error:
         reason = str(error).split(" (", 1)[0]
@@ -67,7 +59,7 @@ def main() -> int:
     begun = time.monotonic()
     accepted = _send(settings.api_address.url, events)
     sending = time.monotonic() - begun
-    stored = _wait_until_stored(collection, events)
+    stored = wait_until_stored(collection, events)
     storing = time.monotonic() - begun
 
     _report(sent, accepted, stored)
@@ -104,15 +96,6 @@ def event_of(row: Mapping[str, str], position: int) -> Event:
         },
         "context": {"session_id": row["session_id"], "device": row["platform"]},
     }
-
-
-def stored_by_type(collection: Collection[dict[str, Any]], events: list[Event]) -> Counter[str]:
-    """How many of these events (neighbours in the clickstream) MongoDB holds, by type. Raises PyMongoError."""
-    ids = {"$gte": events[0]["event_id"], "$lte": events[-1]["event_id"]}
-    groups = collection.aggregate(
-        [{"$match": {"event_id": ids}}, {"$group": {"_id": "$event_type", "count": {"$sum": 1}}}]
-    )
-    return Counter({group["_id"]: group["count"] for group in groups})
 
 
 def _wheel(folder: Path) -> Path:
@@ -152,45 +135,11 @@ def _send(url: str, events: list[Event]) -> Counter[str]:
     """Sends the events; returns how many the API accepted, by type."""
     print(f"Sending {len(events):,} events to {url}")
     accepted: Counter[str] = Counter()
-    with _progress(len(events), "accepted") as bar:
+    with progress(len(events), "accepted") as bar:
         for batch, ids in send(url, events):
             accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
             bar.update(len(ids))
     return accepted
-
-
-def _wait_until_stored(collection: Collection[dict[str, Any]], events: list[Event]) -> Counter[str]:
-    """Waits until all events are in MongoDB, or none has arrived for `PATIENCE`; returns how many it holds, by type.
-
-    Looks at one window after the other, over and over: partitions are consumed at their own pace, so that any window
-    may be the next to make progress. A MongoDB that restarts meanwhile is no progress, nothing worse.
-    """
-    print("Waiting until all of them are stored")
-    pending = deque(chunks(events, WINDOW))
-    stored: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    last_progress = time.monotonic()
-    with _progress(len(events), "stored") as bar:
-        while pending and time.monotonic() - last_progress < PATIENCE:
-            window = pending[0]
-            known = stored[window[0]["event_id"]]
-            with contextlib.suppress(PyMongoError):
-                known = stored_by_type(collection, window)
-            new = known.total() - stored[window[0]["event_id"]].total()
-            if new > 0:
-                bar.update(new)
-                last_progress = time.monotonic()
-            stored[window[0]["event_id"]] = known
-            if known.total() >= len(window):
-                pending.popleft()
-            else:
-                pending.rotate(-1)
-                time.sleep(POLL_INTERVAL)
-    return sum(stored.values(), Counter())
-
-
-def _progress(total: int, done: str) -> "tqdm[NoReturn]":
-    """A progress bar, on terminals only."""
-    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None)
 
 
 def _report(sent: Counter[str], accepted: Counter[str], stored: Counter[str]) -> None:
@@ -198,13 +147,6 @@ def _report(sent: Counter[str], accepted: Counter[str], stored: Counter[str]) ->
     for event_type in EVENT_TYPES:
         print(f"{event_type:<12}{sent[event_type]:>10,}{accepted[event_type]:>10,}{stored[event_type]:>10,}")
     print(f"{'all':<12}{sent.total():>10,}{accepted.total():>10,}{stored.total():>10,}")
-
-
-def _collection(settings: MongoSettings) -> Collection[dict[str, Any]]:
-    client: MongoClient[dict[str, Any]] = MongoClient(
-        settings.uri, serverSelectionTimeoutMS=5_000, connectTimeoutMS=5_000, socketTimeoutMS=60_000
-    )
-    return client[settings.database][settings.collection]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def listen(variable: str, address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port))
     except OSError as error:
-        why = os.strerror(error.errno or 0)  # error.strerror would go on about how it was tried
+        # error.strerror would go on about how it was tried.
+        why = "no such host" if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise LocalStackError(
             f"Cannot listen on port {address.port}: {why}. Another `make run` may be running; "
             f"if not, choose another port with {variable}."

@@ -203,7 +203,8 @@ def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, t
     try:
         scene.start_consumer()
         scene.mongo.freeze()
-        scene.produce(2000)
+        for _ in range(8):  # more than a client fetches ahead
+            scene.produce(2000)
         eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
         lose_all_records(scene)
         lost = len(scene.produced)

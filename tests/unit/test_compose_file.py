@@ -9,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-OURS = ("api", "consumer", "topics")
+OURS = ("api", "consumer", "topics", "locust")
 
 # Where the parts find each other and their files, and what only `make run` knows.
 FIXED = {
@@ -28,7 +28,7 @@ def test_every_setting_that_may_differ_reaches_one_of_our_containers() -> None:
 def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in published)
-    assert {int(port.split(":")[1]) for port in published} == {3000, 8080, 8081, 8082, 8083, 9090, 9092, 27017}
+    assert {int(port.split(":")[1]) for port in published} == {3000, 8080, 8081, 8082, 8083, 8089, 9090, 9092, 27017}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -37,7 +37,7 @@ def test_every_service_has_limits_and_logs_that_end(name: str) -> None:
     assert SERVICES[name]["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer"}))
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer", "locust"}))
 def test_every_service_has_a_health_check_of_its_own_or_that_of_our_image(name: str) -> None:
     assert SERVICES[name]["healthcheck"]
 
@@ -55,8 +55,12 @@ def test_images_of_others_have_a_full_version(name: str) -> None:
     assert re.search(r":v?\d+\.\d+\.\d+", SERVICES[name]["image"])
 
 
-def test_both_images_have_the_same_base_by_digest() -> None:
-    api, consumer = ((ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer"))
+def test_make_up_does_not_start_the_load_test() -> None:
+    assert {name for name in SERVICES if "profiles" in SERVICES[name]} == {"locust"}
+
+
+def test_our_images_have_the_same_base_by_digest() -> None:
+    api, *others = ((ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest"))
     base = re.search(r"ARG PYTHON_IMAGE=python:3\.13\.\d+-slim-trixie@sha256:[0-9a-f]{64}\n", api)
     assert base
-    assert base[0] in consumer
+    assert all(base[0] in other for other in others)

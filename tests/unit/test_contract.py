@@ -58,7 +58,7 @@ BATCH_TOO_LARGE = "The body may have at most 1048576 bytes."
 UNZIPPED_TOO_LARGE = "The body may have at most 65536 bytes when unzipped."
 NO_GZIP = "The body is not proper gzip, or it ended early."
 NOT_THAT = "Content-Type must be application/json."
-NOT_HERE = "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch."
+NOT_HERE = "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
 NOT_SO = "This path does not take that method; the Allow header says which ones it takes."
 LARGE_EVENT = b'{"customer_id":"a","event_type":"click","properties":{"a":"%s"}}' % (b"x" * MAX_EVENT_BYTES)
 BOMB = gzip.compress(b" " * 20_000_000, compresslevel=1)

@@ -328,9 +328,18 @@ def test_stops_when_more_records_die_than_may(broker: FakeBroker, clock: FakeClo
     consumer.source.max_records = BATCH
     for _ in range(100):
         send_garbage(broker)
-    with pytest.raises(TooManyDeadLettersError, match=r"^51 of the last 51 records cannot be stored"):
+    with pytest.raises(TooManyDeadLettersError, match=r"^51 of .*; the newest is offset 50 of partition \d \(Inv"):
         consumer.loop.run(lambda: False)
     assert len(broker.records(DLQ)) == committed(broker) == 48
+
+
+def test_what_was_sent_back_and_dies_again_is_no_reason_to_stop(broker: FakeBroker, clock: FakeClock) -> None:
+    consumer = Consumer(broker, clock, max_ratio=0.0).start()
+    for _ in range(100):
+        broker.append(TOPIC, Record(b"alice", b"garbage", (("dlq.replays", b"1"),)))
+    for _ in range(3):
+        consumer.loop.step()
+    assert len(broker.records(DLQ)) == 100
 
 
 def test_an_error_of_ours_ends_the_loop_and_commits_nothing(

@@ -45,7 +45,7 @@ def test_bytes_that_are_no_event_are_buried_at_once() -> None:
     assert rule.action is Action.BURY
 
 
-@pytest.mark.parametrize("error", [KeyError("bug"), AssertionError(), TooManyDeadLettersError(1, 1, 0)])
+@pytest.mark.parametrize("error", [KeyError("bug"), AssertionError(), TooManyDeadLettersError(1, 1, 0, "the newest")])
 def test_what_is_not_in_the_table_ends_the_process(error: Exception) -> None:
     assert of_error(error) is None
 
@@ -71,7 +71,7 @@ def test_a_duplicate_of_another_index_is_refused() -> None:
 def test_some_dead_among_many_are_no_reason_to_stop() -> None:
     limit = DeathLimit(0.5)
     for _ in range(100):
-        limit.check(100, 50)
+        limit.check(100, 50, "the newest")
         limit.count(100, 50)
 
 
@@ -79,13 +79,13 @@ def test_more_dead_than_the_ratio_are() -> None:
     limit = DeathLimit(0.5)
     limit.count(100, 50)
     with pytest.raises(TooManyDeadLettersError, match=r"^151 of the last 200 records .* CONSUMER_DLQ_MAX_RATIO=0.5"):
-        limit.check(100, 101)
+        limit.check(100, 101, "the newest")
 
 
 def test_it_takes_a_hundred_records_to_judge() -> None:
-    DeathLimit(0.5).check(50, 50)
+    DeathLimit(0.5).check(50, 50, "the newest")
     with pytest.raises(TooManyDeadLettersError):
-        DeathLimit(0.5).check(51, 51)
+        DeathLimit(0.5).check(51, 51, "the newest")
 
 
 def test_only_the_last_thousand_records_count() -> None:
@@ -94,16 +94,16 @@ def test_only_the_last_thousand_records_count() -> None:
     for _ in range(10):
         limit.count(100, 50)
     with pytest.raises(TooManyDeadLettersError):
-        limit.check(100, 100)
+        limit.check(100, 100, "the newest")
 
 
 def test_a_ratio_of_one_never_stops() -> None:
     limit = DeathLimit(1.0)
     for _ in range(100):
-        limit.check(100, 100)
+        limit.check(100, 100, "the newest")
         limit.count(100, 100)
 
 
 def test_a_ratio_of_zero_stops_at_the_first() -> None:
     with pytest.raises(TooManyDeadLettersError):
-        DeathLimit(0.0).check(100, 1)
+        DeathLimit(0.0).check(100, 1, "the newest")

@@ -3,14 +3,11 @@
 import gzip
 import json
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from pymongo.errors import AutoReconnect
 
 from common.errors import PulseError
 from common.events import load_batch
@@ -146,46 +143,6 @@ def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(requests.Session, "post", post)
     with pytest.raises(PulseError, match="make run"):
         list(client.send("http://api", events(1)))
-
-
-# ── Waiting ──
-
-
-class Collection:
-    """Answers each count with the next of `counts` (page views), an exception by raising it; then with the last."""
-
-    def __init__(self, *counts: int | Exception) -> None:
-        self.counts = list(counts)
-
-    def aggregate(self, _pipeline: object) -> Iterator[dict[str, Any]]:
-        count = self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
-        if isinstance(count, Exception):
-            raise count
-        return iter([{"_id": "page_view", "count": count}] if count else [])
-
-
-def wait(monkeypatch: pytest.MonkeyPatch, *counts: int | Exception, of: int = 10) -> Counter[str]:
-    monkeypatch.setattr(replay, "POLL_INTERVAL", 0.001)
-    monkeypatch.setattr(replay, "PATIENCE", 0.05)
-    collection: Any = Collection(*counts)
-    return replay._wait_until_stored(collection, events(of))
-
-
-def test_waits_until_all_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wait(monkeypatch, 0, 4, 4, 10) == {"page_view": 10}
-
-
-def test_stops_waiting_when_nothing_more_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wait(monkeypatch, 0, 9) == {"page_view": 9}
-
-
-def test_waits_on_while_mongodb_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wait(monkeypatch, 4, AutoReconnect("away"), 10) == {"page_view": 10}
-
-
-def test_adds_up_what_is_counted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "WINDOW", 4)
-    assert wait(monkeypatch, 4, 0, 2, 4, of=10) == {"page_view": 10}
 
 
 # ── The wheel ──

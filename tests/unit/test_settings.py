@@ -70,6 +70,7 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_BROKERS", ":9092"),
         ("KAFKA_BROKERS", "localhost:99999"),
         ("KAFKA_TOPIC", "with space"),
+        ("KAFKA_DLQ_TOPIC", "pulse.events.v1"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("API_KEYS_FILE", "/no/such/file"),
         ("API_CORS_ORIGINS", "shop.example"),

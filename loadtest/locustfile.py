@@ -1,0 +1,122 @@
+"""The users of locust, of four kinds: `make load-test-ui` shows them in a browser, to start and mix at will.
+
+`python -m locust --config loadtest/locust.conf [--host URL]`. All send what made-up shoppers do. A 503 counts as a
+failure, though a client that waits and sends again loses nothing by it: it shows where the limit is.
+"""
+
+import random
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import count, islice
+from typing import Any
+
+from dotenv import load_dotenv
+from locust import FastHttpUser, between, constant_pacing, events, task
+from locust.env import Environment
+
+from common.events import MAX_BATCH_EVENTS, MAX_EVENT_BYTES
+from common.settings import load_local_settings, own_write_key
+from loadtest.client import Event
+from loadtest.journeys import generated_journey
+
+TRACK, TRACK_BATCH = "/api/v1/track", "/api/v1/track/batch"
+JSON = {"Content-Type": "application/json"}
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def read_settings(environment: Environment, **_: Any) -> None:
+    """Reads .env, as `make run` does, and takes the API's address from there unless a host is given."""
+    load_dotenv(".env")
+    environment.host = environment.host or load_local_settings().api_address.url
+
+
+class PulseUser(FastHttpUser):
+    """Sends with the write key of this machine, if there is one."""
+
+    abstract = True
+    insecure = False
+    connection_timeout = 5.0  # seconds, as the next
+    network_timeout = 30.0
+
+    def __init__(self, environment: Environment) -> None:
+        key = own_write_key()
+        self.default_headers = {"X-API-Key": key} if key else None
+        super().__init__(environment)
+        self.events = shoppers(f"locust-{uuid.uuid4().hex[:12]}", random.Random())
+
+
+class Shopper(PulseUser):
+    """Goes through the shop, one page view, search, click, cart or purchase at a time, and thinks in between."""
+
+    weight = 10
+    wait_time = between(0.5, 3)
+
+    @task
+    def go_on(self) -> None:
+        event = next(self.events)
+        self.client.post(TRACK, json=event, name=f"shopper: {event['event_type']}")
+
+
+class SingleEvents(PulseUser):
+    """A server that passes on what it hears: twenty events a second, each by itself."""
+
+    weight = 2
+    wait_time = constant_pacing(0.05)
+
+    @task
+    def send(self) -> None:
+        self.client.post(TRACK, json=next(self.events), name="single event")
+
+
+class Batches(PulseUser):
+    """A server that collects: a hundred events at once, once a second."""
+
+    weight = 1
+    wait_time = constant_pacing(1)
+
+    @task
+    def send(self) -> None:
+        batch = list(islice(self.events, MAX_BATCH_EVENTS))
+        self.client.post(TRACK_BATCH, json={"events": batch}, name=f"batch of {MAX_BATCH_EVENTS}")
+
+
+class Misbehaving(PulseUser):
+    """A client that gets everything wrong. To be refused is its success; any other answer counts as a failure."""
+
+    weight = 1
+    wait_time = between(0.5, 3)
+
+    @task
+    def bad_json(self) -> None:
+        self._expect(400, "bad JSON", data='{"customer_id": "nobody", "event_type"', headers=JSON)
+
+    @task
+    def wrong_event_type(self) -> None:
+        self._expect(400, "event_type", json={**next(self.events), "event_type": "teleport"})
+
+    @task
+    def too_large(self) -> None:
+        self._expect(413, "too large", json={**next(self.events), "properties": {"text": "x" * MAX_EVENT_BYTES}})
+
+    @task
+    def wrong_content_type(self) -> None:
+        self._expect(415, "Content-Type", json=next(self.events), headers={"Content-Type": "application/xml"})
+
+    def _expect(self, status: int, fault: str, **request: Any) -> None:
+        with self.client.post(TRACK, name=f"refused: {fault}", catch_response=True, **request) as answer:
+            if answer.status_code == status:
+                answer.success()
+            else:
+                answer.failure(f"answered {answer.status_code} instead of {status}")
+
+
+def shoppers(origin: str, rng: random.Random) -> Iterator[Event]:
+    """What shoppers do by chance, one visit after the other, without end. `origin` begins every event_id.
+
+    The events have no timestamp: they happen when they are sent.
+    """
+    for number in count(1):
+        customer = f"customer-{rng.randint(1, 10_000):05}"
+        for event in generated_journey(customer, f"{origin}-{number}", datetime.now(UTC), rng):
+            yield {name: value for name, value in event.items() if name != "timestamp"}
