@@ -16,19 +16,19 @@ class Figure(NamedTuple):
 
 
 API_BATCHED = Figure(
-    16.5,
+    17.6,
     "us of CPU in the API for an event that comes in a batch of 100",
-    "measured: validated, in the journal, in Kafka, answered; one worker on two cores that others used too",
+    "measured: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
 )
 API_SINGLE = Figure(
-    520,
+    434,
     "us of CPU in the API for an event that comes alone",
     "measured, as above",
 )
 CONSUMER = Figure(
-    16.8,
+    17.3,
     "us of CPU in the consumer for an event",
-    "measured: `python -m loadtest.bench.consumer_cost`",
+    "measured (docs/benchmarks.md)",
 )
 CONSUMER_BATCH = Figure(
     500,
