@@ -111,4 +111,5 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(0 if foreground.run(PROCFILE) else 1)
+    if not foreground.run(PROCFILE):
+        sys.exit("One part ended, so all were stopped. What was accepted is kept: `make run` goes on where it was.")

@@ -62,7 +62,7 @@ def run(name: str, command: Sequence[str], fifo: Path) -> None:
             server.wait()
         raise
     how = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-    raise LocalStackError(f"{name} ended by itself ({how}); what it said is above. Start again: its files are kept.")
+    raise LocalStackError(f"{name} ended by itself ({how}); what it said, if anything, is above. Its files are kept.")
 
 
 def command_of(part: str, settings: LocalSettings) -> tuple[str, list[str]]:
