@@ -8,5 +8,5 @@ mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3.13-venv,p
     --customize-hook='sync-in /usr/local/share/ca-certificates /usr/local/share/ca-certificates' \
     --customize-hook='chroot "$1" update-ca-certificates' \
     --customize-hook='chroot "$1" python3 -m venv /usr/local' \
-    trixie - 'deb http://deb.debian.org/debian trixie main' |
+    trixie - |
     docker import - pulse-test/python
