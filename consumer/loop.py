@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from common import events
 from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
 from common.kafka import ReceivedRecord
-from common.metrics import ConsumerMetrics
+from common.metrics import Children, ConsumerMetrics
 from common.retry import Backoff
 from consumer import policy
 from consumer.buffer import Buffer
@@ -52,6 +52,8 @@ class Loop:
         self._max_retries = max_retries
         self._death_limit = death_limit
         self._metrics = metrics
+        self._events_consumed = Children(metrics.events_consumed)
+        self._dead_letters_sent = Children(metrics.dead_letters)
         self._health = health
         self._outage = Outage("storing events", backoff, clock)
         self._clock = clock
@@ -108,7 +110,7 @@ class Loop:
         self._metrics.lag.clear()
 
     def _take(self, records: Sequence[ReceivedRecord]) -> None:
-        types: Counter[str] = Counter()
+        types: list[str] = []
         for record in records:
             try:
                 event = events.decode(record.value)
@@ -116,9 +118,8 @@ class Loop:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:
                 self._buffer.add_event(record, event)
-                types[event["event_type"]] += 1
-        for event_type, count in types.items():
-            self._metrics.events_consumed.labels(event_type).inc(count)
+                types.append(event["event_type"])
+        self._events_consumed.count(types)
 
     def _tell(self, *, moved: bool) -> None:
         lag = self._source.lag()
@@ -198,10 +199,9 @@ class Loop:
         self._death_limit.check(records, len(news), f"the newest is {news[-1]}" if news else "")
         if letters:
             self._dead_letters.send(letters)
-            reasons = Counter(letter.reason for letter in letters)
-            for reason, count in reasons.items():
-                self._metrics.dead_letters.labels(reason).inc(count)
-            logger.warning("dead letters sent", extra={"letters": len(letters), "reasons": dict(reasons)})
+            reasons = [letter.reason for letter in letters]
+            self._dead_letters_sent.count(reasons)
+            logger.warning("dead letters sent", extra={"letters": len(letters), "reasons": dict(Counter(reasons))})
             self._buffer.letters = []
         self._death_limit.count(records, len(news))
 

@@ -41,12 +41,12 @@ class Outage:
             logger.error("%s still fails", self._what, extra={"error": str(error), "seconds": seconds, **extra})
         return next(self._pauses)
 
-    def over(self, **extra: object) -> None:
+    def over(self) -> None:
         """A try worked."""
         if self._pauses is not None:
             self._pauses = None
             seconds = round(self._clock() - self._began, 1)
-            logger.warning("%s works again", self._what, extra={"seconds": seconds, **extra})
+            logger.warning("%s works again", self._what, extra={"seconds": seconds})
 
     def forget(self) -> None:
         """What failed is no longer our business."""
