@@ -4,11 +4,18 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
+from honcho.compat import ProcessManager
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from honcho.printer import Printer
+from honcho.process import Process
+
+PATIENCE = 35.0  # seconds beyond honcho's 5: the API and the consumer stop within 30 each, a server 2 after them
 
 
 class Terminal:
@@ -28,16 +35,62 @@ class Terminal:
         return sys.stdout.isatty()
 
 
+class Part(Process):  # type: ignore[misc]  # honcho has no types
+    """One process of the Procfile. honcho watches each from a helper process, which runs this."""
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+        threading.Thread(target=self._stop_after, args=(os.getppid(),), daemon=True).start()
+        super().run(events, ignore_signals)
+
+    def _stop_after(self, parent: int) -> None:
+        """Stops the process as honcho would when the parent, `make run`, has been killed."""
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        self._events.cancel_join_thread()  # nobody reads them any more
+        self._events = None
+        ProcessManager().terminate(self._child.pid)
+
+
+class Stack(Manager):  # type: ignore[misc]
+    """All processes of the Procfile. Once one has ended, the others have PATIENCE, or until they are asked twice."""
+
+    def __init__(self) -> None:
+        super().__init__(Printer(Terminal()))
+        self._process_ctor = Part
+        self._asked = False
+        self._kill_at: float | None = None
+
+    def terminate(self) -> None:
+        """Called by a signal, and by honcho when a process has ended or been asked to."""
+        self._asked = True
+        if self._kill_at is not None:
+            self._kill_at = 0.0
+        if self._all_started():  # else honcho does not know yet whom to tell
+            super().terminate()
+
+    def _any_stopped(self) -> bool:
+        return self._asked or super()._any_stopped()
+
+    def kill(self) -> None:
+        """honcho calls this over and over from 5 s after the first process has ended."""
+        if self._kill_at is None:
+            waiting = [name for name, process in self._processes.items() if "returncode" not in process]
+            self._system_print(f"waiting for {', '.join(waiting)}, {PATIENCE:g} s at most; Ctrl-C ends them at once\n")
+            self._kill_at = time.monotonic() + PATIENCE
+        elif time.monotonic() > self._kill_at:
+            super().kill()
+
+
 def run(procfile: Path) -> bool:
-    """Blocks until all processes have ended, at most some 5 s after the first. Returns whether that was asked for.
+    """Blocks until all processes have ended, at most some 40 s after the first. Returns whether that was asked for.
 
     Ctrl-C, SIGTERM and SIGHUP ask for it. honcho's own command knows nothing of SIGHUP, so that a closed window would
-    leave everything running.
+    leave everything running; nor of its own death, which here stops them too.
     """
     multiprocessing.set_start_method("fork")  # so that honcho's helper processes share the handler of SIGHUP
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    manager = Manager(Printer(Terminal()))
+    stack = Stack()
     for name, command in parse_procfile(procfile.read_text()).processes.items():
-        manager.add_process(name, command)
-    manager.loop()
-    return manager.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+        stack.add_process(name, command)
+    stack.loop()
+    return stack.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)

@@ -14,7 +14,7 @@ from common.settings import LocalSettings, load_local_settings
 from ops.local import kafka, mongodb, noida
 from ops.local.ports import broker_port, mongodb_port
 
-PATIENCE = 3.0  # seconds; honcho kills everything 5 s after the first process has ended, and a server needs up to 2 s
+PATIENCE = 35.0  # seconds; the API and the consumer stop within 30, and ops/local/foreground.py kills after 40
 
 
 def in_use_file(data_dir: Path) -> Path:
