@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from pymongo.errors import PyMongoError
 
 from common.errors import PulseError, SettingsError, TooManyDeadLettersError
-from common.kafka import KafkaError, KafkaSender
+from common.kafka import KafkaError, KafkaSender, reachable
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
 from common.retry import Backoff
@@ -51,7 +52,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
 
-    Watchdog(health, stopping).start()
+    Watchdog(health, stopping, partial(reachable, settings.kafka)).start()
     metrics = ConsumerMetrics(registry)
     health.show_in(metrics)
     if _until_it_works("connecting to MongoDB", writer.ensure_indexes, health, stopping):

@@ -13,6 +13,8 @@ from consumer.health import Health
 
 STOP_SECONDS = 30.0
 """How long a stop may take; well below the 60 s that Compose and Kubernetes grant."""
+STOP_SECONDS_WITHOUT_KAFKA = 3.0
+"""How long while no broker takes connections, and so no commit: the loop may be hanging, and nothing waits for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +26,21 @@ class Watchdog:
         self,
         health: Health,
         stopping: threading.Event,
+        kafka_answers: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
         end_process: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        """`stopping` is set when the process is to stop; `end_process` ends it at once."""
+        """`stopping` is set when the process is to stop; `end_process` ends it at once.
+
+        `kafka_answers`: whether a broker takes connections; may block for a second.
+        """
         self._health = health
         self._stopping = stopping
+        self._kafka_answers = kafka_answers
         self._clock = clock
         self._end_process = end_process
-        self._stop_by: float | None = None
+        self._stopping_since: float | None = None
         self._hanging = False
 
     def start(self) -> None:
@@ -55,10 +62,14 @@ class Watchdog:
         self._hanging = hanging
 
     def _look_at_stop(self) -> None:
-        if self._stop_by is None:
-            self._stop_by = self._clock() + STOP_SECONDS
-        elif self._clock() >= self._stop_by:
+        if self._stopping_since is None:
+            self._stopping_since = self._clock()
+        seconds = self._clock() - self._stopping_since
+        if seconds >= STOP_SECONDS:
             logger.error("stopping took too long; what is not committed will be read again")
+            self._end_process()
+        elif seconds >= STOP_SECONDS_WITHOUT_KAFKA and not self._kafka_answers():
+            logger.warning("stopped while Kafka is away; what is not committed will be read again")
             self._end_process()
 
     def _run(self) -> None:

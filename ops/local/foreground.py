@@ -1,5 +1,6 @@
 """Runs the Procfile's processes under honcho, in the foreground, until one ends or somebody wants them to stop."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,7 @@ class Part(Process):  # type: ignore[misc]  # honcho has no types
         while os.getppid() == parent:
             time.sleep(0.5)
         self._events.cancel_join_thread()  # nobody reads them any more
-        self._events = None
+        self._events: Any = None
         ProcessManager().terminate(self._child.pid)
 
 
@@ -78,6 +79,7 @@ class Stack(Manager):  # type: ignore[misc]
             self._system_print(f"waiting for {', '.join(waiting)}, {PATIENCE:g} s at most; Ctrl-C ends them at once\n")
             self._kill_at = time.monotonic() + PATIENCE
         elif time.monotonic() > self._kill_at:
+            self._kill_at = math.inf
             super().kill()
 
 

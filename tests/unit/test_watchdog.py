@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from consumer.health import STUCK_SECONDS, Health
-from consumer.watchdog import STOP_SECONDS, Watchdog
+from consumer.watchdog import STOP_SECONDS, STOP_SECONDS_WITHOUT_KAFKA, Watchdog
 from tests.fakes import FakeClock
 
 
@@ -16,8 +16,11 @@ class Scene:
         self.clock = FakeClock()
         self.health = Health(self.clock)
         self.stopping = threading.Event()
+        self.kafka_answers = True
         self.ended = 0
-        self.watchdog = Watchdog(self.health, self.stopping, clock=self.clock, end_process=self.end)
+        self.watchdog = Watchdog(
+            self.health, self.stopping, lambda: self.kafka_answers, clock=self.clock, end_process=self.end
+        )
 
     def end(self) -> None:
         self.ended += 1
@@ -58,6 +61,20 @@ def test_ends_a_stop_that_takes_too_long(scene: Scene) -> None:
     scene.stopping.set()
     scene.let_pass(STOP_SECONDS)
     assert scene.ended == 1
+
+
+def test_ends_a_stop_early_when_kafka_is_away(scene: Scene) -> None:
+    scene.kafka_answers = False
+    scene.stopping.set()
+    scene.let_pass(STOP_SECONDS_WITHOUT_KAFKA)
+    assert scene.ended == 1
+
+
+def test_gives_a_stop_a_moment_to_end_by_itself_though_kafka_is_away(scene: Scene) -> None:
+    scene.kafka_answers = False
+    scene.stopping.set()
+    scene.let_pass(STOP_SECONDS_WITHOUT_KAFKA - 1)
+    assert scene.ended == 0
 
 
 def test_a_stop_may_not_take_the_minute_that_its_supervisor_grants() -> None:
