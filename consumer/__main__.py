@@ -47,8 +47,10 @@ def main() -> None:
         health = Health()
         serve(settings.metrics_address, health, registry)
         writer = MongoWriter(settings.mongo)
-    except (SettingsError, PyMongoError) as error:
+    except SettingsError as error:
         sys.exit(f"consumer: {error}")
+    except (PyMongoError, ValueError) as error:
+        sys.exit(f"consumer: MONGO_URI cannot be read: {error}")
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
 

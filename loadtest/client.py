@@ -1,5 +1,7 @@
 """The client of the tools here: sends events to the API in batches, at the pace the API takes them."""
 
+import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +38,24 @@ def run(tool: Callable[[], int]) -> int:
         return 130
 
 
+def whole_number(least: int) -> Callable[[str], int]:
+    """For argparse: the type of an argument that is a whole number, `least` or more."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+        return int(text)
+
+    return parse
+
+
+def base_url(text: str) -> str:
+    """For argparse: the type of an argument that says where an API is."""
+    if not re.fullmatch(r"https?://[^/]+(/.*)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a URL such as https://events.example")
+    return text.rstrip("/")
+
+
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """The items in lists of `size`; the last may be shorter."""
     rest = iter(items)
@@ -51,8 +71,8 @@ def progress(total: int, done: str) -> "tqdm[NoReturn]":
 def unreachable(url: str, error: Exception) -> PulseError:
     """What to say when the API does not answer."""
     return PulseError(
-        f"The API at {url} is not reachable ({type(error).__name__}); "
-        "is the pipeline running? Start it with `make run`."
+        f"The API at {url} is not reachable ({type(error).__name__}); is it running? "
+        "`make run` or `make up` start one on this machine."
     )
 
 

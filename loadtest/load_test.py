@@ -7,6 +7,7 @@ else which is sent or stored meanwhile is counted. Each batch is sent once, what
 import argparse
 import random
 import re
+import signal
 import sys
 import time
 import uuid
@@ -15,6 +16,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+import gevent
 import locust  # patches the standard library, before anything else of ours or of others looks at it
 import requests
 from locust.env import Environment
@@ -27,7 +29,7 @@ from common.events import MAX_BATCH_EVENTS
 from common.kafka import KafkaError, KafkaReader
 from common.settings import KafkaSettings, MongoSettings, is_set, load_local_settings
 from loadtest import chart
-from loadtest.client import TIMEOUT, Event, progress, run, unreachable
+from loadtest.client import TIMEOUT, Event, base_url, progress, run, unreachable, whole_number
 from loadtest.locustfile import TRACK_BATCH, PulseUser, shoppers
 from loadtest.report import Answer, Run, Unknown, lines
 from loadtest.stored import PATIENCE, POLL_INTERVAL, Events, connect, stored_by_type, wait_until_stored
@@ -39,12 +41,14 @@ SEED = 20  # the same shoppers in every run; only ids and times differ
 def main() -> int:
     """Returns 0 when every event was accepted and none is missing where we can look, else 1. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.load_test", description="Send events, and find them all.")
-    parser.add_argument("--url", help="of an API elsewhere; by default the one of `make run` and `make up`")
-    parser.add_argument("--batches", type=_positive, default=100, metavar="N", help="of 100 events (%(default)s)")
-    parser.add_argument("--users", type=_positive, default=20, metavar="N", help="who send at once (%(default)s)")
+    parser.add_argument(
+        "--url", type=base_url, help="of an API elsewhere; by default the one of `make run` and `make up`"
+    )
+    parser.add_argument("--batches", type=whole_number(1), default=100, metavar="N", help="of 100 events (%(default)s)")
+    parser.add_argument("--users", type=whole_number(1), default=20, metavar="N", help="who send at once (%(default)s)")
     arguments = parser.parse_args()
     settings = load_local_settings()
-    url = (arguments.url or settings.api_address.url).rstrip("/")
+    url = arguments.url or settings.api_address.url
     elsewhere = url != settings.api_address.url
     _check(url)
 
@@ -78,12 +82,6 @@ def main() -> int:
         return 0
     print("Not every event arrived: see what the API and the consumer log.", file=sys.stderr)
     return 1
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return number
 
 
 def _check(url: str) -> None:
@@ -224,4 +222,6 @@ def _in_kafka(settings: KafkaSettings, first: dict[int, int], origin: str, wante
 
 
 if __name__ == "__main__":
+    # Else Ctrl-C would be raised, and printed with its trace, in whichever user is at work.
+    gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     sys.exit(run(main))

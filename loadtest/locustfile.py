@@ -5,6 +5,7 @@ failure, though a client that waits and sends again loses nothing by it: it show
 """
 
 import random
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from dotenv import load_dotenv
 from locust import FastHttpUser, between, constant_pacing, events, task
 from locust.env import Environment
 
+from common.errors import SettingsError
 from common.events import MAX_BATCH_EVENTS, MAX_EVENT_BYTES
 from common.settings import load_local_settings, own_write_key
 from loadtest.client import Event
@@ -28,7 +30,10 @@ JSON = {"Content-Type": "application/json"}
 def read_settings(environment: Environment, **_: Any) -> None:
     """Reads .env, as `make run` does, and takes the API's address from there unless a host is given."""
     load_dotenv(".env")
-    environment.host = environment.host or load_local_settings().api_address.url
+    try:
+        environment.host = environment.host or load_local_settings().api_address.url
+    except SettingsError as error:
+        sys.exit(str(error))
 
 
 class PulseUser(FastHttpUser):

@@ -22,7 +22,7 @@ from common.errors import PulseError
 from common.events import EVENT_TYPES
 from common.settings import load_local_settings
 from loadtest.client import Event, progress, run, send
-from loadtest.stored import PATIENCE, connect, stored_by_type, wait_until_stored
+from loadtest.stored import PATIENCE, Events, connect, stored_by_type, wait_until_stored
 
 REQUIREMENT = "retentioneering==5.2.4"
 WHEEL = "retentioneering-5.2.4-py3-none-any.whl"
@@ -57,10 +57,15 @@ def main() -> int:
         ) from error
 
     begun = time.monotonic()
-    accepted = _send(settings.api_address.url, events)
-    sending = time.monotonic() - begun
-    stored = wait_until_stored(collection, events)
-    storing = time.monotonic() - begun
+    accepted: Counter[str] = Counter()
+    try:
+        _send(settings.api_address.url, events, accepted)
+        sending = time.monotonic() - begun
+        stored = wait_until_stored(collection, events)
+        storing = time.monotonic() - begun
+    except KeyboardInterrupt:
+        print(_interrupted(accepted, collection, events), file=sys.stderr)
+        return 130
 
     _report(sent, accepted, stored)
     print(f"Sending took {sending:.1f} s ({sent.total() / sending:,.0f} events/s); ", end="")
@@ -131,15 +136,25 @@ def _is_intact(wheel: Path) -> bool:
     return wheel.is_file() and hashlib.sha256(wheel.read_bytes()).hexdigest() == SHA256
 
 
-def _send(url: str, events: list[Event]) -> Counter[str]:
-    """Sends the events; returns how many the API accepted, by type."""
+def _send(url: str, events: list[Event], accepted: Counter[str]) -> None:
+    """Sends the events; counts in `accepted`, by type, those that the API took."""
     print(f"Sending {len(events):,} events to {url}")
-    accepted: Counter[str] = Counter()
     with progress(len(events), "accepted") as bar:
         for batch, ids in send(url, events):
             accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
             bar.update(len(ids))
-    return accepted
+
+
+def _interrupted(accepted: Counter[str], collection: Events, events: list[Event]) -> str:
+    """How far it got, and what to do."""
+    try:
+        stored = f"{stored_by_type(collection, events).total():,}"
+    except PyMongoError:
+        stored = "an unknown number"
+    return (
+        f"Interrupted: {accepted.total():,} of {len(events):,} events were accepted, and {stored} are stored so far. "
+        "Run it again to send all of them; none is stored twice."
+    )
 
 
 def _report(sent: Counter[str], accepted: Counter[str], stored: Counter[str]) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from common.events import EVENT_TYPES
 from common.settings import load_local_settings
-from loadtest.client import Event, run, send
+from loadtest.client import Event, base_url, run, send, whole_number
 from loadtest.journeys import generated_journeys, named_journeys
 
 SEED = 20  # the same shoppers in every run; only ids and times differ
@@ -23,8 +23,9 @@ SEED = 20  # the same shoppers in every run; only ids and times differ
 def main() -> int:
     """Returns 0 when every event was accepted, else 1. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.seed", description="Send sample shoppers to the API.")
-    parser.add_argument("--customers", type=int, default=0, metavar="N", help="generated customers beside the three")
-    parser.add_argument("--url", default=load_local_settings().api_address.url, help="of the API (%(default)s)")
+    parser.add_argument("--customers", type=whole_number(0), default=0, metavar="N", help="made up, beside the three")
+    own = load_local_settings().api_address.url
+    parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")
     arguments = parser.parse_args()
 
     origin = (f"seed-{uuid.uuid4().hex[:12]}", datetime.now(UTC), random.Random(SEED))
@@ -34,7 +35,7 @@ def main() -> int:
     sent: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     begun = time.monotonic()
-    for batch, ids in send(arguments.url.rstrip("/"), itertools.chain.from_iterable(everybody)):
+    for batch, ids in send(arguments.url, itertools.chain.from_iterable(everybody)):
         sent.update(event["event_type"] for event in batch)
         accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
     seconds = time.monotonic() - begun

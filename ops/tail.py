@@ -113,8 +113,8 @@ def _collection(settings: MongoSettings) -> Collection[Document]:
             socketTimeoutMS=60_000,
             datetime_conversion="DATETIME_AUTO",  # a time beyond Python's years is no reason to stop
         )
-    except PyMongoError as error:
-        raise PulseError(_reason(error)) from error
+    except (PyMongoError, ValueError) as error:
+        raise PulseError(f"MONGO_URI cannot be read: {error}") from error
     return client[settings.database][settings.collection]
 
 

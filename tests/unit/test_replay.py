@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import sys
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,26 @@ def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(requests.Session, "post", post)
     with pytest.raises(PulseError, match="make run"):
         list(client.send("http://api", events(1)))
+
+
+def test_ctrl_c_says_how_far_it_got_and_that_it_may_be_run_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def send_a_hundred(_: str, events: list[Event]) -> Iterator[tuple[list[Event], set[str]]]:
+        yield events[:100], {event["event_id"] for event in events[:100]}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["replay"])
+    monkeypatch.setattr(replay, "_wheel", lambda folder: folder)
+    monkeypatch.setattr(replay, "clickstream", lambda _: events(150))
+    monkeypatch.setattr(replay, "connect", lambda _: None)
+    monkeypatch.setattr(replay, "stored_by_type", lambda *_: Counter(page_view=40))
+    monkeypatch.setattr(replay, "send", send_a_hundred)
+    assert replay.main() == 130
+    said = capsys.readouterr().err
+    assert "100 of 150 events were accepted" in said
+    assert "40 are stored so far" in said
+    assert "none is stored twice" in said
 
 
 # ── The wheel ──

@@ -1,0 +1,38 @@
+"""What the load tools say to arguments and settings they cannot use."""
+
+import sys
+from argparse import ArgumentTypeError
+
+import pytest
+
+from common.errors import PulseError
+from common.settings import MongoSettings
+from loadtest import seed
+from loadtest.client import base_url
+from loadtest.stored import connect
+
+
+@pytest.mark.parametrize("customers", ["-3", "abc", "1.5"])
+def test_what_is_no_number_of_customers_is_refused(
+    customers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["seed", "--customers", customers])
+    with pytest.raises(SystemExit, match="2"):
+        seed.main()
+    assert f"--customers: {customers} is not a whole number from 0\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["events.example", "ftp://events.example", "https://", "http:///path"])
+def test_what_is_no_url_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not a URL such as https://"):
+        base_url(url)
+
+
+def test_a_slash_at_the_end_of_a_url_is_let_go() -> None:
+    assert base_url("https://events.example/pulse/") == "https://events.example/pulse"
+
+
+@pytest.mark.parametrize("uri", ["mongodb://user:pass:word@host", "mongodb://host:port", "mongodb://user:p@ss@host"])
+def test_a_mongo_uri_that_cannot_be_read_is_named(uri: str) -> None:
+    with pytest.raises(PulseError, match=r"\AMONGO_URI cannot be read: .*\Z"):
+        connect(MongoSettings(uri, "pulse", "events", None))
