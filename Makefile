@@ -105,7 +105,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local loadtest bench picture deploy; do \
+	for part in api consumer local locust loadtest bench picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

@@ -9,6 +9,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest")]
 OURS = ("api", "consumer", "topics", "locust")
 
 # Where the parts find each other and their files, and what only `make run` knows.
@@ -59,8 +60,14 @@ def test_make_up_does_not_start_the_load_test() -> None:
     assert {name for name in SERVICES if "profiles" in SERVICES[name]} == {"locust"}
 
 
+def test_our_images_are_given_all_that_they_copy() -> None:
+    copied = re.findall(r"^COPY ([a-z]\S*) ", "".join(DOCKERFILES), re.MULTILINE)
+    given = re.findall(r"^!(.*)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted(set(copied)) == sorted(given)
+
+
 def test_our_images_have_the_same_base_by_digest() -> None:
-    api, *others = ((ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest"))
+    api, *others = DOCKERFILES
     base = re.search(r"ARG PYTHON_IMAGE=python:3\.13\.\d+-slim-trixie@sha256:[0-9a-f]{64}\n", api)
     assert base
     assert all(base[0] in other for other in others)
