@@ -60,6 +60,11 @@ def test_make_up_does_not_start_the_load_test() -> None:
     assert {name for name in SERVICES if "profiles" in SERVICES[name]} == {"locust"}
 
 
+def test_no_image_is_built_twice() -> None:
+    built = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert len(set(built)) == len(built)
+
+
 def test_our_images_are_given_all_that_they_copy() -> None:
     copied = re.findall(r"^COPY ([a-z]\S*) ", "".join(DOCKERFILES), re.MULTILINE)
     given = re.findall(r"^!(.*)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
