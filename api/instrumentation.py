@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import Rule
 
 from common.logs import request_id
 from common.metrics import ApiMetrics, Children
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# What a path surely has before anything that may be a key, such as that of /api/v1/track&key=….
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{0,100}")
 
 
 def instrument(app: Flask, metrics: ApiMetrics) -> None:
@@ -36,7 +40,8 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             seconds = time.perf_counter() - started
             headers.append(("X-Request-ID", current_id))
             # Labels are bounded whatever clients send: templates, not paths; unknown methods collapse.
-            rule = environ["werkzeug.request"].url_rule
+            request = environ["werkzeug.request"]
+            rule = request.url_rule or _rule_for_other_methods(app, request)
             path = rule.rule if rule else "(unknown)"
             method = environ["REQUEST_METHOD"]
             method = method if method in _METHODS else "(other)"
@@ -45,8 +50,9 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             durations[method, path].observe(seconds)
             level = _level(int(code))
             if logger.isEnabledFor(level):
+                asked_for = path if rule else _PLAIN_PATH.match(environ["PATH_INFO"])[0]  # type: ignore[index]  # matches ""
                 milliseconds = round(seconds * 1000, 2)
-                extra = {"method": method, "path": path, "status": int(code), "milliseconds": milliseconds}
+                extra = {"method": method, "path": asked_for, "status": int(code), "milliseconds": milliseconds}
                 logger.log(level, "request answered", extra=extra)
             return start_response(status, headers, *exc_info)
 
@@ -57,6 +63,15 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             request_id.set(None)
 
     app.wsgi_app = instrumented  # type: ignore[method-assign]  # as Flask's documentation has it
+
+
+def _rule_for_other_methods(app: Flask, request: Request) -> Rule | None:
+    """The route of a request that is answered 405."""
+    refused = request.routing_exception
+    if not isinstance(refused, MethodNotAllowed) or not refused.valid_methods:
+        return None
+    method = next(iter(refused.valid_methods))
+    return app.url_map.bind_to_environ(request.environ).match(method=method, return_rule=True)[0]
 
 
 def _level(status: int) -> int:

@@ -6,16 +6,15 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, jsonify
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from common.errors import InvalidEventError, QueueFullError
 from common.logs import request_id
 from common.metrics import ApiMetrics
 
-_MESSAGES = {
-    404: "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them.",
-    405: "This path does not take that method; the Allow header says which ones it takes.",
-}
+_NOTHING_HERE = (
+    "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
+)
 
 _ENCODER = msgspec.json.Encoder()
 _REASONS = {
@@ -75,7 +74,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     def http(error: HTTPException) -> Response:
         code = error.code or 500
         count_rejected(metrics, code)
-        answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
+        answer = error_answer(code, _message(error))
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}
@@ -86,3 +85,13 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     def unexpected(error: Exception) -> Response:
         logger.error("unexpected error", exc_info=error)
         return error_answer(500, "Something went wrong on our side; the log has it under this request_id.")
+
+
+def _message(error: HTTPException) -> str:
+    match error:
+        case NotFound():
+            return _NOTHING_HERE
+        case MethodNotAllowed():
+            methods = sorted({*(error.valid_methods or ())} - {"OPTIONS"})
+            return f"This path takes {' or '.join(methods)}."
+    return error.description or error.name
