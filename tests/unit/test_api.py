@@ -47,6 +47,13 @@ def test_405_says_what_is_allowed(client: FlaskClient) -> None:
     assert "POST" in client.get(TRACK).headers["Allow"]
 
 
+@pytest.mark.parametrize(("path", "allowed"), [(TRACK, {"OPTIONS", "POST"}), ("/health", {"GET", "HEAD", "OPTIONS"})])
+def test_options_are_answered_without_a_body(client: FlaskClient, path: str, allowed: set[str]) -> None:
+    answer = client.options(path)
+    assert (answer.status_code, answer.data, answer.headers.get("Content-Type")) == (204, b"", None)
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
 def test_an_unexpected_error_is_answered_without_its_trace(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
