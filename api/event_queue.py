@@ -79,7 +79,7 @@ class EventQueue:
             position = 0
             if self.journal is not None:
                 try:
-                    position = self.journal.append([event.record.value for event in events])
+                    position = self.journal.append([event.value for event in events])
                 except JournalFullError:
                     raise QueueFullError("journal_full", RETRY_AFTER_SECONDS) from None
             elif not fits:
@@ -133,7 +133,7 @@ class EventQueue:
             values = self.journal.read(0, 1)[0]
         else:
             waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
-            values = [waiting[0].record.value] if waiting else []
+            values = [waiting[0].value] if waiting else []
         return received_at(values[0]) if values else None
 
     def _read_on(self, journal: Journal, at_least: int) -> Taken:

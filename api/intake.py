@@ -17,7 +17,13 @@ class AcceptedEvent(NamedTuple):
 
     event_id: str
     event_type: str
-    record: Record
+    key: bytes
+    value: bytes
+
+    @property
+    def record(self) -> Record:
+        """What is sent of it."""
+        return Record(self.key, self.value)
 
 
 class AcceptedBatch(NamedTuple):
@@ -51,7 +57,7 @@ def accept_partial_batch(body: bytes, received_at: datetime) -> AcceptedBatch:
 def read_back(value: bytes) -> AcceptedEvent:
     """An accepted event from the bytes of its record."""
     event = _WHAT.decode(value)
-    return AcceptedEvent(event.event_id, event.event_type, Record(event.customer_id.encode(), value))
+    return AcceptedEvent(event.event_id, event.event_type, event.customer_id.encode(), value)
 
 
 def received_at(value: bytes) -> datetime:
@@ -95,7 +101,7 @@ def _accept(event: dict[str, Any], received_at: datetime, new_ids: Iterator[str]
     value = events.encode(event | ours)
     if len(value) > events.MAX_EVENT_BYTES and len(events.encode(event)) > events.MAX_EVENT_BYTES:
         raise InvalidEventError(_TOO_LARGE)
-    return AcceptedEvent(event_id, event["event_type"], Record(event["customer_id"].encode(), value))
+    return AcceptedEvent(event_id, event["event_type"], event["customer_id"].encode(), value)
 
 
 def _new_ids(most: int) -> Iterator[str]:

@@ -167,7 +167,7 @@ def _chunks(events: list[AcceptedEvent]) -> Iterator[list[AcceptedEvent]]:
     chunk: list[AcceptedEvent] = []
     size = 0
     for event in events:
-        event_size = len(event.record.key or b"") + len(event.record.value) + _RECORD_OVERHEAD_BYTES
+        event_size = len(event.key) + len(event.value) + _RECORD_OVERHEAD_BYTES
         if size + event_size > _CHUNK_BYTES and chunk:
             yield chunk
             chunk, size = [], 0

@@ -14,7 +14,6 @@ from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
 from api.journal import Journal
 from common.errors import QueueFullError
-from common.kafka import Record
 from common.metrics import ApiMetrics
 
 
@@ -27,10 +26,8 @@ def events(count: int, first: int = 0) -> list[AcceptedEvent]:
         AcceptedEvent(
             str(n),
             "click",
-            Record(
-                b"key",
-                b'{"event_id":"%d","event_type":"click","customer_id":"key","received_at":"2026-01-31T12:00:00Z"}' % n,
-            ),
+            b"key",
+            b'{"event_id":"%d","event_type":"click","customer_id":"key","received_at":"2026-01-31T12:00:00Z"}' % n,
         )
         for n in range(first, first + count)
     ]
@@ -176,7 +173,7 @@ def test_what_a_dead_worker_left_comes_first(journal: Journal) -> None:
 
 def test_a_full_journal_refuses_and_keeps_nothing_of_the_request(journal: Journal) -> None:
     queue = queue_with(journal)
-    large = [AcceptedEvent("0", "click", Record(b"key", b'{"text":"%s"}' % (b"x" * 50_000)))]
+    large = [AcceptedEvent("0", "click", b"key", b'{"text":"%s"}' % (b"x" * 50_000))]
     with pytest.raises(QueueFullError) as raised:
         for _ in range(100):
             queue.put(large)
