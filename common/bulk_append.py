@@ -20,7 +20,7 @@ _SMALL_BYTES = 100_000
 _hash = lru_cache(100_000)(murmur2)  # 1.7 us else
 
 
-Record = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...]]
+Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 """Key, value and headers."""
 
 
@@ -33,8 +33,11 @@ def supported() -> bool:
 
 
 def takes(records: Sequence[Record]) -> bool:
-    """Whether the records are of the common kind: with a key, without headers, far from any limit of size."""
-    return all(key and not headers and len(key) + len(value) < _SMALL_BYTES for key, value, headers in records)
+    """Whether the records are of the common kind: with key and value, without headers, far from any limit of size."""
+    return all(
+        key and value is not None and not headers and len(key) + len(value) < _SMALL_BYTES
+        for key, value, headers in records
+    )
 
 
 def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:

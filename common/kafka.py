@@ -62,7 +62,7 @@ class Record(NamedTuple):
     """What goes to Kafka. Records with the same key go to the same partition."""
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -138,8 +138,10 @@ class KafkaSender:
 
     def _append_one(self, producer: Any, record: Record) -> Any:
         """The future of a record's answer."""
+        # The client sends none that lacks both.
+        value = b"" if record.key is None and record.value is None else record.value
         try:
-            return producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))
+            return producer.send(self._topic, value=value, key=record.key, headers=list(record.headers))
         except MessageSizeTooLargeError as error:
             # kafka-python raises it, kafka-python-ng answers with it.
             return Future().failure(error)
