@@ -1,7 +1,6 @@
 """gunicorn's side of a request: a slow client holds no thread, and what is no HTTP gets an answer like all others."""
 
 import contextlib
-import json
 import logging
 import math
 import re
@@ -18,7 +17,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api.body import TOO_SLOW
-from api.responses import count_rejected, error_form
+from api.responses import count_rejected, error_body
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -209,7 +208,7 @@ def _answer(sock: socket.socket, refusal: Refusal) -> None:
     request_id = uuid.uuid4().hex
     # Nothing of the request: its head can hold a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
-    body = json.dumps(error_form(refusal.message, {}, request_id)).encode()
+    body = error_body(refusal.message, {}, request_id)
     head = [
         f"HTTP/1.1 {refusal.status} {refusal.status.phrase}",
         "Connection: close",

@@ -1,11 +1,12 @@
 """Answers out: the one JSON form of an error, whatever went wrong."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, jsonify
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from common.errors import InvalidEventError, QueueFullError
@@ -37,16 +38,15 @@ def accepted_answer(**document: Any) -> Response:
     return Response(_ENCODER.encode(document) + b"\n", 202, mimetype="application/json")
 
 
-def error_form(message: str, errors: Mapping[Any, Any], request_id: str | None) -> dict[str, Any]:
+def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None) -> bytes:
     """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
-    return {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+    form = {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+    return json.dumps(form, separators=(",", ":")).encode() + b"\n"
 
 
 def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = None) -> Response:
     """An error as the answer to the current request."""
-    answer = jsonify(error_form(message, errors or {}, request_id.get()))
-    answer.status_code = status
-    return answer
+    return Response(error_body(message, errors or {}, request_id.get()), status, mimetype="application/json")
 
 
 def count_rejected(metrics: ApiMetrics, status: int) -> None:

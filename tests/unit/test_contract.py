@@ -145,6 +145,7 @@ def test_every_error_has_the_same_form(client: FlaskClient, row: Row) -> None:
     assert list(answer.json) == ["status", "message", "errors", "request_id"]
     assert (answer.json["status"], answer.json["request_id"]) == ("error", "r-1")
     assert answer.headers["X-Request-ID"] == "r-1"
+    assert answer.text == json.dumps(answer.json, separators=(",", ":")) + "\n"
 
 
 def test_the_errors_are_by_field(client: FlaskClient) -> None:
