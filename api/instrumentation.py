@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# What a path surely has before anything that may be a key, such as that of /api/v1/track&key=….
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]{0,100}")
+# The plain beginning of a path, and the rest, which may be a key, as in /api/v1/track&key=….
+_NOT_PLAIN = re.compile(r"([A-Za-z0-9/._-]{0,100}+).+", re.DOTALL)
 
 
 def instrument(app: Flask, metrics: ApiMetrics) -> None:
@@ -50,7 +50,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             durations[method, path].observe(seconds)
             level = _level(int(code))
             if logger.isEnabledFor(level):
-                asked_for = path if rule else _PLAIN_PATH.match(environ["PATH_INFO"])[0]  # type: ignore[index]  # matches ""
+                asked_for = path if rule else _NOT_PLAIN.sub(r"\1…", environ["PATH_INFO"])
                 milliseconds = round(seconds * 1000, 2)
                 extra = {"method": method, "path": asked_for, "status": int(code), "milliseconds": milliseconds}
                 logger.log(level, "request answered", extra=extra)

@@ -135,11 +135,11 @@ def test_requests_are_counted_by_route_template(client: FlaskClient) -> None:
     ("url", "logged"),
     [
         ("/api/v2/track?key=s3cret", "/api/v2/track"),
-        ("/api/v1/track&key=s3cret", "/api/v1/track"),
-        ("/api/v1/track%3Fkey=s3cret", "/api/v1/track"),
-        ("/a%0ab", "/a"),
-        ("/a%C3%A4b", "/a"),
-        ("/" + "a" * 1000, "/" + "a" * 99),
+        ("/api/v1/track&key=s3cret", "/api/v1/track…"),
+        ("/api/v1/track%3Fkey=s3cret", "/api/v1/track…"),
+        ("/a%0ab", "/a…"),
+        ("/a%C3%A4b", "/a…"),
+        ("/" + "a" * 1000, "/" + "a" * 99 + "…"),
         (TRACK, TRACK),
     ],
 )
