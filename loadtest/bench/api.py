@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from common.events import load_event
+from common.event_json import load_event
 from loadtest.bench import events, librdkafka
 from loadtest.bench.load import Load, drive
 from loadtest.bench.report import Row, Target, ratios

@@ -15,7 +15,8 @@ import pytest
 import requests
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from common.events import encode, parse_timestamp
+from common.event_json import encode
+from common.events import parse_timestamp
 from common.kafka import (
     KafkaReader,
     KafkaSender,

@@ -9,7 +9,8 @@ import pytest
 
 from api.intake import accept_batch, accept_event, accept_partial_batch
 from common.errors import InvalidEventError
-from common.events import MAX_EVENT_BYTES, decode
+from common.event_json import decode
+from common.events import MAX_EVENT_BYTES
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
 LEAST = {"customer_id": "alice", "event_type": "click"}

@@ -12,7 +12,8 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import MAX_EVENT_BYTES, decode
+from common.event_json import decode
+from common.events import MAX_EVENT_BYTES
 from tests import sent
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker
