@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gunicorn.glogging import Logger
+
 from api.connection_counts import ConnectionCounts
 from common.errors import SettingsError
 from common.logs import logging_config
@@ -34,6 +36,14 @@ control_socket_disable = True
 graceful_timeout = 30
 DRAIN_SECONDS = 24.0
 
+
+class _WithoutAccessLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """`api/instrumentation.py` logs requests: gunicorn need not put together a line that nobody prints."""
+
+    access_log_enabled = False
+
+
+logger_class = _WithoutAccessLog
 
 _metrics_dir_is_ours = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 
@@ -64,6 +74,7 @@ def post_worker_init(worker: Any) -> None:
     # What is there now stays: the collector need not look through it again and again (an eighth of a batch's time).
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
