@@ -90,6 +90,5 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
             "pymongo": {"level": "WARNING"},
             # Its own debug lines are about itself.
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
-            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }

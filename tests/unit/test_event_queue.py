@@ -15,6 +15,7 @@ from api.intake import AcceptedEvent
 from api.journal import Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
+from tests.waiting import eventually
 
 
 def queue_of(capacity: int) -> EventQueue:
@@ -213,6 +214,20 @@ def test_shows_how_full_it_is() -> None:
     queue = EventQueue(200, ApiMetrics(registry))
     for number in range(3):
         queue.put(events(50, first=number * 50))
+    queue.tell()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
     queue.acknowledge(queue.take(100, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
+
+
+def test_requests_set_the_gauges_now_and_then() -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(200, ApiMetrics(registry))
+
+    def depth_after_one_more() -> float:
+        queue.put(events(1))
+        return registry.get_sample_value("pulse_api_queue_depth") or 0
+
+    assert depth_after_one_more() == 1
+    assert depth_after_one_more() == 1
+    eventually(lambda: depth_after_one_more() == queue.in_memory)
