@@ -168,7 +168,8 @@ def _chunks(events: list[AcceptedEvent]) -> Iterator[list[AcceptedEvent]]:
     chunk: list[AcceptedEvent] = []
     size = 0
     for event in events:
-        event_size = len(event.record.key or b"") + len(event.record.value) + _RECORD_OVERHEAD_BYTES
+        key, value, _ = event.record
+        event_size = len(key or b"") + len(value) + _RECORD_OVERHEAD_BYTES
         if size + event_size > _CHUNK_BYTES and chunk:
             yield chunk
             chunk, size = [], 0
