@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from api.connection_counts import ConnectionCounts
 from common.errors import SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings
@@ -48,6 +49,15 @@ def fresh_metrics_dir() -> None:
         left_over.unlink()
 
 
+_connection_counts = ConnectionCounts()
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master: the worker is to see how many connections the others have."""
+    del server
+    worker.counts = _connection_counts
+
+
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
     worker.wsgi.extensions["worker"].start()
@@ -64,8 +74,9 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: a dead worker no longer counts in the gauges."""
+    """In the master: a dead worker no longer counts in the gauges, and takes no connections."""
     del server
+    worker.counts.forget(worker.age)
     # Only now: whatever imports prometheus_client has to come after fresh_metrics_dir.
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
 
