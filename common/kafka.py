@@ -132,7 +132,7 @@ class KafkaSender:
 
     def _append(self, producer: Any, records: Sequence[Record]) -> Iterable[Any]:
         """The futures of the records' answers, in order."""
-        if self._in_bulk and bulk_append.takes(records):
+        if self._in_bulk and bulk_append.takes(producer, records):
             return bulk_append.append(producer, self._topic, records)
         return (self._append_one(producer, record) for record in records)
 
