@@ -214,6 +214,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             return False
         return _DEFER if _hear_out(conn.sock) else _leave(conn.sock)
 
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> Any:
+        """Part of the end of a request: what is still missing of a body that nobody wanted is not waited for."""
+        conn.parser.unreader.deadline = 0.0
+        return super()._keepalive_after(conn, keepalive)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what went wrong outside of the app."""
         del req, addr
