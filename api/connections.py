@@ -1,10 +1,10 @@
 """gunicorn's side of a request: a slow client holds no thread, and what is no HTTP gets an answer like all others."""
 
 import contextlib
-import json
 import logging
 import math
 import re
+import select
 import socket
 import struct
 import time
@@ -18,7 +18,8 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api.body import TOO_SLOW
-from api.responses import count_rejected, error_form
+from api.connection_counts import ConnectionCounts
+from api.responses import count_rejected, error_body
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ REQUEST_SECONDS = 30.0
 BODY_SECONDS = 5.0
 """How long a thread waits for what it has to ask or to look for: a body after `Expect`, the chunks of a body."""
 
+_NAP_SECONDS = 0.0005
+_NAPS_FOR_OTHERS = 20
+_NO_NAPS_SECONDS = 0.1
 _SEND_SECONDS = 10
 _HANG_UP_SECONDS = 2.0
 _PIECE_BYTES = 64 * 1024
@@ -117,13 +121,32 @@ class Incoming:
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gthread, but a request waits beside the threads, with those kept alive, until all of it is here.
 
-    With gthread alone, as many half requests as there are threads keep everybody else out.
+    With gthread alone, as many half requests as there are threads keep everybody else out, and of connections that
+    come together nearly all go to the worker that happens to be awake.
     """
+
+    counts: ConnectionCounts
+    """Of all workers. To be set before the fork."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wait_until = math.inf
         self._held_bytes = 0
+        self._no_naps_until = 0.0
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a new connection, but leave a worker with fewer the time to do so first. In the main loop."""
+        if time.monotonic() >= self._no_naps_until and self.nr_conns > self.counts.fewest():
+            for _ in range(_NAPS_FOR_OTHERS):
+                time.sleep(_NAP_SECONDS)
+                if not select.select([listener], [], [], 0)[0]:
+                    return
+                if self.nr_conns <= self.counts.fewest():
+                    break
+            else:
+                # The other is busy, or frozen: not every new connection shall wait for it.
+                self._no_naps_until = time.monotonic() + _NO_NAPS_SECONDS
+        super().accept(listener)
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection, or hand it back to wait for more. In a thread."""
@@ -163,8 +186,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         return _CROWDED if self._held_bytes > _MOST_HELD_BYTES and incoming.size > _PIECE_BYTES else None
 
     def murder_pending(self) -> None:
-        """Part of the main loop's every turn: see also to how much the others hold."""
+        """Part of the main loop's every turn: see also to how much the others hold, and to the counts."""
         super().murder_pending()
+        if self.alive:
+            self.counts.write(self.age, self.nr_conns)
+        else:
+            self.counts.forget(self.age)
         waiting = (getattr(conn, "incoming", None) for conn in self.pending_conns)
         self._held_bytes = sum(incoming.size for incoming in waiting if incoming)
 
@@ -186,6 +213,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         except OSError:
             return False
         return _DEFER if _hear_out(conn.sock) else _leave(conn.sock)
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> Any:
+        """Part of the end of a request: what is still missing of a body that nobody wanted is not waited for."""
+        conn.parser.unreader.deadline = 0.0
+        return super()._keepalive_after(conn, keepalive)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what went wrong outside of the app."""
@@ -209,7 +241,7 @@ def _answer(sock: socket.socket, refusal: Refusal) -> None:
     request_id = uuid.uuid4().hex
     # Nothing of the request: its head can hold a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
-    body = json.dumps(error_form(refusal.message, {}, request_id)).encode()
+    body = error_body(refusal.message, {}, request_id)
     head = [
         f"HTTP/1.1 {refusal.status} {refusal.status.phrase}",
         "Connection: close",

@@ -17,6 +17,8 @@ from common.metrics import ApiMetrics
 
 RETRY_AFTER_SECONDS = 1
 
+_TELL_SECONDS = 0.05
+
 
 class Taken(NamedTuple):
     """What the producer is to send next: the events of whole requests, and the journal's position of the last."""
@@ -52,6 +54,7 @@ class EventQueue:
         self._lock = threading.Lock()
         self._requests: queue.Queue[Taken] = queue.Queue()
         self._filled: dict[Gauge, float] = {}
+        self._tell_again_at = 0.0
         metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
@@ -79,7 +82,7 @@ class EventQueue:
             position = 0
             if self.journal is not None:
                 try:
-                    position = self.journal.append([event.record.value for event in events])
+                    position = self.journal.append([event.value for event in events])
                 except JournalFullError:
                     raise QueueFullError("journal_full", RETRY_AFTER_SECONDS) from None
             elif not fits:
@@ -89,7 +92,9 @@ class EventQueue:
             if not self._overflowing:
                 self._in_memory += len(events)
                 self._requests.put(Taken(list(events), position))
-            self._tell()
+            # Not for each request: three gauges take as long as the journal does.
+            if time.monotonic() >= self._tell_again_at:
+                self._tell()
             if first:
                 self._metrics.oldest_unsent.set(time.time())
 
@@ -123,6 +128,11 @@ class EventQueue:
             self._tell()
             self._tell_oldest()
 
+    def tell(self) -> None:
+        """Set the gauges. `put` does so only now and then; whoever cannot acknowledge for long has to."""
+        with self._lock:
+            self._tell()
+
     def oldest(self) -> datetime | None:
         """When the oldest event came in that Kafka does not have for certain."""
         with self._lock:
@@ -133,7 +143,7 @@ class EventQueue:
             values = self.journal.read(0, 1)[0]
         else:
             waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
-            values = [waiting[0].record.value] if waiting else []
+            values = [waiting[0].value] if waiting else []
         return received_at(values[0]) if values else None
 
     def _read_on(self, journal: Journal, at_least: int) -> Taken:
@@ -149,6 +159,7 @@ class EventQueue:
 
     def _tell(self) -> None:
         # Under the lock, or an older number could overwrite a newer one.
+        self._tell_again_at = time.monotonic() + _TELL_SECONDS
         self._metrics.queue_depth.set(self._in_memory)
         self._tell_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
         if self.journal is not None:

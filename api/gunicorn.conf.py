@@ -8,6 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+from api.connection_counts import ConnectionCounts
 from common.errors import SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings
@@ -34,6 +37,14 @@ graceful_timeout = 30
 DRAIN_SECONDS = 24.0
 
 
+class _WithoutAccessLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """`api/instrumentation.py` logs requests: gunicorn need not put together a line that nobody prints."""
+
+    access_log_enabled = False
+
+
+logger_class = _WithoutAccessLog
+
 _metrics_dir_is_ours = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 
 
@@ -48,12 +59,22 @@ def fresh_metrics_dir() -> None:
         left_over.unlink()
 
 
+_connection_counts = ConnectionCounts()
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """In the master: the worker is to see how many connections the others have."""
+    del server
+    worker.counts = _connection_counts
+
+
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
     worker.wsgi.extensions["worker"].start()
     # What is there now stays: the collector need not look through it again and again (an eighth of a batch's time).
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -64,8 +85,9 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: a dead worker no longer counts in the gauges."""
+    """In the master: a dead worker no longer counts in the gauges, and takes no connections."""
     del server
+    worker.counts.forget(worker.age)
     # Only now: whatever imports prometheus_client has to come after fresh_metrics_dir.
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
 

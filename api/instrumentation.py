@@ -1,13 +1,15 @@
 """Each request gets an id, is timed, counted and logged."""
 
 import logging
-import os
+import random
 import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import Rule
 
 from common.logs import request_id
 from common.metrics import ApiMetrics, Children
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# The plain beginning of a path, and the rest, which may be a key, as in /api/v1/track&key=….
+_NOT_PLAIN = re.compile(r"([A-Za-z0-9/._-]{0,100}+).+", re.DOTALL)
 
 
 def instrument(app: Flask, metrics: ApiMetrics) -> None:
@@ -30,13 +34,14 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
     def instrumented(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
         sent = environ.get("HTTP_X_REQUEST_ID", "")
-        current_id = sent if _SANE_ID.fullmatch(sent) else os.urandom(16).hex()
+        current_id = sent if _SANE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
         def finish(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             seconds = time.perf_counter() - started
             headers.append(("X-Request-ID", current_id))
             # Labels are bounded whatever clients send: templates, not paths; unknown methods collapse.
-            rule = environ["werkzeug.request"].url_rule
+            request = environ["werkzeug.request"]
+            rule = request.url_rule or _rule_for_other_methods(app, request)
             path = rule.rule if rule else "(unknown)"
             method = environ["REQUEST_METHOD"]
             method = method if method in _METHODS else "(other)"
@@ -45,8 +50,9 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             durations[method, path].observe(seconds)
             level = _level(int(code))
             if logger.isEnabledFor(level):
+                asked_for = path if rule else _NOT_PLAIN.sub(r"\1…", environ["PATH_INFO"])
                 milliseconds = round(seconds * 1000, 2)
-                extra = {"method": method, "path": path, "status": int(code), "milliseconds": milliseconds}
+                extra = {"method": method, "path": asked_for, "status": int(code), "milliseconds": milliseconds}
                 logger.log(level, "request answered", extra=extra)
             return start_response(status, headers, *exc_info)
 
@@ -57,6 +63,15 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             request_id.set(None)
 
     app.wsgi_app = instrumented  # type: ignore[method-assign]  # as Flask's documentation has it
+
+
+def _rule_for_other_methods(app: Flask, request: Request) -> Rule | None:
+    """The route of a request that is answered 405."""
+    refused = request.routing_exception
+    if not isinstance(refused, MethodNotAllowed) or not refused.valid_methods:
+        return None
+    method = next(iter(refused.valid_methods))
+    return app.url_map.bind_to_environ(request.environ).match(method=method, return_rule=True)[0]
 
 
 def _level(status: int) -> int:

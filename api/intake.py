@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common import events
+from common import event_json, events
 from common.errors import InvalidEventError
 from common.kafka import Record
 
@@ -17,7 +17,13 @@ class AcceptedEvent(NamedTuple):
 
     event_id: str
     event_type: str
-    record: Record
+    key: bytes
+    value: bytes
+
+    @property
+    def record(self) -> Record:
+        """What is sent of it."""
+        return Record(self.key, self.value)
 
 
 class AcceptedBatch(NamedTuple):
@@ -29,14 +35,14 @@ class AcceptedBatch(NamedTuple):
 
 def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
     """The one event of a request; raises InvalidEventError. `received_at` is in UTC."""
-    return _accept(events.load_event(body), received_at, _new_ids(1))
+    return _accept(event_json.load_event(body), received_at, _new_ids(1))
 
 
 def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
     """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
     batch = _accept_right_ones(body, received_at)
     if batch.errors:
-        raise events.invalid_batch(batch.errors)
+        raise event_json.invalid_batch(batch.errors)
     return list(batch.accepted.values())
 
 
@@ -44,14 +50,14 @@ def accept_partial_batch(body: bytes, received_at: datetime) -> AcceptedBatch:
     """Those events of a request that are right; raises InvalidEventError when none is."""
     batch = _accept_right_ones(body, received_at)
     if not batch.accepted:
-        raise events.invalid_batch(batch.errors)
+        raise event_json.invalid_batch(batch.errors)
     return batch
 
 
 def read_back(value: bytes) -> AcceptedEvent:
     """An accepted event from the bytes of its record."""
     event = _WHAT.decode(value)
-    return AcceptedEvent(event.event_id, event.event_type, Record(event.customer_id.encode(), value))
+    return AcceptedEvent(event.event_id, event.event_type, event.customer_id.encode(), value)
 
 
 def received_at(value: bytes) -> datetime:
@@ -77,7 +83,7 @@ _TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
 
 
 def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
-    loaded, errors = events.load_batch(body)
+    loaded, errors = event_json.load_batch(body)
     accepted: dict[int, AcceptedEvent] = {}
     new_ids = _new_ids(len(loaded))
     for index, event in loaded.items():
@@ -92,10 +98,10 @@ def _accept(event: dict[str, Any], received_at: datetime, new_ids: Iterator[str]
     """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
     event_id = event.get("event_id") or next(new_ids)
     ours = {"event_id": event_id, "timestamp": event.get("timestamp", received_at), "received_at": received_at}
-    value = events.encode(event | ours)
-    if len(value) > events.MAX_EVENT_BYTES and len(events.encode(event)) > events.MAX_EVENT_BYTES:
+    value = event_json.encode(event | ours)
+    if len(value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
         raise InvalidEventError(_TOO_LARGE)
-    return AcceptedEvent(event_id, event["event_type"], Record(event["customer_id"].encode(), value))
+    return AcceptedEvent(event_id, event["event_type"], event["customer_id"].encode(), value)
 
 
 def _new_ids(most: int) -> Iterator[str]:

@@ -126,6 +126,7 @@ class Producer:
         for pause in self._backoff.pauses():
             if self._given_up.wait(pause):
                 return False
+            self._queue.tell()
             left = self._try([failed.event for failed in left])
             if not left:
                 break
@@ -167,7 +168,7 @@ def _chunks(events: list[AcceptedEvent]) -> Iterator[list[AcceptedEvent]]:
     chunk: list[AcceptedEvent] = []
     size = 0
     for event in events:
-        event_size = len(event.record.key or b"") + len(event.record.value) + _RECORD_OVERHEAD_BYTES
+        event_size = len(event.key) + len(event.value) + _RECORD_OVERHEAD_BYTES
         if size + event_size > _CHUNK_BYTES and chunk:
             yield chunk
             chunk, size = [], 0

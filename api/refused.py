@@ -27,7 +27,7 @@ class RefusedEvents:
     def keep(self, event: AcceptedEvent, error: Exception) -> bool:
         """Keep an event; False when that has to be tried again. Blocks as sending does."""
         headers = dead_letter_headers(error, datetime.now(UTC), self._topic)
-        answer = self._dead_letters.send([Record(event.record.key, event.record.value, headers)])[0]
+        answer = self._dead_letters.send([Record(event.key, event.value, headers)])[0]
         if answer is None:
             kept_in = "dlq"
         elif not never_takes(answer):
@@ -38,7 +38,7 @@ class RefusedEvents:
             kept_in = "file"
             try:
                 with (self._folder / FILE_NAME).open("ab") as file:
-                    file.write(event.record.value + b"\n")
+                    file.write(event.value + b"\n")
             except OSError:
                 logger.exception("an event that Kafka will never take cannot be kept yet")
                 return False

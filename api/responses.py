@@ -1,21 +1,21 @@
 """Answers out: the one JSON form of an error, whatever went wrong."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Flask, Response, jsonify
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from common.errors import InvalidEventError, QueueFullError
 from common.logs import request_id
 from common.metrics import ApiMetrics
 
-_MESSAGES = {
-    404: "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them.",
-    405: "This path does not take that method; the Allow header says which ones it takes.",
-}
+_NOTHING_HERE = (
+    "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
+)
 
 _ENCODER = msgspec.json.Encoder()
 _REASONS = {
@@ -38,16 +38,15 @@ def accepted_answer(**document: Any) -> Response:
     return Response(_ENCODER.encode(document) + b"\n", 202, mimetype="application/json")
 
 
-def error_form(message: str, errors: Mapping[Any, Any], request_id: str | None) -> dict[str, Any]:
+def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None) -> bytes:
     """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
-    return {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+    form = {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+    return json.dumps(form, separators=(",", ":")).encode() + b"\n"
 
 
 def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = None) -> Response:
     """An error as the answer to the current request."""
-    answer = jsonify(error_form(message, errors or {}, request_id.get()))
-    answer.status_code = status
-    return answer
+    return Response(error_body(message, errors or {}, request_id.get()), status, mimetype="application/json")
 
 
 def count_rejected(metrics: ApiMetrics, status: int) -> None:
@@ -75,7 +74,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     def http(error: HTTPException) -> Response:
         code = error.code or 500
         count_rejected(metrics, code)
-        answer = error_answer(code, _MESSAGES.get(code, error.description) or error.name)
+        answer = error_answer(code, _message(error))
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}
@@ -86,3 +85,13 @@ def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
     def unexpected(error: Exception) -> Response:
         logger.error("unexpected error", exc_info=error)
         return error_answer(500, "Something went wrong on our side; the log has it under this request_id.")
+
+
+def _message(error: HTTPException) -> str:
+    match error:
+        case NotFound():
+            return _NOTHING_HERE
+        case MethodNotAllowed():
+            methods = sorted({*(error.valid_methods or ())} - {"OPTIONS"})
+            return f"This path takes {' or '.join(methods)}."
+    return error.description or error.name

@@ -1,26 +1,29 @@
 """Gives the Kafka client a chunk of records at once: what its `send` does for each record, done once a batch.
 
-Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone; the client's own builder makes the
-batches. Only `common/kafka.py` uses this. The tests show that Kafka gets what `send` would have given it.
+Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `common/kafka.py` uses this. The
+tests show that Kafka gets what `send` would have given it, byte for byte.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 from kafka import TopicPartition
 from kafka.partitioner.default import murmur2
 from kafka.producer.record_accumulator import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.record.util import encode_varint
 
 _VERSION = "2.2.3"
+_MAGIC = 2
 _SMALL_BYTES = 100_000
 _hash = lru_cache(100_000)(murmur2)  # 1.7 us else
 
 
-Record = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...]]
+Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 """Key, value and headers."""
 
 
@@ -32,9 +35,14 @@ def supported() -> bool:
         return False
 
 
-def takes(records: Sequence[Record]) -> bool:
-    """Whether the records are of the common kind: with a key, without headers, far from any limit of size."""
-    return all(key and not headers and len(key) + len(value) < _SMALL_BYTES for key, value, headers in records)
+def takes(producer: Any, records: Sequence[Record]) -> bool:
+    """Whether the records are of the common kind: with key and value, without headers, far from any limit of size; and
+    go to a broker that knows today's format (Kafka 0.11).
+    """
+    return producer._accumulator.config["message_version"] == _MAGIC and all(
+        key and value is not None and not headers and len(key) + len(value) < _SMALL_BYTES
+        for key, value, headers in records
+    )
 
 
 def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
@@ -46,25 +54,59 @@ def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
     partitions = [
         TopicPartition(topic, number) for number in sorted(producer._wait_on_metadata(topic, max_block_ms / 1000))
     ]
+    now_ms = int(time.time() * 1000)
     batches: list[ProducerBatch] = []
     filling: dict[TopicPartition, ProducerBatch] = {}
     futures: list[Any] = []
-    for key, value, _ in records:
+    for key, value, _ in cast("Sequence[tuple[bytes, bytes, Any]]", records):
         # As the client's default partitioner has it, and Java's.
         partition = partitions[(_hash(key) & 0x7FFFFFFF) % len(partitions)]
         batch = filling.get(partition)
-        if batch is None or batch.records.append(None, key, value, []) is None:
+        if batch is None or not write(batch.records, now_ms, key, value):
             batch = filling[partition] = _new_batch(producer._accumulator, partition, max_block_ms)
-            batch.records.append(None, key, value, [])
+            write(batch.records, now_ms, key, value)
             batches.append(batch)
         futures.append(batch.produce_future)
     _enqueue(producer._accumulator, batches)
     return futures
 
 
+def write(records: MemoryRecordsBuilder, now_ms: int, key: bytes, value: bytes) -> bool:
+    """Add a record as the builder's own `append` would, in a third of the time; False when the batch is full.
+
+    All records of a batch have to be given the same time.
+    """
+    builder = records._builder
+    buffer, offset = builder._buffer, records._next_offset
+    key_size, value_size, place = _VARINTS[len(key)], _VARINTS[len(value)], _VARINTS[offset]
+    # Attributes, the difference in time and the number of headers, none of them, are a byte each.
+    size = 3 + len(place) + len(key_size) + len(key) + len(value_size) + len(value)
+    record = b"".join((_VARINTS[size], b"\0\0", place, key_size, key, value_size, value, b"\0"))
+    if offset and len(buffer) + len(record) > builder._batch_size:
+        return False
+    buffer += record
+    builder._first_timestamp = builder._max_timestamp = now_ms
+    builder._last_offset = offset
+    builder._num_records = records._next_offset = offset + 1
+    return True
+
+
+class _Varints(dict[int, bytes]):
+    """Numbers as the format of records has them, each encoded once."""
+
+    def __missing__(self, number: int) -> bytes:
+        encoded = bytearray()
+        encode_varint(number, encoded.append)
+        varint = self[number] = bytes(encoded)
+        return varint
+
+
+_VARINTS = _Varints()
+
+
 def _new_batch(accumulator: Any, partition: TopicPartition, max_block_ms: int) -> ProducerBatch:
     config = accumulator.config
-    records = MemoryRecordsBuilder(config["message_version"], config["compression_attrs"], config["batch_size"])
+    records = MemoryRecordsBuilder(_MAGIC, config["compression_attrs"], config["batch_size"])
     return ProducerBatch(partition, records, accumulator._free.allocate(config["batch_size"], max_block_ms))
 
 

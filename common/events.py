@@ -1,24 +1,21 @@
-"""The event: its fields, their rules and limits (marshmallow schemas), and its form as JSON in Kafka.
+"""The event: its fields, their rules and limits (marshmallow schemas).
 
-The API validates with `EventSchema` what clients send; the consumer reads back with `StoredEventSchema` what the
-API wrote. What either could not store later (MongoDB's and Kafka's limits) is refused here. The common case takes the
-fast way: decoders made from these schemas, which are asked themselves only for what those do not take.
+The API validates with `EventSchema` what clients send; the consumer reads back with `NewerEventSchema` what the API
+wrote. What either could not store later (MongoDB's and Kafka's limits) is refused here.
 """
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
-from common.errors import InvalidEventError
-from common.fast_decoder import FastDecoder, Vouched
+from common.fast_decoder import Vouched
 
 EVENT_TYPES = ("page_view", "click", "purchase", "add_to_cart", "search", "custom")
 MAX_EVENT_BYTES = 64 * 1024
@@ -33,7 +30,6 @@ RFC_3339 = re.compile(
 )
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _INT64 = range(-(2**63), 2**63)
-_LONGEST_SHOWN = 80
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -197,7 +193,7 @@ class EventSchema(ObjectSchema):
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class Loaded:
     """An event that the fast decoder has taken, in its place in a batch."""
 
     event: dict[str, Any]
@@ -207,7 +203,7 @@ class _EventOfBatch(fields.Nested):
     """An event, or what the fast decoder has made of it."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return value.event if isinstance(value, _Loaded) else super()._deserialize(value, *args, **kwargs)
+        return value.event if isinstance(value, Loaded) else super()._deserialize(value, *args, **kwargs)
 
 
 class Events(fields.List[dict[str, Any]]):
@@ -235,13 +231,6 @@ class BatchSchema(ObjectSchema):
         unknown = RAISE
 
     events = Events()
-
-
-class Batch(NamedTuple):
-    """The events of a batch by their index: those that are right, and the faults of those that are wrong."""
-
-    events: dict[int, dict[str, Any]]
-    errors: dict[int, Any]
 
 
 class StoredEventSchema(EventSchema):
@@ -272,163 +261,10 @@ class NewerEventSchema(StoredEventSchema):
                 raise ValidationError(error.messages, name) from None
 
 
-_BATCH = BatchSchema()
-_EVENT = EventSchema()
-_STORED = NewerEventSchema()
-
-_VOUCHED = Vouched(
+VOUCHED = Vouched(
     values={Scalar: str | Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])] | float | bool},
     parsers={Timestamp: parse_timestamp},
     same={Text: fields.String, Properties: fields.Dict, Events: fields.List, _EventOfBatch: fields.Nested},
     implied=[_storable_text],
 )
-_FAST_BATCH = FastDecoder(_BATCH, _VOUCHED)
-_FAST_EVENT = FastDecoder(_EVENT, _VOUCHED)
-_FAST_STORED = FastDecoder(StoredEventSchema(), _VOUCHED)
-
-
-class _Split(msgspec.Struct):
-    """A batch in pieces, each the bytes of an event, or of anything else."""
-
-    events: list[msgspec.Raw]
-
-
-_SPLIT = msgspec.json.Decoder(_Split)
-_ENCODER = msgspec.json.Encoder()
-
-
-def load_event(body: bytes) -> dict[str, Any]:
-    """The event in a request's body, with `timestamp` (where given) as a datetime. Raises InvalidEventError."""
-    return _FAST_EVENT(body) or _load(_EVENT, parse_json(body))
-
-
-def load_batch(body: bytes) -> Batch:
-    """The events of a batch request's body. Raises InvalidEventError for a body that is no batch of 1 to 100 events."""
-    batch = _FAST_BATCH(body)
-    if batch is not None:
-        return Batch(dict(enumerate(batch["events"])), {})
-    document = _with_loaded_events(body)
-    try:
-        events = _load(_BATCH, document)["events"]
-    except InvalidEventError as error:
-        wrong = error.errors.get("events")
-        if not isinstance(wrong, dict) or len(error.errors) > 1:
-            raise
-        right = {
-            index: event.event if isinstance(event, _Loaded) else _load(_EVENT, event)
-            for index, event in enumerate(document["events"])
-            if index not in wrong
-        }
-        return Batch(right, wrong)
-    return Batch(dict(enumerate(events)), {})
-
-
-def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
-    """What to raise for a batch with these errors by index: at least one, the lowest first."""
-    messages = {"events": dict(errors)}
-    return InvalidEventError(_first_fault(messages), messages)
-
-
-def _with_loaded_events(body: bytes) -> Any:
-    """The document in a batch request's body; what the fast decoder takes is loaded already. Raises InvalidEventError.
-
-    So that one bad event does not make the others slow.
-    """
-    document = parse_json(body)
-    try:
-        pieces = _SPLIT.decode(body).events
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return document
-    loaded = map(_FAST_EVENT, pieces)
-    document["events"] = [
-        event if fast is None else _Loaded(fast) for event, fast in zip(document["events"], loaded, strict=True)
-    ]
-    return document
-
-
-def encode(event: Mapping[str, Any]) -> bytes:
-    """An event as Kafka has it: compact JSON in UTF-8, times (which have to be in UTC) as RFC 3339.
-
-    Raises ValueError for what is no JSON: NaN, infinities, lone surrogates.
-    """
-    encoded = _ENCODER.encode(event)
-    if b"null" in encoded:
-        # What msgspec makes of NaN, but also of None, and a text may hold the word.
-        json.dumps(event, allow_nan=False, default=format_timestamp)
-    return encoded
-
-
-def decode(value: bytes | None) -> dict[str, Any]:
-    """The event in a record's value, its times as datetimes. Raises InvalidEventError."""
-    if value is None:
-        raise InvalidEventError("The record has no value.")
-    return _FAST_STORED(value) or _load(_STORED, parse_json(value))
-
-
-def parse_json(body: bytes) -> Any:
-    """Strict JSON: one document in UTF-8 and nothing after it, no NaN. Raises InvalidEventError."""
-    if not body:
-        raise InvalidEventError("The body is empty.")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidEventError("The body is not valid UTF-8.") from None
-    if text.startswith("\ufeff"):
-        raise InvalidEventError("The body begins with a byte order mark: send it without one.")
-    try:
-        try:
-            return json.loads(text, parse_constant=_refuse_constant)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
-            # It has an integer of more digits than Python reads. The event that holds it shall be named.
-            return json.loads(text, parse_constant=_refuse_constant, parse_int=_shortened)
-    except RecursionError:
-        raise InvalidEventError("The body is nested too deeply.") from None
-    except json.JSONDecodeError as error:
-        raise InvalidEventError(f"The body is not valid JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidEventError(f"The body is not valid JSON: {name} is not a number.")
-
-
-def _shortened(digits: str) -> int:
-    """An integer; one far beyond 64 bits may become another one beyond them."""
-    return int(digits[:40])
-
-
-def _load(schema: Schema, document: Any) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = schema.load(document)
-    except ValidationError as error:
-        messages = _plain(error.normalized_messages(), document)  # type: ignore[no-untyped-call]
-        raise InvalidEventError(_first_fault(messages), messages if isinstance(messages, dict) else {}) from None
-    return loaded
-
-
-def _plain(messages: Any, sent: Any) -> Any:
-    """marshmallow's messages without its word `_schema`, under which it tells of a value that should be an object."""
-    if not isinstance(messages, dict):
-        return messages
-    if isinstance(sent, dict):
-        return {name: _plain(found, sent.get(name)) for name, found in messages.items()}
-    if "_schema" in messages:
-        return messages["_schema"]
-    return {index: _plain(found, sent[index]) for index, found in messages.items()}
-
-
-def _first_fault(messages: Any) -> str:
-    """One line naming the first fault, such as `events[1].event_type: Must be one of: …`."""
-    path = ""
-    found = messages
-    while isinstance(found, dict):
-        step, found = next(iter(found.items()))
-        path += f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
-    return f"{path}: {found[0]}" if path else str(found[0])
-
-
-def _readable(name: str) -> str:
-    """A name that a client made up, fit for a line."""
-    shown = name if name.isprintable() else ascii(name)[1:-1]
-    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
+"""What the fast decoder may take for granted of the fields above."""

@@ -62,7 +62,7 @@ class Record(NamedTuple):
     """What goes to Kafka. Records with the same key go to the same partition."""
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -132,14 +132,16 @@ class KafkaSender:
 
     def _append(self, producer: Any, records: Sequence[Record]) -> Iterable[Any]:
         """The futures of the records' answers, in order."""
-        if self._in_bulk and bulk_append.takes(records):
+        if self._in_bulk and bulk_append.takes(producer, records):
             return bulk_append.append(producer, self._topic, records)
         return (self._append_one(producer, record) for record in records)
 
     def _append_one(self, producer: Any, record: Record) -> Any:
         """The future of a record's answer."""
+        # The client sends none that lacks both.
+        value = b"" if record.key is None and record.value is None else record.value
         try:
-            return producer.send(self._topic, value=record.value, key=record.key, headers=list(record.headers))
+            return producer.send(self._topic, value=value, key=record.key, headers=list(record.headers))
         except MessageSizeTooLargeError as error:
             # kafka-python raises it, kafka-python-ng answers with it.
             return Future().failure(error)

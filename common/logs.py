@@ -63,7 +63,7 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`, which gunicorn takes as well."""
     level = settings.level.upper()
     # The Kafka client logs each failed try; what we make of it is logged by us, once an outage.
-    kafka_level = "INFO" if level == "DEBUG" else "CRITICAL"
+    kafka_level = "WARNING" if level == "DEBUG" else "CRITICAL"
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -90,6 +90,5 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
             "pymongo": {"level": "WARNING"},
             # Its own debug lines are about itself.
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
-            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }

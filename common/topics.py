@@ -5,6 +5,7 @@ Compose, Kubernetes and `make run` all use it. Exits 0 when both topics are as t
 
 import logging
 import logging.config
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def wait_for_admin(settings: KafkaSettings, *, patience: float, backoff: Backoff
             if time.monotonic() + pause > deadline:
                 raise TopicError(
                     f"No broker answered at {','.join(settings.brokers)} within {patience:g} s: "
-                    "start Kafka or set KAFKA_BROKERS."
+                    "start Kafka, or mend KAFKA_BROKERS, KAFKA_SECURITY_PROTOCOL or the login."
                 ) from None
             time.sleep(pause)
 
@@ -101,6 +102,12 @@ def _check(admin: Any, topic: Topic) -> None:
     logger.info("topic is there", extra={"topic": topic.name, "partitions": len(partitions)})
 
 
+def _reason(error: Exception) -> str:
+    """What the broker says, where the client shows it amid all of request and response."""
+    said = re.search(r"error_message=(['\"])(.+?)\1[,)]", str(error))
+    return said[2] if said else str(error)
+
+
 def main() -> None:
     """The command. Waits up to a minute for a broker; leaves with status 1 and one line when it fails."""
     try:
@@ -114,7 +121,7 @@ def main() -> None:
     except PulseError as error:
         sys.exit(f"topics: {error}")
     except kafka.KafkaError as error:
-        sys.exit(f"topics: Kafka refused: {error}")
+        sys.exit(f"topics: Kafka refused: {_reason(error)}")
 
 
 if __name__ == "__main__":

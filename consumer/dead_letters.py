@@ -67,5 +67,4 @@ class DeadLetters:
             offset=record.offset,
             timestamp=record.timestamp_ms,
         )
-        # A record may lack a value; the client takes none that lacks both key and value.
-        return Record(record.key, record.value or b"", headers)
+        return Record(record.key, record.value, headers)

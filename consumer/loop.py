@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from common import events
+from common import event_json
 from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
 from common.kafka import ReceivedRecord
 from common.metrics import Children, ConsumerMetrics
@@ -113,7 +113,7 @@ class Loop:
         types: list[str] = []
         for record in records:
             try:
-                event = events.decode(record.value)
+                event = event_json.decode(record.value)
             except InvalidEventError as error:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:

@@ -143,7 +143,7 @@ def _sent_back(mail: Mail) -> Record:
     first_failure = dict(mail.record.headers).get(headers.FAILED_FIRST)
     ours = {headers.FAILED_FIRST: first_failure} if first_failure else {}
     ours |= _life(mail.letter)
-    return Record(mail.record.key, mail.record.value or b"", headers.foreign(mail.record.headers) + tuple(ours.items()))
+    return Record(mail.record.key, mail.record.value, headers.foreign(mail.record.headers) + tuple(ours.items()))
 
 
 def _note(mail: Mail, now: datetime) -> Record:
@@ -152,7 +152,7 @@ def _note(mail: Mail, now: datetime) -> Record:
         headers.REPLAYED_LETTER: mail.letter.place.encode(),
         **_life(mail.letter),
     }
-    return Record(mail.record.key, mail.record.value or b"", tuple(ours.items()))
+    return Record(mail.record.key, mail.record.value, tuple(ours.items()))
 
 
 def _life(letter: Letter) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, accept_batch
 from api.journal import Journal
-from common.events import encode
+from common.event_json import encode
 from common.metrics import ApiMetrics
 from loadtest.client import run
 
@@ -35,7 +35,7 @@ def main() -> int:
         "context": {"device": "mobile", "session_id": "seed-818650a811c6-alice", "ip": "203.0.113.7"},
     }
     batch = accept_batch(encode({"events": [event] * 100}), datetime.now(UTC))
-    print(f"an event has {len(batch[0].record.value)} bytes; CPU time of the worker, median of {ROUNDS} rounds")
+    print(f"an event has {len(batch[0].value)} bytes; CPU time of the worker, median of {ROUNDS} rounds")
     for name, events in (("batches of 100", batch), ("single events", batch[:1])):
         with tempfile.TemporaryDirectory() as folder:
             journal = Journal(Path(folder), max_bytes=1024**3, sync=False)

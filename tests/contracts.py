@@ -98,6 +98,12 @@ class SenderContract:
             (("name", b"\x01"), ("name", b"\x02")),
         )
 
+    def test_delivers_a_record_without_a_value_without_one(
+        self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
+    ) -> None:
+        sender.send([Record(b"a", None), Record(b"a", b""), Record(None, b"1")])
+        assert {(record.key, record.value) for record in read(3)} == {(b"a", None), (b"a", b""), (None, b"1")}
+
     def test_can_be_used_again_after_close(
         self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
     ) -> None:

@@ -87,7 +87,7 @@ class RefusesLarge(FakeSender):
     """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
-        if any(len(record.value) > 1000 for record in records):
+        if any(len(record.value or b"") > 1000 for record in records):
             self.sent.append(list(records))
             return [MessageSizeTooLargeError("too large")] * len(records)
         return super().send(records)

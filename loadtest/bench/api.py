@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from common.events import load_event
+from common.event_json import load_event
 from loadtest.bench import events, librdkafka
 from loadtest.bench.load import Load, drive
 from loadtest.bench.report import Row, Target, ratios
@@ -14,6 +14,9 @@ from loadtest.bench.sides import NOOP, OURS, SLOW, Broker, Server, gunicorn
 CONNECTIONS = 20
 SUSTAINED_EVENTS = 200_000
 SINGLES = 10_000
+CUSTOMERS = (1_000, 100_000, 1_000_000)
+MEGABYTES = (1, 5, 10, 20)  # of events a second, in batches of 100
+_SECONDS_EACH = 3
 _SLOWER = 10  # the slow side gets a part of the events, or it would take all the time
 
 Values = dict[str, list[float]]
@@ -52,7 +55,7 @@ def _both_kinds(server: Server, broker: Broker, found: Values, share: int) -> No
 
 
 def _pace_and_faults(server: Server, broker: Broker, found: Values) -> None:
-    """Steady rates, batches with faults, smaller batches, more customers."""
+    """Steady rates, batches with faults, smaller batches, more and more bytes, more customers."""
     for rate, seconds in ((400, 6), (2_000, 4)):
         load = drive(server.port, events.batches(1, rate * seconds), CONNECTIONS, rate)
         found[f"p50 at {rate}"].append(load.milliseconds(0.5))
@@ -63,7 +66,14 @@ def _pace_and_faults(server: Server, broker: Broker, found: Values) -> None:
     tens = list(events.batches(10, 20_000))
     for name, value in _send(server, broker, tens, 10).items():
         found[f"ten {name}"].append(value)
-    for customers in (1_000, 1_000_000):
+    large = list(events.batches(100, 20_000))
+    batch_megabytes = sum(map(len, large)) / len(large) / 1e6
+    for megabytes in MEGABYTES:
+        pace = megabytes / batch_megabytes
+        load = drive(server.port, _repeated(large, round(pace * _SECONDS_EACH)), CONNECTIONS, pace)
+        found[f"p50 at {megabytes} MB"].append(load.milliseconds(0.5))
+        found[f"p99 at {megabytes} MB"].append(load.milliseconds(0.99))
+    for customers in CUSTOMERS:
         found[f"{customers} customers"].append(
             _send(server, broker, list(events.batches(100, 50_000, customers)), 100)["to Kafka"]
         )
@@ -150,13 +160,11 @@ def _rows(ours: Values, noop: Values, slow: Values, one: Values, ceiling: Values
         "one worker: batches of 100, to Kafka", "events/s", one["batch to Kafka"], None, ("two", ours["batch to Kafka"])
     )
     yield Row("one worker: single events", "events/s", one["single accepted"], None, ("two", ours["single accepted"]))
-    yield row("of 1,000 customers, to Kafka", "events/s", "1000 customers")
-    yield Row(
-        "of 1,000,000 customers, to Kafka",
-        "events/s",
-        ours["1000000 customers"],
-        None,
-        ("1,000", ours["1000 customers"]),
-    )
+    for megabytes in MEGABYTES:
+        yield row(f"{megabytes} MB/s in batches of 100, p50", "ms", f"p50 at {megabytes} MB")
+        yield row(f"{megabytes} MB/s in batches of 100, p99", "ms", f"p99 at {megabytes} MB")
+    fewest = f"{CUSTOMERS[0]:,}", ours[f"{CUSTOMERS[0]} customers"]
+    for customers in CUSTOMERS:
+        yield Row(f"of {customers:,} customers, to Kafka", "events/s", ours[f"{customers} customers"], None, fewest)
     yield row("memory of an API worker, idle", "MB", "idle MB")
     yield row("memory of an API worker, full load", "MB", "full MB", Target(at_most=120))

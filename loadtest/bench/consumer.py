@@ -5,7 +5,8 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -14,11 +15,13 @@ from pymongo import MongoClient
 
 from common.errors import PulseError
 from common.kafka import KafkaSender
+from common.settings import Address
 from loadtest.bench import events
 from loadtest.bench.load import drive
 from loadtest.bench.report import Row, Target
 from loadtest.bench.sides import OURS, Broker, cpu_seconds, gunicorn, process, python, wait
 from ops.local import mongodb, ports
+from ops.local.ready import is_well
 
 _EVENTS = 200_000
 _EVENTS_FOR_THE_DATABASE = 1_000
@@ -35,22 +38,24 @@ Stored = Callable[[], int]
 def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
     """The rows. Every round reads the topic from its beginning, as a group of its own."""
     found: Values = defaultdict(list)
+    with _on_stub(broker, "idle") as idle:
+        wait(lambda: is_well(idle.health, "/health/ready"), "the consumer to be ready")
+        found["idle MB"].append(idle.megabytes)
     _fill(broker)
     for number in rounds:
-        port = ports.free_port()
-        stub = python("loadtest.bench.mongo_stub", str(port))
-        with _consumer(broker, f"stub-{number}", stub, port, _BATCH) as (consumer, stored):
-            _catch_up(consumer, stored, broker.records(), found)
-            found["end to end"].append(_end_to_end(broker, stored) / _FLUSH_SECONDS)
-            found["MB"].append(consumer.memory_info().rss / 1e6)
+        with _on_stub(broker, f"stub-{number}") as side:
+            _catch_up(side, broker.records(), found)
+            found["end to end"].append(_end_to_end(broker, side.stored) / _FLUSH_SECONDS)
+            found["MB"].append(side.megabytes)
         port = ports.free_port()
         with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
             database = mongodb.command(Path(folder), port)
-            with _consumer(broker, f"database-{number}", database, port, 100) as (_, stored):
-                found["database"].append(_rate(stored, _EVENTS_FOR_THE_DATABASE))
+            with _consumer(broker, f"database-{number}", database, port, 100) as side:
+                found["database"].append(_rate(side.stored, _EVENTS_FOR_THE_DATABASE))
     yield Row("consumer on the stub", "events/s", found["rate"], Target(at_least=40_000))
     yield Row("CPU of an event in the consumer", "us", found["CPU"], Target(at_most=25))
-    yield Row("memory of the consumer", "MB", found["MB"], Target(at_most=160))
+    yield Row("memory of the consumer, idle", "MB", found["idle MB"])
+    yield Row("memory of the consumer, full load", "MB", found["MB"], Target(at_most=160))
     yield Row("consumer on SecantusDB, batches of 100", "events/s", found["database"])
     yield Row("end to end at 1,000 events/s, p99", "flush intervals", found["end to end"], Target(at_most=1.2))
 
@@ -64,15 +69,33 @@ def _fill(broker: Broker) -> None:
     sender.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The consumer as a process. `stored`: how many events its database has."""
+
+    process: psutil.Process
+    stored: Stored
+    health: Address
+
+    @property
+    def megabytes(self) -> float:
+        """Of memory."""
+        return float(self.process.memory_info().rss / 1e6)
+
+
+def _on_stub(broker: Broker, group: str) -> AbstractContextManager[_Side]:
+    port = ports.free_port()
+    return _consumer(broker, group, python("loadtest.bench.mongo_stub", str(port)), port, _BATCH)
+
+
 @contextmanager
-def _consumer(
-    broker: Broker, group: str, database: list[str], port: int, batch: int
-) -> Iterator[tuple[psutil.Process, Stored]]:
-    """The consumer as a process, on a database on this port, and what tells how many events that has."""
+def _consumer(broker: Broker, group: str, database: list[str], port: int, batch: int) -> Iterator[_Side]:
+    """With a database that runs on this port meanwhile."""
+    health = Address("127.0.0.1", ports.free_port())
     environ = broker.environ | {
         "KAFKA_GROUP_ID": group,
         "MONGO_URI": f"mongodb://127.0.0.1:{port}",
-        "METRICS_ADDR": f"127.0.0.1:{ports.free_port()}",
+        "METRICS_ADDR": str(health),
         "CONSUMER_BATCH_SIZE": str(batch),
         "CONSUMER_FLUSH_INTERVAL": f"{_FLUSH_SECONDS:g}s",
     }
@@ -82,16 +105,16 @@ def _consumer(
             process(python("consumer"), environ) as consumer,
             MongoClient[dict[str, object]](f"mongodb://127.0.0.1:{port}", timeoutMS=60_000) as client,
         ):
-            yield consumer, client["pulse"]["events"].estimated_document_count
+            yield _Side(consumer, client["pulse"]["events"].estimated_document_count, health)
 
 
-def _catch_up(consumer: psutil.Process, stored: Stored, count: int, found: Values) -> None:
+def _catch_up(side: _Side, count: int, found: Values) -> None:
     """From the first batch on: what it takes to start is no cost of an event."""
-    wait(lambda: stored() > 0, "the consumer's first batch")
-    cpu, before, begun = cpu_seconds(consumer), stored(), time.perf_counter()
-    wait(lambda: stored() >= count, f"the consumer's {count:,} events")
+    wait(lambda: side.stored() > 0, "the consumer's first batch")
+    cpu, before, begun = cpu_seconds(side.process), side.stored(), time.perf_counter()
+    wait(lambda: side.stored() >= count, f"the consumer's {count:,} events")
     found["rate"].append((count - before) / (time.perf_counter() - begun))
-    found["CPU"].append((cpu_seconds(consumer) - cpu) / (count - before) * 1e6)
+    found["CPU"].append((cpu_seconds(side.process) - cpu) / (count - before) * 1e6)
 
 
 def _rate(stored: Stored, count: int) -> float:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from api.intake import accept_batch
-from common.events import encode
+from common.event_json import encode
 from common.kafka import Record
 from loadtest.bench.load import request
 from loadtest.client import chunks

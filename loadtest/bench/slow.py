@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.app import create_app
-from common import bulk_append, events
+from common import bulk_append, event_json
 from common.settings import load_api_settings
 
 
@@ -12,7 +12,7 @@ def _takes_nothing(_: Any) -> None:
 
 
 for name in ("_FAST_EVENT", "_FAST_BATCH", "_FAST_STORED"):
-    setattr(events, name, _takes_nothing)
+    setattr(event_json, name, _takes_nothing)
 bulk_append.supported = lambda: False
 
 app = create_app(load_api_settings())

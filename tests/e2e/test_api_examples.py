@@ -1,4 +1,4 @@
-"""The examples in docs/api.md, run as they stand: each prints what the page says it prints."""
+"""The examples in docs/api.md, and the README's, run as they stand: each prints what the page says it prints."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
+from ops.local.ready import CURL
 from tests.servers import ROOT, ApiServer, api_without_kafka
 from tests.waiting import eventually
 
@@ -91,6 +92,13 @@ def test_an_example_prints_what_the_page_says(example: Example, apis: Apis) -> N
     done = subprocess.run(command(example, api), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert values(done.stdout) == values(example.prints)
+
+
+def test_the_event_that_the_readme_and_make_run_propose_is_accepted(apis: Apis) -> None:
+    """tests/unit/test_readme.py holds the two to the same."""
+    curl = ["bash", "-c", CURL.format(url=apis.open.url, key="")]
+    done = subprocess.run(curl, capture_output=True, text=True, timeout=60, check=True)
+    assert values(done.stdout) == [{"status": "accepted", "event_id": "evt_…"}]
 
 
 def test_fetch_can_send_and_read_the_answer(page: Page, apis: Apis) -> None:

@@ -50,8 +50,17 @@ def read_all(connection: socket.socket) -> bytes:
         # These get their answer, and never hang up.
         b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"no HTTP\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
-    ids=["nothing", "half a line", "half a head", "half a body", "no hanging up", "no hanging up after an error"],
+    ids=[
+        "nothing",
+        "half a line",
+        "half a head",
+        "half a body",
+        "no hanging up",
+        "no hanging up after an error",
+        "no body after an error",
+    ],
 )
 def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
     # One that would be waited for would be waited for at least 2 s.

@@ -25,6 +25,7 @@ LETTERS = [
     Record(b"alice", b'{"event_type":"login"}', (("trace", b"\xff\x00"),)),
     Record(b"\xff\xfe", b"\xff\x00\x80"),
     Record(b"empty", b""),
+    Record(b"nothing", None),
     Record(None, b"without a key"),
     Record(b"bob", "ä€\n".encode()),
 ]
@@ -82,8 +83,8 @@ def bury(settings: KafkaSettings, records: Sequence[ReceivedRecord]) -> None:
         )
 
 
-def contents(records: Sequence[Record | ReceivedRecord]) -> list[tuple[bytes, bytes]]:
-    return sorted((record.key or b"no key", record.value or b"") for record in records)
+def contents(records: Sequence[Record | ReceivedRecord]) -> list[tuple[bytes | None, bytes | None]]:
+    return sorted(((record.key, record.value) for record in records), key=repr)
 
 
 def test_letters_are_listed_shown_counted_and_sent_back(topics: KafkaSettings) -> None:
@@ -105,7 +106,7 @@ def test_letters_are_listed_shown_counted_and_sent_back(topics: KafkaSettings) -
     assert f"InvalidEventError  {len(LETTERS)}  █" in command(topics, "stats").stdout
 
     replayed = command(topics, "replay")
-    assert (replayed.returncode, replayed.stdout, replayed.stderr) == (0, "5 of 5 letters were sent back.\n", "")
+    assert (replayed.returncode, replayed.stdout, replayed.stderr) == (0, "6 of 6 letters were sent back.\n", "")
     assert contents(read(topics, topics.topic)) == contents(LETTERS * 2)
     assert command(topics, "list").stderr == "No letters.\n"
 
@@ -114,7 +115,7 @@ def test_letters_without_headers_go_back_to_the_events_topic(topics: KafkaSettin
     send(topics, topics.dlq_topic, LETTERS)
     refused = dead_letter_headers(InvalidEventError("too large"), datetime.now(UTC), topics.topic)
     send(topics, topics.dlq_topic, [Record(b"carol", b"by the API", refused)])
-    assert run(tool, "replay").stdout == "6 of 6 letters were sent back.\n"
+    assert run(tool, "replay").stdout == "7 of 7 letters were sent back.\n"
     assert contents(read(topics, topics.topic)) == contents([*LETTERS, Record(b"carol", b"by the API")])
 
 
@@ -139,7 +140,7 @@ def test_interrupted_between_letters_and_notes_the_replay_is_repeated(topics: Ka
 
     send(topics, topics.dlq_topic, LETTERS)
     assert run(replace(tool, open_sender=open_sender), "replay").exit_code == 137
-    assert run(tool, "replay").stdout == "5 of 5 letters were sent back.\n"
+    assert run(tool, "replay").stdout == "6 of 6 letters were sent back.\n"
     assert run(tool, "replay").stdout == "0 of 0 letters were sent back.\n"
     assert contents(read(topics, topics.topic)) == contents(LETTERS * 2)
 

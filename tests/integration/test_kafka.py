@@ -108,6 +108,14 @@ def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
     assert [answer is None for answer in answers] == [True, False, True]
 
 
+def test_a_record_without_key_and_value_gets_an_empty_value(topic: KafkaSettings) -> None:
+    """No client sends one that lacks both."""
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        assert sender.send([Record(None, None)]) == [None]
+    with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
+        assert [(record.key, record.value) for record in reader.read()] == [(None, b"")]
+
+
 @pytest.mark.skipif(not bulk_append.supported(), reason="only kafka-python-ng 2.2.3 is sent to in bulk")
 def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
     kafka: KafkaServer, group: str, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import decode
+from common.event_json import decode
 from common.kafka import KafkaSender
 from consumer.source import KafkaSource
 from consumer.writer import MongoWriter

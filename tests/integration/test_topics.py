@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from common.errors import TopicError
 from common.kafka import connect_admin
+from common.retry import Backoff
+from common.topics import wait_for_admin
 from ops.local.ports import free_port
 from tests.contracts import fresh_name
-from tests.servers import ROOT, KafkaServer
+from tests.servers import ROOT, KafkaServer, kafka_settings
 
 
 class Command:
@@ -77,8 +80,20 @@ def test_refuses_a_topic_with_too_few_partitions_and_says_what_to_do(command: Co
 def test_more_replicas_than_brokers_is_one_clear_line(command: Command) -> None:
     refused = command.run(KAFKA_REPLICATION_FACTOR="3")
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("topics: Kafka refused: ")
+    assert refused.stderr.splitlines()[-1].startswith(
+        "topics: Kafka refused: Unable to replicate the partition 3 time(s)"
+    )
     assert "Traceback" not in refused.stderr
+
+
+def test_a_broker_that_does_not_answer_is_one_clear_line() -> None:
+    away = kafka_settings(f"127.0.0.1:{free_port()}", "events")
+    with pytest.raises(TopicError) as raised:
+        wait_for_admin(away, patience=0, backoff=Backoff())
+    assert str(raised.value) == (
+        f"No broker answered at {away.brokers[0]} within 0 s: start Kafka, or mend KAFKA_BROKERS, "
+        "KAFKA_SECURITY_PROTOCOL or the login."
+    )
 
 
 def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:

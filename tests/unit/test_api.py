@@ -47,6 +47,13 @@ def test_405_says_what_is_allowed(client: FlaskClient) -> None:
     assert "POST" in client.get(TRACK).headers["Allow"]
 
 
+@pytest.mark.parametrize(("path", "allowed"), [(TRACK, {"OPTIONS", "POST"}), ("/health", {"GET", "HEAD", "OPTIONS"})])
+def test_options_are_answered_without_a_body(client: FlaskClient, path: str, allowed: set[str]) -> None:
+    answer = client.options(path)
+    assert (answer.status_code, answer.data, answer.headers.get("Content-Type")) == (204, b"", None)
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
 def test_an_unexpected_error_is_answered_without_its_trace(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,9 +122,34 @@ def test_not_live_without_the_producer_thread(client: FlaskClient, app: Flask) -
 def test_requests_are_counted_by_route_template(client: FlaskClient) -> None:
     client.post(TRACK, json=LEAST)
     client.get("/some/path/of/theirs")
+    client.get(TRACK)
+    client.post("/docs/page.css")
     exposed = client.get("/metrics").text
     assert 'pulse_api_requests_total{method="POST",path="/api/v1/track",status="202"} 1.0' in exposed
     assert 'pulse_api_requests_total{method="GET",path="(unknown)",status="404"} 1.0' in exposed
+    assert 'pulse_api_requests_total{method="GET",path="/api/v1/track",status="405"} 1.0' in exposed
+    assert 'pulse_api_requests_total{method="POST",path="/docs/<path:name>",status="405"} 1.0' in exposed
+
+
+@pytest.mark.parametrize(
+    ("url", "logged"),
+    [
+        ("/api/v2/track?key=s3cret", "/api/v2/track"),
+        ("/api/v1/track&key=s3cret", "/api/v1/track…"),
+        ("/api/v1/track%3Fkey=s3cret", "/api/v1/track…"),
+        ("/a%0ab", "/a…"),
+        ("/a%C3%A4b", "/a…"),
+        ("/" + "a" * 1000, "/" + "a" * 99 + "…"),
+        (TRACK, TRACK),
+    ],
+)
+def test_the_log_says_which_wrong_path_was_asked_for_but_nothing_that_may_be_a_key(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture, url: str, logged: str
+) -> None:
+    with caplog.at_level("INFO"):
+        client.get(url)
+    assert [vars(record)["path"] for record in caplog.records if record.message == "request answered"] == [logged]
+    assert "s3cret" not in repr([vars(record) for record in caplog.records])
 
 
 def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app: Flask) -> None:

@@ -59,7 +59,7 @@ UNZIPPED_TOO_LARGE = "The body may have at most 65536 bytes when unzipped."
 NO_GZIP = "The body is not proper gzip, or it ended early."
 NOT_THAT = "Content-Type must be application/json."
 NOT_HERE = "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
-NOT_SO = "This path does not take that method; the Allow header says which ones it takes."
+ONLY_POST = "This path takes POST."
 LARGE_EVENT = b'{"customer_id":"a","event_type":"click","properties":{"a":"%s"}}' % (b"x" * MAX_EVENT_BYTES)
 BOMB = gzip.compress(b" " * 20_000_000, compresslevel=1)
 
@@ -119,9 +119,10 @@ TABLE = [
     Row("perhaps", f"{BATCH}?partial=perhaps", batch(EVENT), 400, "partial: Must be true or false."),
     Row("a wrong path", "/nowhere", EVENT, 404, NOT_HERE),
     Row("a path with a slash too many", f"{TRACK}/", EVENT, 404, NOT_HERE),
-    Row("a wrong method", TRACK, b"", 405, NOT_SO, method="GET"),
-    Row("another wrong method", BATCH, EVENT, 405, NOT_SO, method="PUT"),
-    Row("a method nobody knows", TRACK, EVENT, 405, NOT_SO, method="BREW"),
+    Row("a wrong method", TRACK, b"", 405, ONLY_POST, method="GET"),
+    Row("another wrong method", BATCH, EVENT, 405, ONLY_POST, method="PUT"),
+    Row("a method nobody knows", TRACK, EVENT, 405, ONLY_POST, method="BREW"),
+    Row("a wrong method for a page", "/docs", EVENT, 405, "This path takes GET or HEAD."),
 ]
 
 
@@ -144,6 +145,7 @@ def test_every_error_has_the_same_form(client: FlaskClient, row: Row) -> None:
     assert list(answer.json) == ["status", "message", "errors", "request_id"]
     assert (answer.json["status"], answer.json["request_id"]) == ("error", "r-1")
     assert answer.headers["X-Request-ID"] == "r-1"
+    assert answer.text == json.dumps(answer.json, separators=(",", ":")) + "\n"
 
 
 def test_the_errors_are_by_field(client: FlaskClient) -> None:

@@ -39,7 +39,7 @@ class Tool:
         return result
 
     def bury(
-        self, number: int, *, error: Exception | None = None, age: timedelta = timedelta(), **record: bytes
+        self, number: int, *, error: Exception | None = None, age: timedelta = timedelta(), **record: bytes | None
     ) -> None:
         """Make a letter, as the consumer does."""
         headers = dead_letter_headers(
@@ -173,17 +173,18 @@ def test_the_longest_bar_ends_where_the_terminal_does(tool: Tool, monkeypatch: p
 
 
 def test_replay_sends_what_waits_back_byte_for_byte(tool: Tool) -> None:
-    values = [b"", b"\xff\x00", b'{"a": 1}']
+    values = [b"", None, b"\xff\x00", b'{"a": 1}']
     for number, value in enumerate(values):
         tool.bury(number, key=b"\xfe", value=value)
     replayed = tool.run("replay")
-    assert (replayed.exit_code, replayed.stdout) == (0, "3 of 3 letters were sent back.\n")
+    assert (replayed.exit_code, replayed.stdout) == (0, "4 of 4 letters were sent back.\n")
     assert [(record.key, record.value) for record in tool.broker.records(EVENTS)] == [(b"\xfe", v) for v in values]
     assert tool.waiting() == []
 
 
-def test_the_notes_are_the_letters_byte_for_byte(tool: Tool) -> None:
-    tool.bury(1, key=b"\xfe", value=b"\xff\x00")
+@pytest.mark.parametrize("value", [b"\xff\x00", None])
+def test_the_notes_are_the_letters_byte_for_byte(tool: Tool, value: bytes | None) -> None:
+    tool.bury(1, key=b"\xfe", value=value)
     tool.run("replay")
     letter, note = tool.broker.records(DLQ)
     assert (note.key, note.value) == (letter.key, letter.value)

@@ -14,8 +14,8 @@ from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
 from api.journal import Journal
 from common.errors import QueueFullError
-from common.kafka import Record
 from common.metrics import ApiMetrics
+from tests.waiting import eventually
 
 
 def queue_of(capacity: int) -> EventQueue:
@@ -27,10 +27,8 @@ def events(count: int, first: int = 0) -> list[AcceptedEvent]:
         AcceptedEvent(
             str(n),
             "click",
-            Record(
-                b"key",
-                b'{"event_id":"%d","event_type":"click","customer_id":"key","received_at":"2026-01-31T12:00:00Z"}' % n,
-            ),
+            b"key",
+            b'{"event_id":"%d","event_type":"click","customer_id":"key","received_at":"2026-01-31T12:00:00Z"}' % n,
         )
         for n in range(first, first + count)
     ]
@@ -176,7 +174,7 @@ def test_what_a_dead_worker_left_comes_first(journal: Journal) -> None:
 
 def test_a_full_journal_refuses_and_keeps_nothing_of_the_request(journal: Journal) -> None:
     queue = queue_with(journal)
-    large = [AcceptedEvent("0", "click", Record(b"key", b'{"text":"%s"}' % (b"x" * 50_000)))]
+    large = [AcceptedEvent("0", "click", b"key", b'{"text":"%s"}' % (b"x" * 50_000))]
     with pytest.raises(QueueFullError) as raised:
         for _ in range(100):
             queue.put(large)
@@ -216,6 +214,20 @@ def test_shows_how_full_it_is() -> None:
     queue = EventQueue(200, ApiMetrics(registry))
     for number in range(3):
         queue.put(events(50, first=number * 50))
+    queue.tell()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
     queue.acknowledge(queue.take(100, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
+
+
+def test_requests_set_the_gauges_now_and_then() -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(200, ApiMetrics(registry))
+
+    def depth_after_one_more() -> float:
+        queue.put(events(1))
+        return registry.get_sample_value("pulse_api_queue_depth") or 0
+
+    assert depth_after_one_more() == 1
+    assert depth_after_one_more() == 1
+    eventually(lambda: depth_after_one_more() == queue.in_memory)

@@ -16,7 +16,6 @@ from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
 from api.journal import Journal
 from common.errors import QueueFullError
-from common.kafka import Record
 from common.metrics import ApiMetrics
 
 CAPACITY = 10
@@ -61,7 +60,7 @@ class QueueStates(RuleBasedStateMachine):
     @rule()
     def acknowledge(self) -> None:
         assert self.sending is not None
-        self.kafka += [event.record.value for event in self.sending.events]
+        self.kafka += [event.value for event in self.sending.events]
         self.queue.acknowledge(self.sending)
         self.sending = None
 
@@ -70,7 +69,7 @@ class QueueStates(RuleBasedStateMachine):
     def fail(self, part: int) -> None:
         """Kafka takes a part, and does not say so."""
         assert self.sending is not None
-        self.kafka += [event.record.value for event in self.sending.events[:part]]
+        self.kafka += [event.value for event in self.sending.events[:part]]
 
     @rule()
     def crash_and_restart(self) -> None:
@@ -81,7 +80,7 @@ class QueueStates(RuleBasedStateMachine):
     def first_deliveries_are_in_order(self) -> None:
         delivered = list(dict.fromkeys(self.kafka))
         for customer in CUSTOMERS:
-            sent = [event.record.value for event in self.accepted if event.record.key == customer.encode()]
+            sent = [event.value for event in self.accepted if event.key == customer.encode()]
             got = [value for value in delivered if json.loads(value)["customer_id"] == customer]
             assert got == sent[: len(got)]
 
@@ -100,7 +99,7 @@ class QueueStates(RuleBasedStateMachine):
                 self.take(at_least=100)
             self.acknowledge()
         self.first_deliveries_are_in_order()
-        assert {event.record.value for event in self.accepted} == set(self.kafka)
+        assert {event.value for event in self.accepted} == set(self.kafka)
         self.journal.close()
         self.folder.cleanup()
 
@@ -113,7 +112,7 @@ class QueueStates(RuleBasedStateMachine):
             "received_at": datetime.now(UTC).isoformat(),
             "text": "x" * size,
         }
-        return AcceptedEvent(str(number), "click", Record(customer.encode(), json.dumps(fields).encode()))
+        return AcceptedEvent(str(number), "click", customer.encode(), json.dumps(fields).encode())
 
 
 QueueStates.TestCase.settings = settings(max_examples=100, stateful_step_count=40)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from common import events
 from common.errors import InvalidEventError
-from common.events import decode, encode, format_timestamp, load_batch, load_event, parse_timestamp
+from common.event_json import decode, encode, load_batch, load_event
+from common.events import format_timestamp, parse_timestamp
 from tests import sent
 
 LEAST = {"customer_id": "alice", "event_type": "click"}

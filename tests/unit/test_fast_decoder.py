@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
-from common import events
+from common import event_json, events
 from common.errors import InvalidEventError, SchemaError
-from common.events import Batch, StoredEventSchema, decode, load_batch, load_event
+from common.event_json import Batch, decode, load_batch, load_event
+from common.events import StoredEventSchema
 from common.fast_decoder import FastDecoder, Vouched
 from loadtest.journeys import generated_journeys
 from tests import sent
@@ -42,8 +43,8 @@ def by_the_schema(load: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def load_slowly(body: bytes) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("_FAST_EVENT", "_FAST_BATCH", "_FAST_STORED"):
-                patch.setattr(events, name, lambda _: None)
-            patch.setattr(events, "_with_loaded_events", events.parse_json)
+                patch.setattr(event_json, name, lambda _: None)
+            patch.setattr(event_json, "_with_loaded_events", event_json.parse_json)
             return load(body)
 
     return load_slowly
@@ -68,15 +69,15 @@ def check_soundness(load: Callable[[bytes], Any], fast: FastDecoder, write: Call
 
 
 def test_an_event_is_taken_or_refused_as_the_schema_does() -> None:
-    check_soundness(load_event, events._FAST_EVENT, Writer.event)
+    check_soundness(load_event, event_json._FAST_EVENT, Writer.event)
 
 
 def test_a_record_is_taken_or_refused_as_the_schema_does() -> None:
-    check_soundness(decode, events._FAST_STORED, Writer.record)
+    check_soundness(decode, event_json._FAST_STORED, Writer.record)
 
 
 def test_a_batch_is_taken_or_refused_as_the_schema_does() -> None:
-    check_soundness(load_batch, events._FAST_BATCH, Writer.batch)
+    check_soundness(load_batch, event_json._FAST_BATCH, Writer.batch)
 
 
 @pytest.mark.parametrize("first", [b'"\xff"', b"{}", b"1e400", b'"\\ud800"', b"01", b"9" * 5000])
@@ -89,7 +90,7 @@ def test_texts_are_blank_for_both_or_for_none() -> None:
     for code in range(0x110000):
         if not 0xD800 <= code < 0xE000 and chr(code).isspace():
             body = json.dumps({"customer_id": chr(code), "event_type": "click"}).encode()
-            assert events._FAST_EVENT(body) is None
+            assert event_json._FAST_EVENT(body) is None
 
 
 # ── Completeness: it would be sound to take nothing ──
@@ -110,14 +111,14 @@ valid_events = st.fixed_dictionaries(
 @given(valid_events, st.booleans())
 def test_every_valid_event_is_taken_the_fast_way(event: dict[str, Any], escaped: bool) -> None:
     body = json.dumps(event, ensure_ascii=escaped).encode()
-    assert events._FAST_EVENT(body) == by_the_schema(load_event)(body)
+    assert event_json._FAST_EVENT(body) == by_the_schema(load_event)(body)
 
 
 def test_what_shoppers_send_takes_the_fast_way_there_and_back() -> None:
     journeys = list(generated_journeys(20, "run", datetime.now(UTC), random.Random(1)))
-    assert all(events._FAST_BATCH(json.dumps({"events": journey}).encode()) is not None for journey in journeys)
+    assert all(event_json._FAST_BATCH(json.dumps({"events": journey}).encode()) is not None for journey in journeys)
     written = [{**event, "received_at": event["timestamp"]} for journey in journeys for event in journey]
-    assert all(events._FAST_STORED(events.encode(event)) is not None for event in written)
+    assert all(event_json._FAST_STORED(event_json.encode(event)) is not None for event in written)
 
 
 def test_one_bad_event_does_not_send_its_batch_to_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:

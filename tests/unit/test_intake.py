@@ -9,7 +9,8 @@ import pytest
 
 from api.intake import accept_batch, accept_event, accept_partial_batch
 from common.errors import InvalidEventError
-from common.events import MAX_EVENT_BYTES, decode
+from common.event_json import decode
+from common.events import MAX_EVENT_BYTES
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
 LEAST = {"customer_id": "alice", "event_type": "click"}
@@ -28,17 +29,17 @@ def test_an_id_that_was_sent_is_kept() -> None:
 
 
 def test_the_time_of_receipt_stands_in_for_a_missing_timestamp() -> None:
-    event = decode(accept_event(body(), NOW).record.value)
+    event = decode(accept_event(body(), NOW).value)
     assert (event["timestamp"], event["received_at"]) == (NOW, NOW)
 
 
 def test_a_timestamp_that_was_sent_is_kept() -> None:
-    event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), NOW).record.value)
+    event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), NOW).value)
     assert event["timestamp"] == datetime(2020, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
 
 def test_the_customer_is_the_kafka_key() -> None:
-    assert accept_event(body(customer_id="zoë"), NOW).record.key == "zoë".encode()
+    assert accept_event(body(customer_id="zoë"), NOW).key == "zoë".encode()
 
 
 def test_a_batch_keeps_its_order() -> None:
@@ -75,7 +76,7 @@ def test_a_partial_batch_with_nothing_right_is_refused() -> None:
 def test_a_record_is_not_much_larger_than_its_event() -> None:
     text = "x" * (MAX_EVENT_BYTES - len(body(properties={"text": ""})))
     accepted = accept_event(json.dumps({**LEAST, "properties": {"text": text}}, separators=(",", ":")).encode(), NOW)
-    assert len(accepted.record.value) < MAX_EVENT_BYTES + 256
+    assert len(accepted.value) < MAX_EVENT_BYTES + 256
 
 
 def test_an_event_that_grows_when_encoded_is_refused() -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.events import EVENT_TYPES, MAX_BATCH_EVENTS, load_batch, parse_timestamp
+from common.event_json import load_batch
+from common.events import EVENT_TYPES, MAX_BATCH_EVENTS, parse_timestamp
 from loadtest.client import Event, chunks
 from loadtest.journeys import generated_journeys, named_journeys
 from loadtest.seed import outcome

@@ -12,7 +12,8 @@ from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import MAX_EVENT_BYTES, decode
+from common.event_json import decode
+from common.events import MAX_EVENT_BYTES
 from tests import sent
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker
@@ -38,9 +39,9 @@ def documents(app: Flask) -> list[dict[str, Any]]:
     found = []
     for event in take_accepted(app):
         # A broker takes 1,048,588 bytes by default.
-        assert len(event.record.value) < MAX_EVENT_BYTES + 256
-        document = decode(event.record.value)
-        assert event.record.key == document["customer_id"].encode()
+        assert len(event.value) < MAX_EVENT_BYTES + 256
+        document = decode(event.value)
+        assert event.key == document["customer_id"].encode()
         assert len(bson.encode(document)) < MONGODB_LARGEST_DOCUMENT
         assert_within_mongodbs_limits(document)
         found.append(document)

@@ -76,7 +76,7 @@ def send(broker: FakeBroker, *ids: str) -> None:
         broker.append(TOPIC, Record(b"alice", json.dumps({**event, **times}).encode()))
 
 
-def send_garbage(broker: FakeBroker, value: bytes = b"garbage") -> None:
+def send_garbage(broker: FakeBroker, value: bytes | None = b"garbage") -> None:
     broker.append(TOPIC, Record(b"alice", value))
 
 
@@ -193,9 +193,9 @@ def test_counts_duplicates(broker: FakeBroker, consumer: Consumer) -> None:
     assert consumer.metric("pulse_consumer_duplicates_skipped_total") == 1
 
 
-@pytest.mark.parametrize("value", [b"garbage", b"{}", b"\xff", b'{"customer_id":"a","event_type":"login"}'])
+@pytest.mark.parametrize("value", [b"garbage", b"{}", b"\xff", b"", None, b'{"customer_id":"a","event_type":"login"}'])
 def test_a_record_that_does_not_decode_becomes_a_dead_letter_byte_for_byte(
-    broker: FakeBroker, consumer: Consumer, value: bytes
+    broker: FakeBroker, consumer: Consumer, value: bytes | None
 ) -> None:
     send(broker, "a", "b")
     send_garbage(broker, value)

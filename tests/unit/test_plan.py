@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import decode, encode
+from common.event_json import decode, encode
 from loadtest import figures
 from loadtest.journeys import generated_journeys
 from loadtest.plan import LEAST_API_PODS, LEAST_PARTITIONS, consumer_rate, main, plan, table

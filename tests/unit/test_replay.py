@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from common.errors import PulseError
-from common.events import load_batch
+from common.event_json import load_batch
 from loadtest import client, replay
 from loadtest.client import Event
 

@@ -1,0 +1,188 @@
+"""Events as JSON: read from what clients send and from what Kafka holds, written as Kafka gets them.
+
+The common case takes the fast way: decoders made from the schemas, which are asked themselves only for what those do
+not take.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+from marshmallow import Schema, ValidationError
+
+from common.errors import InvalidEventError
+from common.events import (
+    VOUCHED,
+    BatchSchema,
+    EventSchema,
+    Loaded,
+    NewerEventSchema,
+    StoredEventSchema,
+    format_timestamp,
+)
+from common.fast_decoder import FastDecoder
+
+_LONGEST_SHOWN = 80
+
+
+class Batch(NamedTuple):
+    """The events of a batch by their index: those that are right, and the faults of those that are wrong."""
+
+    events: dict[int, dict[str, Any]]
+    errors: dict[int, Any]
+
+
+_BATCH = BatchSchema()
+_EVENT = EventSchema()
+_STORED = NewerEventSchema()
+_FAST_BATCH = FastDecoder(_BATCH, VOUCHED)
+_FAST_EVENT = FastDecoder(_EVENT, VOUCHED)
+_FAST_STORED = FastDecoder(StoredEventSchema(), VOUCHED)
+
+
+class _Split(msgspec.Struct):
+    """A batch in pieces, each the bytes of an event, or of anything else."""
+
+    events: list[msgspec.Raw]
+
+
+_SPLIT = msgspec.json.Decoder(_Split)
+_ENCODER = msgspec.json.Encoder()
+
+
+def load_event(body: bytes) -> dict[str, Any]:
+    """The event in a request's body, with `timestamp` (where given) as a datetime. Raises InvalidEventError."""
+    return _FAST_EVENT(body) or _load(_EVENT, parse_json(body))
+
+
+def load_batch(body: bytes) -> Batch:
+    """The events of a batch request's body. Raises InvalidEventError for a body that is no batch of 1 to 100 events."""
+    batch = _FAST_BATCH(body)
+    if batch is not None:
+        return Batch(dict(enumerate(batch["events"])), {})
+    document = _with_loaded_events(body)
+    try:
+        events = _load(_BATCH, document)["events"]
+    except InvalidEventError as error:
+        wrong = error.errors.get("events")
+        if not isinstance(wrong, dict) or len(error.errors) > 1:
+            raise
+        right = {
+            index: event.event if isinstance(event, Loaded) else _load(_EVENT, event)
+            for index, event in enumerate(document["events"])
+            if index not in wrong
+        }
+        return Batch(right, wrong)
+    return Batch(dict(enumerate(events)), {})
+
+
+def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
+    """What to raise for a batch with these errors by index: at least one, the lowest first."""
+    messages = {"events": dict(errors)}
+    return InvalidEventError(_first_fault(messages), messages)
+
+
+def _with_loaded_events(body: bytes) -> Any:
+    """The document in a batch request's body; what the fast decoder takes is loaded already. Raises InvalidEventError.
+
+    So that one bad event does not make the others slow.
+    """
+    document = parse_json(body)
+    try:
+        pieces = _SPLIT.decode(body).events
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return document
+    loaded = map(_FAST_EVENT, pieces)
+    document["events"] = [
+        event if fast is None else Loaded(fast) for event, fast in zip(document["events"], loaded, strict=True)
+    ]
+    return document
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """An event as Kafka has it: compact JSON in UTF-8, times (which have to be in UTC) as RFC 3339.
+
+    Raises ValueError for what is no JSON: NaN, infinities, lone surrogates.
+    """
+    encoded = _ENCODER.encode(event)
+    if b"null" in encoded:
+        # What msgspec makes of NaN, but also of None, and a text may hold the word.
+        json.dumps(event, allow_nan=False, default=format_timestamp)
+    return encoded
+
+
+def decode(value: bytes | None) -> dict[str, Any]:
+    """The event in a record's value, its times as datetimes. Raises InvalidEventError."""
+    if value is None:
+        raise InvalidEventError("The record has no value.")
+    return _FAST_STORED(value) or _load(_STORED, parse_json(value))
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: one document in UTF-8 and nothing after it, no NaN. Raises InvalidEventError."""
+    if not body:
+        raise InvalidEventError("The body is empty.")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidEventError("The body is not valid UTF-8.") from None
+    if text.startswith("\ufeff"):
+        raise InvalidEventError("The body begins with a byte order mark: send it without one.")
+    try:
+        try:
+            return json.loads(text, parse_constant=_refuse_constant)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            # It has an integer of more digits than Python reads. The event that holds it shall be named.
+            return json.loads(text, parse_constant=_refuse_constant, parse_int=_shortened)
+    except RecursionError:
+        raise InvalidEventError("The body is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        raise InvalidEventError(f"The body is not valid JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidEventError(f"The body is not valid JSON: {name} is not a number.")
+
+
+def _shortened(digits: str) -> int:
+    """An integer; one far beyond 64 bits may become another one beyond them."""
+    return int(digits[:40])
+
+
+def _load(schema: Schema, document: Any) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = schema.load(document)
+    except ValidationError as error:
+        messages = _plain(error.normalized_messages(), document)  # type: ignore[no-untyped-call]
+        raise InvalidEventError(_first_fault(messages), messages if isinstance(messages, dict) else {}) from None
+    return loaded
+
+
+def _plain(messages: Any, sent: Any) -> Any:
+    """marshmallow's messages without its word `_schema`, under which it tells of a value that should be an object."""
+    if not isinstance(messages, dict):
+        return messages
+    if isinstance(sent, dict):
+        return {name: _plain(found, sent.get(name)) for name, found in messages.items()}
+    if "_schema" in messages:
+        return messages["_schema"]
+    return {index: _plain(found, sent[index]) for index, found in messages.items()}
+
+
+def _first_fault(messages: Any) -> str:
+    """One line naming the first fault, such as `events[1].event_type: Must be one of: …`."""
+    path = ""
+    found = messages
+    while isinstance(found, dict):
+        step, found = next(iter(found.items()))
+        path += f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
+    return f"{path}: {found[0]}" if path else str(found[0])
+
+
+def _readable(name: str) -> str:
+    """A name that a client made up, fit for a line."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"

@@ -1,0 +1,84 @@
+"""Connections are shared out evenly among the workers, however they come."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import requests
+
+from tests.servers import ApiServer, api_without_kafka
+from tests.waiting import eventually
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    with api_without_kafka(tmp_path, API_WORKERS="2") as api:
+        yield api
+
+
+@contextlib.contextmanager
+def kept_alive(api: ApiServer, count: int) -> Iterator[None]:
+    """So many connections, opened at once, of which each has had an answer."""
+    url = urlsplit(api.url)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection((url.hostname, url.port), 30)) for _ in range(count)]
+        for connection in opened:
+            connection.sendall(GET)
+        for connection in opened:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        yield
+
+
+def workers(api: ApiServer) -> list[psutil.Process]:
+    assert api.child is not None
+    return psutil.Process(api.child.pid).children()
+
+
+def spread(api: ApiServer) -> list[int]:
+    """How many connections each worker has."""
+    port = urlsplit(api.url).port
+    return sorted(
+        sum(each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port for each in worker.net_connections())
+        for worker in workers(api)
+    )
+
+
+def evenly(api: ApiServer) -> bool:
+    # A connection counts until its worker has noticed that the client is gone.
+    eventually(lambda: spread(api) == [0, 0], what="an end of the connections before")
+    with kept_alive(api, 20):
+        return spread(api) == [10, 10]
+
+
+def test_those_opened_together_are_halved_between_two_workers(api: ApiServer) -> None:
+    # The API is ready with its first worker.
+    eventually(lambda: evenly(api), what="an even spread")
+    # By chance it would be one or two of ten. A machine that is busy with other things may delay a worker once.
+    assert sum(evenly(api) for _ in range(10)) >= 5
+
+
+def test_a_worker_that_replaces_a_killed_one_gets_its_share(api: ApiServer) -> None:
+    eventually(lambda: evenly(api), what="an even spread")
+    first = workers(api)[0]
+    first.kill()
+    eventually(lambda: len(workers(api)) == 2 and first not in workers(api), what="another worker")
+    eventually(lambda: evenly(api), what="an even spread again")
+
+
+def test_a_frozen_worker_is_not_waited_for(api: ApiServer) -> None:
+    eventually(lambda: evenly(api), what="an even spread")
+    frozen = workers(api)[0]
+    frozen.suspend()
+    try:
+        with kept_alive(api, 20):
+            assert spread(api) == [0, 20]
+        # Each with a connection of its own.
+        assert all(requests.get(f"{api.url}/health/live", timeout=10).ok for _ in range(20))
+    finally:
+        frozen.resume()
