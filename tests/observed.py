@@ -8,7 +8,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from common.metrics import ApiMetrics, ConsumerMetrics
-from ops.grafana.dashboard import read_runbooks
+from ops.grafana.runbooks import read_runbooks
 
 PROMETHEUS = Path(__file__).parent.parent / "ops" / "prometheus"
 

@@ -3,172 +3,19 @@
 A panel's runbook is a link to a text panel at the end of the dashboard, which has that section of docs/operations.md.
 """
 
-import re
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, text, timeseries
+from grafana_foundation_sdk.builders import dashboard, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import units
-from grafana_foundation_sdk.models.common import (
-    BigValueColorMode,
-    BigValueGraphMode,
-    GraphGradientMode,
-    LegendDisplayMode,
-    LegendPlacement,
-    SortOrder,
-    StackingMode,
-    TooltipDisplayMode,
-    VisibilityMode,
-)
-from grafana_foundation_sdk.models.dashboard import (
-    Dashboard,
-    DashboardCursorSync,
-    DashboardLinkType,
-    DataSourceRef,
-    Threshold,
-    ThresholdsMode,
-    ValueMap,
-    ValueMappingResult,
-)
-from grafana_foundation_sdk.models.text import TextMode
+from grafana_foundation_sdk.models.dashboard import Dashboard, DashboardCursorSync, DashboardLinkType
 
-ROOT = Path(__file__).parent.parent.parent
-FILE = ROOT / "ops" / "grafana" / "dashboards" / "pulse.json"
-RUNBOOKS = ROOT / "docs" / "operations.md"
-UID = "pulse"
-PROMETHEUS = DataSourceRef("prometheus", "prometheus")
+from ops.grafana.panels import ORANGE, RED, UID, YELLOW, Panels, Query
+from ops.grafana.runbooks import anchor, read_runbooks
 
-_GREEN, _YELLOW, _ORANGE, _RED = "green", "yellow", "orange", "red"
+FILE = Path(__file__).parent / "dashboards" / "pulse.json"
 _TRACKING = 'path=~"/api/.*"'
-_FIRST_RUNBOOK = 100
-
-
-class Query(NamedTuple):
-    """An expression and what its series are called."""
-
-    expr: str
-    legend: str
-
-
-class Runbook(NamedTuple):
-    """A section of the runbooks, as a panel."""
-
-    panel: int
-    title: str
-    text: str
-
-
-class Panels:
-    """Makes panels that look alike, each with an id of its own."""
-
-    def __init__(self, runbooks: dict[str, Runbook]) -> None:
-        """`runbooks` by anchor."""
-        self._runbooks = runbooks
-        self._ids = count(1)
-
-    def row(self, title: str) -> dashboard.Row:
-        """What begins a row."""
-        return dashboard.Row(title).id(next(self._ids))
-
-    def state(self, title: str, description: str, expr: str, runbook: str) -> stat.Panel:
-        """Up or down now; unknown when nobody tells, and not what was told last."""
-        mapping = ValueMap({"1": ValueMappingResult("up", _GREEN), "0": ValueMappingResult("down", _RED)})
-        panel = self.number(
-            title, description, expr, units.NoUnit, steps=[(1, _GREEN)], runbook=runbook, below=_RED, width=2
-        )
-        now = _target(Query(expr, title), "A").instant()
-        return panel.targets([now]).mappings([mapping]).no_value("unknown").graph_mode(BigValueGraphMode.NONE)
-
-    def number(
-        self,
-        title: str,
-        description: str,
-        expr: str,
-        unit: str,
-        *,
-        steps: list[tuple[float, str]],
-        runbook: str,
-        below: str = _GREEN,
-        width: int = 3,
-        empty: str = "none yet",
-    ) -> stat.Panel:
-        """One number on a coloured ground: `below` the first of `steps`, then each step's own colour."""
-        thresholds = [Threshold(None, below), *(Threshold(value, color) for value, color in steps)]
-        return (
-            stat.Panel()
-            .id(next(self._ids))
-            .title(title)
-            .description(description)
-            .datasource(PROMETHEUS)
-            .with_target(_target(Query(expr, title), "A"))
-            .unit(unit)
-            .decimals(1 if unit == units.PercentUnit else 0)
-            .no_value(empty)
-            .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(thresholds))
-            .color_mode(BigValueColorMode.BACKGROUND)
-            .graph_mode(BigValueGraphMode.AREA)
-            .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-            .links([self._link(runbook)])
-            .span(width)
-            .height(4)
-        )
-
-    def graph(
-        self,
-        title: str,
-        description: str,
-        unit: str,
-        *queries: Query,
-        runbook: str | None = None,
-        width: int = 6,
-        height: int = 7,
-        stacked: bool = False,
-        most: float | None = None,
-        empty: str = "nothing yet",
-    ) -> timeseries.Panel:
-        """Lines over time, from 0."""
-        panel = (
-            timeseries.Panel()
-            .id(next(self._ids))
-            .title(title)
-            .description(description)
-            .datasource(PROMETHEUS)
-            .targets([_target(query, chr(ord("A") + number)) for number, query in enumerate(queries)])
-            .unit(unit)
-            .min(0)
-            .no_value(empty)
-            .line_width(2)
-            .fill_opacity(40 if stacked else 12)
-            .gradient_mode(GraphGradientMode.OPACITY)
-            .show_points(VisibilityMode.NEVER)
-            .legend(
-                common.VizLegendOptions()
-                .display_mode(LegendDisplayMode.LIST)
-                .placement(LegendPlacement.BOTTOM)
-                .show_legend(True)
-            )
-            .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
-            .span(width)
-            .height(height)
-        )
-        if stacked:
-            panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL))
-        if most is not None:
-            panel.max(most)
-        if runbook is not None:
-            panel.links([self._link(runbook)])
-        return panel
-
-    def _link(self, anchor: str) -> dashboard.DashboardLink:
-        runbook = self._runbooks[anchor]
-        return (
-            dashboard.DashboardLink(f"Runbook: {runbook.title}")
-            .type(DashboardLinkType.LINK)
-            .url(f"/d/{UID}?viewPanel={runbook.panel}")
-        )
 
 
 def build() -> Dashboard:
@@ -206,7 +53,7 @@ def build() -> Dashboard:
             board.with_panel(panel)
     board.with_row(panels.row("What to do when"))
     for runbook in runbooks.values():
-        board.with_panel(_text(runbook, runbooks))
+        board.with_panel(panels.text(runbook))
     return board.build()
 
 
@@ -238,7 +85,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         f'(sum(rate(pulse_api_requests_total{{{_TRACKING},status=~"5.."}}[5m])) or vector(0))'
         f" / (sum(rate(pulse_api_requests_total{{{_TRACKING}}}[5m])) > 0)",
         units.PercentUnit,
-        steps=[(0.01, _YELLOW), (0.05, _RED)],
+        steps=[(0.01, YELLOW), (0.05, RED)],
         runbook="api-errors",
         empty="no requests",
     )
@@ -247,7 +94,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         "How long the oldest accepted event has waited for Kafka; the alert is at 2 minutes.",
         "clamp_min(time() - min(pulse_api_oldest_unsent_timestamp_seconds), 0)",
         units.Seconds,
-        steps=[(30, _YELLOW), (120, _RED)],
+        steps=[(30, YELLOW), (120, RED)],
         runbook="events-unsent",
     )
     yield panels.number(
@@ -255,7 +102,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         "Records in Kafka that are not read yet; the alert is at 10,000. It stands still while MongoDB is away.",
         "sum(pulse_consumer_kafka_lag)",
         units.Short,
-        steps=[(1_000, _YELLOW), (10_000, _RED)],
+        steps=[(1_000, YELLOW), (10_000, RED)],
         runbook="lag-high",
     )
     yield panels.number(
@@ -264,7 +111,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         "sum(increase(pulse_consumer_dlq_total[$__range]))"
         ' + sum(increase(pulse_api_refused_events_total{kept_in="dlq"}[$__range]))',
         units.Short,
-        steps=[(1, _ORANGE)],
+        steps=[(1, ORANGE)],
         runbook="dead-letters-arrive",
     )
     yield panels.number(
@@ -273,7 +120,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
         # No series means that none fires.
         'count(ALERTS{alertstate="firing"}) or vector(0)',
         units.Short,
-        steps=[(1, _RED)],
+        steps=[(1, RED)],
         runbook="api-down",
         width=4,
     )
@@ -469,39 +316,6 @@ def _quantiles(histogram: str, selector: str = "") -> Iterator[Query]:
     series = f"{histogram}_bucket{{{selector}}}" if selector else f"{histogram}_bucket"
     for quantile, legend in ((0.5, "p50"), (0.99, "p99")):
         yield Query(f"histogram_quantile({quantile}, sum by (le) (rate({series}[$__rate_interval])))", legend)
-
-
-def _target(query: Query, ref: str) -> prometheus.Dataquery:
-    return (
-        prometheus.Dataquery().datasource(PROMETHEUS).expr(query.expr).legend_format(query.legend).ref_id(ref).range()
-    )
-
-
-def anchor(heading: str) -> str:
-    """A heading's anchor, as Markdown pages have it."""
-    return heading.lower().replace(" ", "-")
-
-
-def read_runbooks() -> Iterator[Runbook]:
-    """The sections of docs/operations.md."""
-    sections = re.split(r"^## (.+)\n", RUNBOOKS.read_text(), flags=re.MULTILINE)[1:]
-    for number, (title, body) in enumerate(zip(sections[::2], sections[1::2], strict=True)):
-        yield Runbook(_FIRST_RUNBOOK + number, title, body.strip())
-
-
-def _text(runbook: Runbook, runbooks: dict[str, Runbook]) -> text.Panel:
-    # Links to other sections lead to their panels.
-    content = re.sub(r"\(#([a-z-]+)\)", lambda link: f"(/d/{UID}?viewPanel={runbooks[link[1]].panel})", runbook.text)
-    return (
-        text.Panel()
-        .id(runbook.panel)
-        .title(runbook.title)
-        .description("From docs/operations.md.")
-        .mode(TextMode.MARKDOWN)
-        .content(content)
-        .span(8)
-        .height(12)
-    )
 
 
 def render() -> str:

@@ -20,9 +20,9 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from ops.grafana.dashboard import FILE, ROOT
+from ops.grafana.dashboard import FILE
 
-PICTURE = ROOT / "docs" / "images" / "dashboard.png"
+PICTURE = Path(__file__).parent.parent.parent / "docs" / "images" / "dashboard.png"
 STEP_SECONDS = 5
 
 _PAGE, _PANEL, _LINE, _TEXT, _FAINT = "#111217", "#181b1f", "#2c3235", "#d8d9da", "#9fa7b3"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.grafana.dashboard import anchor
+from ops.grafana.runbooks import anchor
 from tests.observed import ALERTS, PROMETHEUS, RUNBOOKS
 
 TESTS = yaml.safe_load((PROMETHEUS / "alerts.test.yml").read_text())["tests"]
