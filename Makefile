@@ -9,8 +9,8 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 # In the order in which `make help` shows them.
-EVERYDAY := run up down rebuild logs test lint build bench load-test load-test-ui seed replay tail \
-	tf-validate k8s-validate clean help
+EVERYDAY := run seed tail replay load-test load-test-ui up down rebuild logs build \
+	test lint bench tf-validate k8s-validate clean help
 UPKEEP := compose-test docs picture requirements
 .PHONY: $(EVERYDAY) $(UPKEEP)
 
@@ -26,8 +26,8 @@ help: ## Explain each command.
 run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer. Ctrl-C stops it.
 	@$(VENV)/bin/python -m ops.local
 
-seed: $(VENV)/local ## Send sample shoppers to the API; `make seed CUSTOMERS=100` adds a hundred made-up ones.
-	@$(VENV)/bin/python -m loadtest.seed --customers $(or $(CUSTOMERS),0)
+seed: $(VENV)/local ## Send three shoppers' events to the API; `make seed CUSTOMERS=100` adds a hundred made-up shoppers.
+	@$(VENV)/bin/python -m loadtest.seed --customers='$(or $(CUSTOMERS),0)'
 
 replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) and check that all of it is stored.
 	@$(VENV)/bin/python -m loadtest.replay
@@ -38,11 +38,11 @@ tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl
 # ── Load, on whichever of the two ways to run it ──
 
 load-test: $(VENV)/loadtest ## Send 10,000 events and report what became of each; `make load-test URL=https://…` elsewhere.
-	@$(VENV)/bin/python -m loadtest.load_test $(if $(URL),--url $(URL))
+	@$(VENV)/bin/python -m loadtest.load_test $(if $(URL),--url='$(URL)')
 
 load-test-ui: $(VENV)/loadtest ## Open locust's page on port 8089: shoppers, single events, batches; URL=… as above.
 	@echo "locust's page is at http://localhost:8089; Ctrl-C ends it."
-	@$(VENV)/bin/python -m locust --config loadtest/locust.conf --web-host 127.0.0.1 $(if $(URL),--host $(URL))
+	@$(VENV)/bin/python -m locust --config loadtest/locust.conf --web-host 127.0.0.1 $(if $(URL),--host='$(URL)')
 
 # ── The full stack, with Docker ──
 
@@ -64,7 +64,7 @@ down: compose ## Stop that stack; its data stays. `docker compose down --volumes
 rebuild: compose ## Bring your changes in: build the images anew and replace their containers.
 	@$(COMPOSE) up --detach --wait --build
 
-logs: compose ## Follow that stack's logs; `make logs SERVICE=api` those of one part.
+logs: compose ## Follow that stack's logs; `make logs SERVICE=api` follows those of one part.
 	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 
 build: compose ## Build the images of the API and the consumer, without starting them.
@@ -77,7 +77,7 @@ compose:
 
 # ── Tests and checks ──
 
-test: $(VENV)/tox ## Run all tests; they start the servers they need. `make test ARGS="-e e2e"` runs a part.
+test: $(VENV)/tox ## Run all tests, with the servers they need; `make test ARGS="-e py311-unit"` the quick ones alone.
 	@$(VENV)/bin/tox run $(ARGS)
 
 compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` where no registry of images is reached.

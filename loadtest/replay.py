@@ -53,7 +53,7 @@ def main() -> int:
     except PyMongoError as error:
         reason = str(error).split(" (", 1)[0]
         raise PulseError(
-            f"MongoDB is not reachable ({reason}); is the pipeline running? Start it with `make run`."
+            f"MongoDB is not reachable ({reason}); is it running? `make run` or `make up` start one on this machine."
         ) from error
 
     begun = time.monotonic()

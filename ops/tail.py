@@ -126,7 +126,7 @@ def _reason(error: PyMongoError) -> str:
                 "MongoDB runs as a standalone, which cannot be followed: start it as a replica set (one node will do)."
             )
         return f"MongoDB cannot be followed: {text}"
-    return f"MongoDB is not reachable ({text}); is the pipeline running? Start it with `make run`."
+    return f"MongoDB is not reachable ({text}); is it running? `make run` or `make up` start one on this machine."
 
 
 def _nobody_reads() -> bool:
