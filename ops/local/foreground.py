@@ -47,13 +47,12 @@ class Part(Process):  # type: ignore[misc]  # honcho has no types
         """Stops the process as honcho would when the parent, `make run`, has been killed."""
         while os.getppid() == parent:
             time.sleep(0.5)
-        self._events.cancel_join_thread()  # nobody reads them any more
-        self._events: Any = None
+        self._events.cancel_join_thread()  # nobody reads them any more: the helper must not wait for that when it ends
         ProcessManager().terminate(self._child.pid)
 
 
 class Stack(Manager):  # type: ignore[misc]
-    """All processes of the Procfile. Once one has ended, the others have PATIENCE, or until they are asked twice."""
+    """All processes of the Procfile. Once one has ended, the others have PATIENCE, unless they are asked twice."""
 
     def __init__(self) -> None:
         super().__init__(Printer(Terminal()))
