@@ -8,18 +8,15 @@ import select
 import socket
 import struct
 import time
-import uuid
-from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
-from gunicorn import util
-from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
-from api.body import TOO_SLOW
+from api import early_answers
 from api.connection_counts import ConnectionCounts
-from api.responses import count_rejected, error_body
+from api.early_answers import Refusal
+from api.responses import count_rejected
 from common.events import MAX_BATCH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -42,33 +39,6 @@ _MOST_HELD_BYTES = 64 * 1024 * 1024
 _HEAD_END = b"\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,19})[ \t]*\r\n", re.IGNORECASE)
 _READ_BY_THREAD = re.compile(rb"\r\n(?:transfer-encoding|expect):", re.IGNORECASE)
-
-
-class Refusal(NamedTuple):
-    """An answer given without the app."""
-
-    status: HTTPStatus
-    message: str
-
-
-_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW)
-_CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too much is on its way in; try again in 1 s.")
-_ENDLESS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long.")
-_OUR_FAULT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
-# The first that fits counts: the last is the base of those before it.
-_REFUSALS: dict[type[Exception], Refusal] = {
-    errors.InvalidResponseHeader: _OUR_FAULT,
-    errors.InvalidResponseHeaderName: _OUR_FAULT,
-    errors.LimitRequestLine: Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long."),
-    errors.LimitRequestHeaders: _ENDLESS,
-    errors.ExpectationFailed: Refusal(
-        HTTPStatus.EXPECTATION_FAILED, "The only Expect that can be met is 100-continue."
-    ),
-    errors.UnsupportedTransferCoding: Refusal(
-        HTTPStatus.NOT_IMPLEMENTED, "The only Transfer-Encoding that is understood is chunked."
-    ),
-    errors.ParseException: Refusal(HTTPStatus.BAD_REQUEST, "This is not proper HTTP."),
-}
 
 
 class Incoming:
@@ -179,14 +149,20 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def _refusal(self, incoming: Incoming, now: float) -> Refusal | None:
         """Why not to wait for the rest of it."""
         if incoming.endless:
-            return _ENDLESS
+            return early_answers.ENDLESS
         if now > min(incoming.deadline, self._wait_until):
-            return _SLOW
+            return early_answers.SLOW
         # Who sends little is not to suffer from those who send much.
-        return _CROWDED if self._held_bytes > _MOST_HELD_BYTES and incoming.size > _PIECE_BYTES else None
+        return early_answers.CROWDED if self._held_bytes > _MOST_HELD_BYTES and incoming.size > _PIECE_BYTES else None
 
     def murder_pending(self) -> None:
-        """Part of the main loop's every turn: see also to how much the others hold, and to the counts."""
+        """Part of the main loop's every turn: tell those that are given up; count connections and what they hold."""
+        now = time.monotonic()
+        for conn in self.pending_conns:
+            if conn.timeout > now:
+                break
+            if getattr(conn, "incoming", None) and conn.incoming.size:
+                self._refuse(conn.sock, early_answers.SLOW)
         super().murder_pending()
         if self.alive:
             self.counts.write(self.age, self.nr_conns)
@@ -222,8 +198,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what went wrong outside of the app."""
         del req, addr
-        refusal = next((refusal for kind, refusal in _REFUSALS.items() if isinstance(exc, kind)), _OUR_FAULT)
-        if refusal is _OUR_FAULT:
+        refusal = early_answers.of_error(exc)
+        if refusal is early_answers.OUR_FAULT:
             logger.error("a request failed outside of the app", exc_info=exc)
         self._refuse(client, refusal)
 
@@ -231,29 +207,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         """Answer, and count what the app has not seen as the app would."""
         metrics = self.wsgi.extensions["metrics"]
         metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
-        if refusal is not _OUR_FAULT:
+        if refusal is not early_answers.OUR_FAULT:
             count_rejected(metrics, refusal.status)
-        _answer(sock, refusal)
-
-
-def _answer(sock: socket.socket, refusal: Refusal) -> None:
-    """Send it in the form of the app's errors."""
-    request_id = uuid.uuid4().hex
-    # Nothing of the request: its head can hold a key.
-    logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
-    body = error_body(refusal.message, {}, request_id)
-    head = [
-        f"HTTP/1.1 {refusal.status} {refusal.status.phrase}",
-        "Connection: close",
-        f"X-Request-ID: {request_id}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    ]
-    if refusal is _CROWDED:
-        head.append("Retry-After: 1")
-    # A client may be gone.
-    with contextlib.suppress(OSError):
-        util.write_nonblock(sock, "\r\n".join(head).encode() + _HEAD_END + body)
+        early_answers.send(sock, refusal)
 
 
 class _UnreaderWithDeadline(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types

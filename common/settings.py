@@ -225,7 +225,7 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
     keys = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#"):
-            key = _parse_write_key(line)
+            key = _parse_write_key(line, number)
             if key is None:
                 raise SettingsError(
                     "API_KEYS_FILE", str(file), f"a file with name=secret a line (line {number} is not)"
@@ -324,8 +324,8 @@ _SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
-# What stands alone, and may end in '=' or '==', would be a secret to us, and perhaps a name to whoever wrote it.
-_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})")
+# No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
+_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[[0-9a-f:.]+\](?::\d{1,5})?")
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 
@@ -384,15 +384,15 @@ def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     return _read(name, default, parse, "host:port, several separated by commas")
 
 
-def _parse_write_key(text: str) -> WriteKey | None:
-    """A `name=secret`; None for anything else."""
+def _parse_write_key(text: str, number: int) -> WriteKey | None:
+    """A `name=secret`, or a secret alone, which is named after its number; None for what is neither."""
     match = _WRITE_KEY.fullmatch(text.strip())
-    return WriteKey(match["name"], match["secret"]) if match else None
+    return WriteKey(match["name"] or f"key{number}", match["secret"] or match["bare"]) if match else None
 
 
 def _write_keys(name: str) -> tuple[WriteKey, ...]:
     def parse(env: Env) -> tuple[WriteKey, ...]:
-        keys = [_parse_write_key(text) for text in env.str(name).split(",")]
+        keys = [_parse_write_key(text, number) for number, text in enumerate(env.str(name).split(","), 1)]
         if None in keys:
             raise EnvError(name)
         return tuple(key for key in keys if key)

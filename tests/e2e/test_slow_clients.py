@@ -84,6 +84,16 @@ def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
     assert b"The request did not arrive in time: send it again, all of it at once." in answer
 
 
+@pytest.mark.parametrize("begin", [POST, POST + b"Content-Length: 50\r\n\r\n{"], ids=["half a head", "half a body"])
+def test_a_client_that_falls_silent_is_told_so(tmp_path: Path, begin: bytes) -> None:
+    # Silence is allowed for 30 s; 1 s is enough for a test.
+    with (
+        api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 1") as api,
+        connections(api, 1, begin) as (client,),
+    ):
+        assert read_all(client).startswith(b"HTTP/1.1 408")
+
+
 def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
     large = POST.replace(b"/track", b"/track/batch") + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_000
     with connections(api, 80, large) as clients:

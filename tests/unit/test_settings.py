@@ -104,7 +104,7 @@ def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(monkeypatch: pytest.M
     ("value", "keys"),
     [
         ("web=s1,app=s2", [("web", "s1"), ("app", "s2")]),
-        ("web=s1, app=s2", [("web", "s1"), ("app", "s2")]),
+        ("s1, web=s2", [("key1", "s1"), ("web", "s2")]),
         ("web=old,web=new", [("web", "old"), ("web", "new")]),
         ("web=a=b==", [("web", "a=b==")]),
         ("", []),
@@ -115,9 +115,7 @@ def test_write_keys(monkeypatch: pytest.MonkeyPatch, value: str, keys: list[tupl
     assert [(key.name, key.secret) for key in load_api_settings().access.keys] == keys
 
 
-@pytest.mark.parametrize(
-    "value", ["web", "web=s1,s2", "web=", "web=s1,", "=s1", "web==s1", "c2VjcmV0==", "web=two words", "web=ä", "w b=s1"]
-)
+@pytest.mark.parametrize("value", ["web=", "web=s1,", "=s1", "web==s1", "c2VjcmV0==", "two words", "web=ä", "w b=s1"])
 def test_what_is_no_write_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("API_KEYS", value)
     with pytest.raises(SettingsError, match=r"^API_KEYS=\(not shown\) is not allowed: give name=secret, "):
