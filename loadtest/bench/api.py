@@ -9,7 +9,7 @@ from common.event_json import load_event
 from loadtest.bench import events, librdkafka
 from loadtest.bench.load import Load, drive
 from loadtest.bench.report import Row, Target, ratios
-from loadtest.bench.sides import NOOP, OURS, SLOW, Broker, Server, gunicorn
+from loadtest.bench.sides import NOOP, NOOP_FLASK, OURS, SLOW, Broker, Server, gunicorn
 
 CONNECTIONS = 20
 BURSTS = 5  # each takes a tenth of a second
@@ -32,18 +32,20 @@ def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
                 _both_kinds(server, broker, sides[app], share)
                 if app == OURS:
                     _pace_and_faults(server, broker, sides[app])
+        with gunicorn(NOOP_FLASK, broker) as server:
+            _singles(server, broker, sides[NOOP_FLASK], 1)
         with gunicorn(OURS, broker, workers=1) as server:
             _both_kinds(server, broker, sides["one worker"], 2)
         records = events.records(10_000)
         sides["librdkafka"]["to Kafka"].append(librdkafka.produce(broker.settings, records, SUSTAINED_EVENTS // 10_000))
         sides[OURS]["validation"].append(_validation())
-    yield from _rows(sides[OURS], sides[NOOP], sides[SLOW], sides["one worker"], sides["librdkafka"])
+    yield from _rows(sides[OURS], sides[NOOP], sides[NOOP_FLASK], sides[SLOW], sides["one worker"], sides["librdkafka"])
 
 
 def _both_kinds(server: Server, broker: Broker, found: Values, share: int) -> None:
     """Batches and single events, as fast as they are taken."""
-    batches, singles = list(events.batches(100, 20_000)), list(events.batches(1, 5_000))
-    _send(server, broker, singles[:500], 1)
+    batches = list(events.batches(100, 20_000))
+    _send(server, broker, list(events.batches(1, 500)), 1)
     found["idle MB"].append(server.megabytes)
 
     for _ in range(BURSTS):
@@ -51,9 +53,14 @@ def _both_kinds(server: Server, broker: Broker, found: Values, share: int) -> No
     requests = SUSTAINED_EVENTS // 100 // share
     for name, value in _send(server, broker, _repeated(batches, requests), 100).items():
         found[f"batch {name}"].append(value)
+    _singles(server, broker, found, share)
+    found["full MB"].append(server.megabytes)
+
+
+def _singles(server: Server, broker: Broker, found: Values, share: int) -> None:
+    singles = list(events.batches(1, 5_000))
     for name, value in _send(server, broker, _repeated(singles, SINGLES // share), 1).items():
         found[f"single {name}"].append(value)
-    found["full MB"].append(server.megabytes)
 
 
 def _pace_and_faults(server: Server, broker: Broker, found: Values) -> None:
@@ -115,7 +122,7 @@ def _validation() -> float:
     return (time.process_time() - begun) / len(bodies) * 1e6
 
 
-def _rows(ours: Values, noop: Values, slow: Values, one: Values, ceiling: Values) -> Iterator[Row]:
+def _rows(ours: Values, noop: Values, flask: Values, slow: Values, one: Values, ceiling: Values) -> Iterator[Row]:
     def row(
         what: str, unit: str, name: str, target: Target | None = None, than: tuple[str, Values] | None = None
     ) -> Row:
@@ -143,7 +150,11 @@ def _rows(ours: Values, noop: Values, slow: Values, one: Values, ceiling: Values
     yield row("single events refused for good", "requests", "single refused", Target(at_most=0))
     yield row("CPU of a single event", "us", "single CPU", None, without)
     yield Row("no-op requests", "requests/s", noop["single accepted"])
+    yield Row(
+        "no-op requests in Flask", "requests/s", flask["single accepted"], None, ("no-op", noop["single accepted"])
+    )
     yield Row("CPU of a no-op request", "us", noop["single CPU"])
+    yield Row("CPU of a no-op request in Flask", "us", flask["single CPU"])
     yield Row("CPU of a no-op request with a batch's body", "us", noop["batch CPU"])
     yield row("400 single events/s, p50", "ms", "p50 at 400", Target(at_most=2))
     yield row("400 single events/s, p99", "ms", "p99 at 400", Target(at_most=8))

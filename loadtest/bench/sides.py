@@ -20,7 +20,8 @@ from common.topics import ensure_topics, wait_for_admin, wanted_topics
 from ops.local import kafka, ports
 from ops.local.ready import is_well
 
-OURS, NOOP, SLOW = "api.wsgi:app", "loadtest.bench.noop:app", "loadtest.bench.slow:app"
+OURS, SLOW = "api.wsgi:app", "loadtest.bench.slow:app"
+NOOP, NOOP_FLASK = "loadtest.bench.noop:app", "loadtest.bench.noop:flask_app"
 PATIENCE = 120.0  # seconds
 _PARTITIONS = 3
 
@@ -101,7 +102,7 @@ def gunicorn(app: str, broker: Broker, workers: int = 2) -> Iterator[Server]:
         own = {"API_ADDR": str(address), "API_WORKERS": str(workers), "API_JOURNAL_DIR": journal}
         command = python("gunicorn", "-c", "api/gunicorn.conf.py", app)
         with process(command, broker.environ | own) as master:
-            server = Server(master, port, keeps=app != NOOP)
+            server = Server(master, port, keeps=app in {OURS, SLOW})
             wait(lambda: ports.answers(port) and len(master.children()) == workers, f"{app} on port {port}")
             if server.keeps:
                 wait(lambda: is_well(address, "/health/ready"), f"{app} to be ready")
