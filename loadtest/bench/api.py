@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from common.event_json import load_event
 from loadtest.bench import events, librdkafka
@@ -39,7 +39,7 @@ def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
         records = events.records(10_000)
         sides["librdkafka"]["to Kafka"].append(librdkafka.produce(broker.settings, records, SUSTAINED_EVENTS // 10_000))
         sides[OURS]["validation"].append(_validation())
-    yield from _rows(sides[OURS], sides[NOOP], sides[NOOP_FLASK], sides[SLOW], sides["one worker"], sides["librdkafka"])
+    yield from _rows(sides)
 
 
 def _both_kinds(server: Server, broker: Broker, found: Values, share: int) -> None:
@@ -122,7 +122,10 @@ def _validation() -> float:
     return (time.process_time() - begun) / len(bodies) * 1e6
 
 
-def _rows(ours: Values, noop: Values, flask: Values, slow: Values, one: Values, ceiling: Values) -> Iterator[Row]:
+def _rows(sides: Mapping[str, Values]) -> Iterator[Row]:
+    ours, slow, noop, flask = sides[OURS], sides[SLOW], sides[NOOP], sides[NOOP_FLASK]
+    one, ceiling = sides["one worker"], sides["librdkafka"]
+
     def row(
         what: str, unit: str, name: str, target: Target | None = None, than: tuple[str, Values] | None = None
     ) -> Row:
