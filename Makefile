@@ -98,7 +98,7 @@ docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan i
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
 	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
 
-bench: $(VENV)/bench ## Measure speed, side by side, in 6 minutes; `make bench ARGS="--write --soak 600"` writes it down.
+bench: $(VENV)/bench ## Measure speed, side by side, in 4 minutes; `make bench ARGS="--write --soak 600"` writes it down.
 	@$(VENV)/bin/python -m loadtest.bench $(ARGS)
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.

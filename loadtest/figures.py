@@ -16,17 +16,17 @@ class Figure(NamedTuple):
 
 
 API_BATCHED = Figure(
-    17.6,
+    12.9,
     "us of CPU in the API for an event that comes in a batch of 100",
     "measured: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
 )
 API_SINGLE = Figure(
-    434,
+    324,
     "us of CPU in the API for an event that comes alone",
     "measured, as above",
 )
 CONSUMER = Figure(
-    17.3,
+    16.5,
     "us of CPU in the consumer for an event",
     "measured (docs/benchmarks.md)",
 )

@@ -1,6 +1,6 @@
 """`python -m loadtest.bench` (`make bench`): measures speed, side by side in one run, and writes docs/benchmarks.md.
 
-A round takes a minute and a half. Close other programs: the load generator, the API and the broker share the cores.
+A round takes a minute. Close other programs: the load generator, the API and the broker share the cores.
 """
 
 import argparse
