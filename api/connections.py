@@ -183,6 +183,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
         gunicorn would wait in its main loop and serve nobody meanwhile.
         """
+        conn.incoming = None
         conn.leave_at = time.monotonic() + _HANG_UP_SECONDS
         try:
             conn.sock.shutdown(socket.SHUT_WR)
