@@ -326,7 +326,11 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MONGO_URI = r"mongodb(\+srv)?://\S+"
 # No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
 _WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[[0-9a-f:.]+\](?::\d{1,5})?")
+# No port that browsers leave out: an origin with it would fit none of theirs.
+_ORIGIN = re.compile(
+    r"(?!http://.*:80$|https://.*:443$)"
+    r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::\d{1,5})?"
+)
 _TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 
 
@@ -407,7 +411,11 @@ def _origins(name: str) -> frozenset[str]:
             raise EnvError(name)
         return frozenset(origins)
 
-    return _read(name, frozenset(), parse, "origins such as https://shop.example, several separated by commas, or *")
+    allowed = (
+        "origins as browsers send them, such as https://shop.example (no path, no default port), "
+        "several separated by commas, or *"
+    )
+    return _read(name, frozenset(), parse, allowed)
 
 
 def _address(name: str, default: Address) -> Address:

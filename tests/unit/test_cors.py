@@ -46,6 +46,11 @@ def test_a_preflight_from_a_listed_origin_is_answered_without_a_key(client: Flas
     assert answer.headers["Access-Control-Max-Age"] == "7200"
 
 
+def test_a_preflight_for_a_path_that_is_not_here_lets_the_page_read_the_404(client: FlaskClient) -> None:
+    answer = client.options(f"{TRACK}/", headers={"Origin": SHOP, **PREFLIGHT})
+    assert (answer.status_code, answer.data, answer.headers["Access-Control-Allow-Origin"]) == (204, b"", SHOP)
+
+
 def test_a_preflight_from_another_origin_allows_nothing(client: FlaskClient) -> None:
     answer = client.options(TRACK, headers={"Origin": "https://evil.example", **PREFLIGHT})
     assert not [name for name in answer.headers.keys() if name.startswith("Access-Control")]  # noqa: SIM118, no dict

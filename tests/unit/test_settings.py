@@ -76,6 +76,8 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("API_CORS_ORIGINS", "shop.example"),
         ("API_CORS_ORIGINS", "https://shop.example/"),
         ("API_CORS_ORIGINS", "https://*.shop.example"),
+        ("API_CORS_ORIGINS", "https://shop.example:443"),
+        ("API_CORS_ORIGINS", "http://[::1]:80"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -146,7 +148,7 @@ def test_the_tools_send_with_the_first_key(monkeypatch: pytest.MonkeyPatch, tmp_
     [
         ("*", {"*"}),
         ("https://shop.example, http://localhost:3000", {"https://shop.example", "http://localhost:3000"}),
-        ("HTTPS://Shop.Example,http://[::1]:80", {"https://shop.example", "http://[::1]:80"}),
+        ("HTTPS://Shop.Example,http://[::1]:8000", {"https://shop.example", "http://[::1]:8000"}),
         ("", set()),
     ],
 )
