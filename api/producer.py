@@ -126,7 +126,7 @@ class Producer:
         for pause in self._backoff.pauses():
             if self._given_up.wait(pause):
                 return False
-            self._queue.tell()
+            self._queue.set_gauges()
             left = self._try([failed.event for failed in left])
             if not left:
                 break
