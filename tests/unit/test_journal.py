@@ -137,6 +137,19 @@ def test_a_full_disk_refuses_until_there_is_room_again(journal: Journal, tmp_pat
     assert journal.read(0, 100)[0] == values(1, 2)
 
 
+def test_what_a_full_disk_lets_nobody_delete_goes_with_the_next(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(500):
+        position = journal.append([b'"%s"' % (b"x" * 3000)])
+    with full_disk(tmp_path):
+        journal.acknowledge(position, 500)
+    assert "the journal forgets nothing" in caplog.text
+    assert journal.events == 0
+    journal.acknowledge(journal.append(values(1)), 1)
+    assert journal.read(0, 100)[0] == []
+
+
 @pytest.mark.parametrize("sync", [False, True], ids=["normal", "full"])
 def test_only_with_sync_each_append_is_written_to_the_disk(tmp_path: Path, sync: bool) -> None:
     """Both its pages and the page that says which of them count."""
