@@ -96,7 +96,7 @@ class TestEveryPage:
 
 def test_the_page_on_the_api_lists_the_fields_of_an_event() -> None:
     section = (ROOT / "docs" / "api.md").read_text().partition("\n## What an event has\n")[2].partition("\n## ")[0]
-    assert sorted(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == sorted(EventSchema().fields)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == EventSchema().fields.keys()
 
 
 def test_the_plan_in_the_page_on_scaling_is_current() -> None:
