@@ -119,7 +119,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         super().accept(listener)
 
     def handle(self, conn: Any) -> Any:
-        """Serve one request of a connection, or hand it back to wait for more. In a thread."""
+        """Serve one request of a connection, or hand it back to wait for more. In a thread.
+
+        Returns what gthread wants to know: _DEFER to be called again when more is there, True to keep the connection
+        alive for the next request, False to close it.
+        """
         if self.cfg.is_ssl:
             return super().handle(conn)
         if not conn.initialized:

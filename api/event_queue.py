@@ -17,7 +17,7 @@ from common.metrics import ApiMetrics
 
 RETRY_AFTER_SECONDS = 1
 
-_TELL_SECONDS = 0.05
+_GAUGES_SECONDS = 0.05
 
 
 class Taken(NamedTuple):
@@ -54,15 +54,15 @@ class EventQueue:
         self._lock = threading.Lock()
         self._requests: queue.Queue[Taken] = queue.Queue()
         self._filled: dict[Gauge, float] = {}
-        self._tell_again_at = 0.0
+        self._gauges_due_at = 0.0
         metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
         """Use this journal. Call it once, before anything is put or taken."""
         self.journal = journal
         self._overflowing = journal.events > 0
-        self._tell()
-        self._tell_oldest()
+        self._set_gauges()
+        self._set_oldest()
 
     @property
     def in_memory(self) -> int:
@@ -93,8 +93,8 @@ class EventQueue:
                 self._in_memory += len(events)
                 self._requests.put(Taken(list(events), position))
             # Not for each request: three gauges take as long as the journal does.
-            if time.monotonic() >= self._tell_again_at:
-                self._tell()
+            if time.monotonic() >= self._gauges_due_at:
+                self._set_gauges()
             if first:
                 self._metrics.oldest_unsent.set(time.time())
 
@@ -125,13 +125,13 @@ class EventQueue:
             self._in_memory -= len(taken.events)
             if self.journal is not None and taken.events:
                 self.journal.acknowledge(taken.position, len(taken.events))
-            self._tell()
-            self._tell_oldest()
+            self._set_gauges()
+            self._set_oldest()
 
-    def tell(self) -> None:
-        """Set the gauges. `put` does so only now and then; whoever cannot acknowledge for long has to."""
+    def set_gauges(self) -> None:
+        """`put` does so only now and then; whoever cannot acknowledge for long has to."""
         with self._lock:
-            self._tell()
+            self._set_gauges()
 
     def oldest(self) -> datetime | None:
         """When the oldest event came in that Kafka does not have for certain."""
@@ -154,26 +154,26 @@ class EventQueue:
                 self._in_memory += len(values)
             else:
                 self._overflowing = False
-            self._tell()
+            self._set_gauges()
         return Taken([read_back(value) for value in values], position)
 
-    def _tell(self) -> None:
+    def _set_gauges(self) -> None:
         # Under the lock, or an older number could overwrite a newer one.
-        self._tell_again_at = time.monotonic() + _TELL_SECONDS
+        self._gauges_due_at = time.monotonic() + _GAUGES_SECONDS
         self._metrics.queue_depth.set(self._in_memory)
-        self._tell_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
+        self._set_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
         if self.journal is not None:
-            self._tell_filled(self._metrics.journal_filled, self.journal.used_bytes / self.journal.max_bytes)
+            self._set_filled(self._metrics.journal_filled, self.journal.used_bytes / self.journal.max_bytes)
             self._metrics.journal_events.set(self.journal.events)
             self._metrics.journal_bytes.set(self.journal.used_bytes)
 
-    def _tell_filled(self, gauge: Gauge, ratio: float) -> None:
+    def _set_filled(self, gauge: Gauge, ratio: float) -> None:
         # By whole percents: this is in the way of each request, and a gauge costs some microseconds.
         percents = round(ratio, 2)
         if self._filled.get(gauge) != percents:
             self._filled[gauge] = percents
             gauge.set(percents)
 
-    def _tell_oldest(self) -> None:
+    def _set_oldest(self) -> None:
         oldest = self._oldest() if self.unacknowledged else None
         self._metrics.oldest_unsent.set(oldest.timestamp() if oldest else math.inf)

@@ -71,7 +71,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
     worker.wsgi.extensions["worker"].start()
-    # What is there now stays: the collector need not look through it again and again (an eighth of a batch's time).
+    # What is there now stays: the collector need not look through it again and again (docs/decisions.md, 37).
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

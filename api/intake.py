@@ -56,16 +56,16 @@ def accept_partial_batch(body: bytes, received_at: datetime) -> AcceptedBatch:
 
 def read_back(value: bytes) -> AcceptedEvent:
     """An accepted event from the bytes of its record."""
-    event = _WHAT.decode(value)
+    event = _IDENTITY.decode(value)
     return AcceptedEvent(event.event_id, event.event_type, event.customer_id.encode(), value)
 
 
 def received_at(value: bytes) -> datetime:
     """When an accepted event came in, from the bytes of its record."""
-    return events.parse_timestamp(_WHEN.decode(value).received_at)
+    return events.parse_timestamp(_RECEIPT.decode(value).received_at)
 
 
-class _What(msgspec.Struct):
+class _Identity(msgspec.Struct):
     """What is asked of an event that was accepted once: the rest of it is not looked at."""
 
     event_id: str
@@ -73,12 +73,12 @@ class _What(msgspec.Struct):
     customer_id: str
 
 
-class _When(msgspec.Struct):
+class _Receipt(msgspec.Struct):
     received_at: str
 
 
-_WHAT = msgspec.json.Decoder(_What)
-_WHEN = msgspec.json.Decoder(_When)
+_IDENTITY = msgspec.json.Decoder(_Identity)
+_RECEIPT = msgspec.json.Decoder(_Receipt)
 _TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
 
 

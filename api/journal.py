@@ -35,7 +35,8 @@ class Journal:
       without it, all but what the operating system had not written out, some seconds' worth as a rule. The file may be
       damaged then: it is set aside when it is opened next, and the journal starts empty.
 
-    Any thread may call; no call blocks but for the disk.
+    Any thread may ask how full it is. All else is for one thread at a time, which the queue's lock sees to. No call
+    blocks but for the disk.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, sync: bool) -> None:

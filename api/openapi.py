@@ -252,7 +252,7 @@ def _posts(*, needs_key: bool) -> Json:
             "operationId": "track",
             "summary": "Send one event",
             **key,
-            "requestBody": _body("Event", {"the least": _PAGE_VIEW, "every field": _PURCHASE}),
+            "requestBody": _body("Event", {"a page view": _PAGE_VIEW, "every field": _PURCHASE}),
             "responses": {
                 "202": _answer(
                     "Accepted: it will be stored.", "Accepted", {"status": "accepted", "event_id": _EVENT_ID}

@@ -10,7 +10,7 @@ from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, read_back
 from api.journal import Journal
 from api.refused import RefusedEvents
-from common.kafka import MAX_BATCH_BYTES, RecordSender, never_takes
+from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics, Children
 from common.retry import Backoff
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_EVENTS = 2000
 _TAKE_SECONDS = 0.1
 _PAUSE_SECONDS = 0.03
-_CHUNK_BYTES = MAX_BATCH_BYTES * 3 // 4
+_CHUNK_BYTES = MAX_RECORD_BATCH_BYTES * 3 // 4
 _RECORD_OVERHEAD_BYTES = 64
 
 
@@ -126,7 +126,7 @@ class Producer:
         for pause in self._backoff.pauses():
             if self._given_up.wait(pause):
                 return False
-            self._queue.tell()
+            self._queue.set_gauges()
             left = self._try([failed.event for failed in left])
             if not left:
                 break

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.intake import AcceptedEvent
-from common.dead_letters import dead_letter_headers
+from common.dead_letter_headers import dead_letter_headers
 from common.kafka import Record, RecordSender, never_takes
 from common.metrics import ApiMetrics
 

@@ -49,8 +49,9 @@ class Worker:
             self.producer.start()
             return
         try:
-            self._own = claim_own(self._journals.folder)
-            self.queue.keep_in(_open(self._own.folder, self._journals))
+            # Kept for as long as the worker lives: the lock goes with it.
+            self._claim = claim_own(self._journals.folder)
+            self.queue.keep_in(_open(self._claim.folder, self._journals))
         except (OSError, lmdb.Error) as error:
             folder = str(self._journals.folder)
             raise SettingsError("API_JOURNAL_DIR", folder, f"a folder that can be written to ({error})") from error

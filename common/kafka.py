@@ -32,6 +32,7 @@ from common.settings import KafkaSettings
 T = TypeVar("T")
 
 __all__ = [
+    "MAX_RECORD_BATCH_BYTES",
     "ConsumerRebalanceListener",
     "KafkaError",
     "KafkaReader",
@@ -51,10 +52,10 @@ __all__ = [
     "received",
 ]
 
-MAX_BATCH_BYTES = 1_000_000
+MAX_RECORD_BATCH_BYTES = 1_000_000
 """The largest batch of records the client builds; a broker takes 1,048,588 bytes by default."""
 
-_MAX_REQUEST_BYTES = 2 * MAX_BATCH_BYTES
+_MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _METADATA_TIMEOUT_MS = 10_000
 
 
@@ -153,7 +154,7 @@ class KafkaSender:
                 acks="all",
                 retries=0,
                 max_in_flight_requests_per_connection=1,
-                batch_size=MAX_BATCH_BYTES,
+                batch_size=MAX_RECORD_BATCH_BYTES,
                 max_request_size=_MAX_REQUEST_BYTES,
                 # `flush` sends; until then a batch is only filled, so that a call makes one batch a partition.
                 linger_ms=1000,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from common.dead_letters import REPLAYS, dead_letter_headers
+from common.dead_letter_headers import REPLAYS, dead_letter_headers
 from common.errors import DeliveryError
 from common.kafka import ReceivedRecord, Record, RecordSender
 

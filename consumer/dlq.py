@@ -219,14 +219,14 @@ def replay(
                 stopping=stopping.is_set,
                 on_progress=functools.partial(progress.advance, task),
             )
-    _tell(outcome, len(letters))
+    _print_outcome(outcome, len(letters))
     if stopping.is_set():
         sys.exit(130)
     if outcome.failed or outcome.problem is not None:
         sys.exit(1)
 
 
-def _tell(outcome: replaying.Outcome, letters: int) -> None:
+def _print_outcome(outcome: replaying.Outcome, letters: int) -> None:
     click.echo(f"{outcome.sent:,} of {letters:,} letters were sent back.")
     if outcome.failed:
         letter, error = outcome.failed[0]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
 
-from common import dead_letters as headers
+from common import dead_letter_headers as headers
 from common.events import parse_timestamp
 from common.kafka import ReceivedRecord, RecordReader
 

@@ -58,7 +58,7 @@ class Loop:
         self._outage = Outage("storing events", backoff, clock)
         self._clock = clock
         self._retry_at = 0.0
-        self._store_went = False
+        self._store_was_away = False
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until `stopping()`, then stop. Blocks as the source and writer do. Raises TooManyDeadLettersError."""
@@ -80,11 +80,12 @@ class Loop:
         """One poll and, when it is time, one flush."""
         records = self._source.poll(_POLL_SECONDS)
         self._take(records)
-        self._tell(moved=bool(records))
+        self._show_state(moved=bool(records))
         if not self._outage.ongoing:
             if self._buffer.due:
                 self._flush()
-        elif self._clock() >= self._retry_at or (self._store_went and self._writer.available()):
+        elif self._clock() >= self._retry_at or (self._store_was_away and self._writer.available()):
+            # The pause is over, or MongoDB is back before that.
             self._metrics.retries.inc()
             self._flush()
         else:
@@ -121,7 +122,7 @@ class Loop:
                 types.append(event["event_type"])
         self._events_consumed.count(types)
 
-    def _tell(self, *, moved: bool) -> None:
+    def _show_state(self, *, moved: bool) -> None:
         lag = self._source.lag()
         for partition, behind in lag.items():
             self._metrics.lag.labels(partition).set(behind)
@@ -207,7 +208,7 @@ class Loop:
 
     def _plan_retry(self, error: PulseError) -> None:
         self._retry_at = self._clock() + self._outage.failed(error, **self._waiting())
-        self._store_went = not self._writer.available()
+        self._store_was_away = not self._writer.available()
         self._source.pause()
 
     def _waiting(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from common import dead_letters as headers
+from common import dead_letter_headers as headers
 from common.errors import DeliveryError, PulseError
 from common.events import format_timestamp
 from common.kafka import KafkaError, Record, RecordSender, never_takes

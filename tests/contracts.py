@@ -1,4 +1,4 @@
-"""What a sender, a source and a writer promise; run on the fakes (unit) and on the real servers (integration)."""
+"""What sender, reader, source and writer promise; run on the fakes (unit) and on the real servers (integration)."""
 
 import threading
 import uuid

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from common.events import EVENT_TYPES
+from common.events import EVENT_TYPES, ContextSchema
 
 
 def words(text: str) -> list[str]:
@@ -87,7 +87,7 @@ class Writer:
         return self.joined([(self.text(), self.scalar()) for _ in range(count)])
 
     def context(self) -> str:
-        return self.object_of({}, dict.fromkeys(["device", "ip", "user_agent", "session_id"], self.text))
+        return self.object_of({}, dict.fromkeys(ContextSchema().fields, self.text))
 
     def event(self) -> str:
         required = {"customer_id": self.text, "event_type": self.event_type}

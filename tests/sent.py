@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from common.events import EVENT_TYPES
+from common.events import EVENT_TYPES, ContextSchema, EventSchema
 
 TIMES = ("timestamp", "received_at")
 
@@ -45,7 +45,7 @@ events = st.fixed_dictionaries(
         "properties": st.one_of(
             st.dictionaries(right_keys, right_scalars, max_size=50), st.dictionaries(keys, scalars, max_size=52)
         ),
-        "context": st.dictionaries(st.sampled_from(["device", "session_id", "ip", "user_agent"]), texts),
+        "context": st.dictionaries(st.sampled_from(sorted(ContextSchema().fields)), texts),
     },
 )
 
@@ -54,7 +54,7 @@ events = st.fixed_dictionaries(
 def faulty_events(draw: st.DrawFn) -> Any:
     """An event with some of its parts replaced by any JSON, or something added."""
     event: dict[str, Any] = dict(draw(events))
-    names = st.sampled_from([*event, "event_id", "timestamp", "properties", "context", "_id", "_schema", "$set"])
+    names = st.sampled_from([*EventSchema().fields, "_id", "_schema", "$set"])
     for name in draw(st.lists(st.one_of(names, texts), max_size=2)):
         event[name] = draw(json_values)
     return event

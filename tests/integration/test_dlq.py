@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from click.testing import CliRunner, Result
 
-from common.dead_letters import dead_letter_headers
+from common.dead_letter_headers import dead_letter_headers
 from common.errors import InvalidEventError
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, connect_admin
 from common.settings import KafkaSettings

@@ -1,4 +1,4 @@
-"""The HTTP API, without its servers: what it answers."""
+"""The API on fakes: what becomes of a request. What each kind of request is answered: test_answers.py."""
 
 import json
 from typing import Any

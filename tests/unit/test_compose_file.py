@@ -23,7 +23,7 @@ FIXED = {
 def test_every_setting_that_may_differ_reaches_one_of_our_containers() -> None:
     settings = set(re.findall(r"^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     passed_on = {name for service in OURS for name in SERVICES[service]["environment"]}
-    assert settings - FIXED - passed_on == set()
+    assert settings - FIXED - passed_on == set(), "pass it on in docker-compose.yml, or fix it there"
 
 
 def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> None:

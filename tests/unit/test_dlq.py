@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner, Result
 
-from common.dead_letters import dead_letter_headers
+from common.dead_letter_headers import dead_letter_headers
 from common.errors import InvalidEventError, StoreError
 from common.kafka import KafkaError, Record, RecordSender
 from consumer import replay

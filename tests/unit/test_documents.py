@@ -12,6 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from common.events import EventSchema
 from loadtest import plan
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,6 +92,11 @@ class TestEveryPage:
         code = "\n".join(token.content for token in tokens(page) if token.type in {"code_inline", "fence"})
         named = re.findall(r"^make ([a-z0-9-]+)", code, re.MULTILINE)
         assert {name for name in named if not re.search(rf"^{name}:.*## ", MAKEFILE, re.MULTILINE)} == set()
+
+
+def test_the_page_on_the_api_lists_the_fields_of_an_event() -> None:
+    section = (ROOT / "docs" / "api.md").read_text().partition("\n## What an event has\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == EventSchema().fields.keys()
 
 
 def test_the_plan_in_the_page_on_scaling_is_current() -> None:

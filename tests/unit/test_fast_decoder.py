@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
@@ -103,9 +103,27 @@ valid_events = st.fixed_dictionaries(
         "event_id": valid_texts,
         "timestamp": moments,
         "properties": st.dictionaries(sent.right_keys, sent.right_scalars),
-        "context": st.dictionaries(st.sampled_from(["device", "session_id", "ip", "user_agent"]), valid_texts),
+        "context": st.dictionaries(st.sampled_from(sorted(events.ContextSchema().fields)), valid_texts),
     },
 )
+
+
+FIRST_FOUND = settings(phases=[Phase.generate], database=None)
+
+
+@pytest.mark.parametrize("name", events.EventSchema().fields)
+class TestEachField:
+    """Else a new one would be tried by none of these tests."""
+
+    def test_is_among_the_valid_events_made_up_here(self, name: str) -> None:
+        find(valid_events, lambda event: name in event, settings=FIRST_FOUND)
+
+    def test_is_among_what_sent_makes_up(self, name: str) -> None:
+        find(sent.events, lambda event: name in event, settings=FIRST_FOUND)
+
+    def test_is_among_what_odd_json_makes_up(self, name: str) -> None:
+        rng = random.Random(1)
+        assert f'"{name}"' in "".join(Writer(rng).event() for _ in range(100)), "give it to Writer.event and .record"
 
 
 @given(valid_events, st.booleans())

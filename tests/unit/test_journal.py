@@ -1,8 +1,10 @@
 """Accepted events on disk."""
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,17 @@ def journal(reopen: Callable[[], Journal]) -> Journal:
 
 def values(*numbers: int) -> list[bytes]:
     return [b'{"n":%d}' % number for number in numbers]
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """No file of this process can grow beyond the journal's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "data.mdb").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_gives_back_what_was_appended_in_order(journal: Journal) -> None:
@@ -104,11 +117,46 @@ def test_has_room_again_after_an_acknowledgement(journal: Journal) -> None:
 
 def test_says_when_it_is_nearly_full(journal: Journal) -> None:
     large = [b'"%s"' % (b"x" * 100_000)]
+    while journal.used_bytes < 7 * MIB:
+        journal.append(large)
     assert not journal.nearly_full
     with pytest.raises(JournalFullError):
         while True:
             journal.append(large)
     assert journal.nearly_full
+
+
+def test_a_full_disk_refuses_until_there_is_room_again(journal: Journal, tmp_path: Path) -> None:
+    journal.append(values(1))
+    with full_disk(tmp_path):
+        with pytest.raises(JournalFullError):
+            journal.append([b'"%s"' % (b"x" * 100_000)])
+        assert journal.nearly_full
+    journal.append(values(2))
+    assert not journal.nearly_full
+    assert journal.read(0, 100)[0] == values(1, 2)
+
+
+def test_what_a_full_disk_lets_nobody_delete_goes_with_the_next(
+    journal: Journal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(500):
+        position = journal.append([b'"%s"' % (b"x" * 3000)])
+    with full_disk(tmp_path):
+        journal.acknowledge(position, 500)
+    assert "the journal forgets nothing" in caplog.text
+    assert journal.events == 0
+    journal.acknowledge(journal.append(values(1)), 1)
+    assert journal.read(0, 100)[0] == []
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["normal", "full"])
+def test_only_with_sync_each_append_is_written_to_the_disk(tmp_path: Path, sync: bool) -> None:
+    """Both its pages and the page that says which of them count."""
+    journal = Journal(tmp_path, max_bytes=MIB, sync=sync)
+    flags = journal._environment.flags()
+    journal.close()
+    assert (flags["sync"], flags["metasync"]) == (sync, sync)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from common.dead_letters import Headers, dead_letter_headers
+from common.dead_letter_headers import Headers, dead_letter_headers
 from common.errors import InvalidEventError
 from common.kafka import ReceivedRecord, Record
 from consumer.letter_views import as_json, statistics, table, whole

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from api import responses
 from common import metrics
 from common.events import EVENT_TYPES
 from common.metrics import ApiMetrics, ConsumerMetrics
@@ -53,7 +54,8 @@ def test_the_promised_metrics_are_there(name: str) -> None:
 def test_each_declared_metric_is_used(kind: type[ApiMetrics | ConsumerMetrics]) -> None:
     code = "".join(sources("api", "consumer").values())
     attributes = set(vars(kind(CollectorRegistry()))) - {"declared", "_registry"}
-    assert [name for name in attributes if not re.search(rf"metrics\.{name}\b", code)] == []
+    unused = [name for name in attributes if not re.search(rf"metrics\.{name}\b", code)]
+    assert unused == [], "neither api/ nor consumer/ counts them"
 
 
 def test_no_metric_is_declared_elsewhere() -> None:
@@ -95,3 +97,7 @@ def test_clients_cannot_invent_label_values() -> None:
 
 def test_event_types_are_a_closed_set() -> None:
     assert METRICS["pulse_api_events_accepted_total"].labels == {"event_type": EVENT_TYPES}
+
+
+def test_each_status_is_rejected_for_a_declared_reason() -> None:
+    assert set(responses._REASONS.values()) - set(metrics.REJECTED) == set()

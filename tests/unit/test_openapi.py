@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import assume, given
 
+from common.events import EventSchema
 from common.settings import AccessSettings, WriteKey
 from tests import sent
 from tests.apps import build_app
@@ -40,6 +41,12 @@ def test_every_route_is_in_the_document(app: Flask) -> None:
         if method not in {"HEAD", "OPTIONS"} and not rule.arguments
     }
     assert routes == {(path, method) for path, operations in document(app)["paths"].items() for method in operations}
+
+
+def test_an_example_shows_every_field(app: Flask) -> None:
+    post = document(app)["paths"][TRACK]["post"]
+    example = post["requestBody"]["content"]["application/json"]["examples"]["every field"]["value"]
+    assert example.keys() == EventSchema().fields.keys()
 
 
 @given(event=sent.things)

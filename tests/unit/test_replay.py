@@ -1,4 +1,4 @@
-"""The replay: rows to events, back-pressure, and the wait until all is stored."""
+"""`make replay`: rows to events, back-pressure, and the wait until all is stored. (Dead letters: test_dlq.py.)"""
 
 import gzip
 import json

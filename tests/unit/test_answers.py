@@ -1,4 +1,4 @@
-"""The HTTP contract as a table: what is sent, and what is answered."""
+"""What each kind of request is answered, as a table."""
 
 import gzip
 import json

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from common.dead_letters import Headers, dead_letter_headers
+from common.dead_letter_headers import Headers, dead_letter_headers
 from common.errors import InvalidEventError
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
