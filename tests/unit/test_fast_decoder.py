@@ -102,7 +102,7 @@ valid_events = st.fixed_dictionaries(
     optional={
         "event_id": valid_texts,
         "timestamp": moments,
-        "properties": st.dictionaries(sent.right_keys, sent.right_scalars),
+        "properties": st.dictionaries(sent.right_keys, sent.right_scalars, max_size=50),
         "context": st.dictionaries(st.sampled_from(sorted(events.ContextSchema().fields)), valid_texts),
     },
 )
