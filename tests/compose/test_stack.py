@@ -35,16 +35,18 @@ class Stack:
         files = [ROOT / "docker-compose.yml", HERE / "ports.yml", *([HERE / "stand-ins.yml"] if stand_ins else [])]
         self._command = ["docker", "compose", "--project-name", "pulse-test", "--project-directory", str(ROOT)]
         self._command += [part for file in files for part in ("--file", str(file))]
-        api, mongo, prometheus = (ports.free_port() for _ in range(3))
+        api, locust, mongo, prometheus = (ports.free_port() for _ in range(4))
         self._env = {
             **os.environ,
             "TEST_API_PORT": str(api),
+            "TEST_LOCUST_PORT": str(locust),
             "TEST_MONGO_PORT": str(mongo),
             "TEST_PROMETHEUS_PORT": str(prometheus),
         }
         if stand_ins:
             self._env["KAFKA_LIBS"] = str(local_kafka.jars(ROOT / "var" / "kafka" / "libs").relative_to(ROOT))
         self.api_url = f"http://127.0.0.1:{api}"
+        self.locust_url = f"http://127.0.0.1:{locust}"
         self.prometheus_url = f"http://127.0.0.1:{prometheus}"
         self.mongo_uri = f"mongodb://127.0.0.1:{mongo}/?directConnection=true"
 
@@ -116,13 +118,21 @@ def stack() -> Iterator[Stack]:
     if stand_ins and not docker("images", "--quiet", "pulse-test/python"):
         subprocess.run([HERE / "stand-ins" / "python.sh"], check=True, timeout=600)
     stack = Stack(stand_ins=stand_ins)
-    stack.compose("down", "--volumes")
-    stack.compose("build")
+    stack.compose("--profile", "load", "down", "--volumes")
+    stack.compose("--profile", "load", "build")
     try:
         stack.up()
         yield stack
     finally:
-        stack.compose("down", "--volumes")
+        stack.compose("--profile", "load", "down", "--volumes")
+
+
+@pytest.fixture
+def locust_url(stack: Stack) -> Iterator[str]:
+    """Where locust's page is, while it runs."""
+    stack.compose("up", "--detach", "--wait", "locust")
+    yield stack.locust_url
+    stack.compose("rm", "--stop", "--force", "locust")
 
 
 def test_every_service_is_healthy_and_the_topics_are_made(stack: Stack) -> None:
@@ -181,3 +191,15 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
             assert not client.is_alive()
     eventually(lambda: stack.stored_count() >= len(sent), 300, f"{len(sent)} events stored", every=1.0)
     assert sorted(stack.stored()) == sorted(sent)
+
+
+# After the test above, which counts all that is stored.
+def test_locusts_page_sends_to_the_api(locust_url: str) -> None:
+    def stats() -> Any:
+        return requests.get(f"{locust_url}/stats/requests", timeout=5).json()
+
+    requests.post(f"{locust_url}/swarm", data={"user_count": 14, "spawn_rate": 14}, timeout=5).raise_for_status()
+    sent = {"single event", "batch of 100"}
+    eventually(lambda: sent <= {entry["name"] for entry in stats()["stats"]}, what="single events and batches sent")
+    requests.post(f"{locust_url}/stop", timeout=5).raise_for_status()
+    assert stats()["errors"] == []

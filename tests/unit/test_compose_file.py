@@ -65,6 +65,10 @@ def test_no_image_is_built_twice() -> None:
     assert len(set(built)) == len(built)
 
 
+def test_no_registry_is_asked_for_our_images() -> None:
+    assert {name for name in SERVICES if SERVICES[name].get("pull_policy") == "never"} == set(OURS)
+
+
 def test_our_images_are_given_all_that_they_copy() -> None:
     copied = re.findall(r"^COPY ([a-z]\S*) ", "".join(DOCKERFILES), re.MULTILINE)
     given = re.findall(r"^!(.*)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
