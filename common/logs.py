@@ -71,8 +71,9 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
         "formatters": {
             "json": {
                 "()": "pythonjsonlogger.json.JsonFormatter",
-                "fmt": ["levelname", "name", "message"],
-                "rename_fields": {"levelname": "level", "name": "logger"},
+                # The process, since the API has several, each with a queue and a journal of its own.
+                "fmt": ["levelname", "process", "name", "message"],
+                "rename_fields": {"levelname": "level", "process": "pid", "name": "logger"},
                 "timestamp": True,
             },
             "text": {

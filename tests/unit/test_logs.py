@@ -3,6 +3,7 @@
 import json
 import logging
 import logging.config
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +33,13 @@ def test_json_is_one_object_a_line_with_the_extras(capsys: pytest.CaptureFixture
     (line,) = lines(capsys, "json")
     logged = json.loads(line)
     assert logged.pop("timestamp").endswith("+00:00")
-    assert logged == {"level": "INFO", "logger": "test", "message": "event accepted", "event_id": "e-1"}
+    assert logged == {
+        "level": "INFO",
+        "pid": os.getpid(),
+        "logger": "test",
+        "message": "event accepted",
+        "event_id": "e-1",
+    }
 
 
 def test_a_trace_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
