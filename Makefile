@@ -41,8 +41,7 @@ load-test: $(VENV)/loadtest ## Send 10,000 events and report what became of each
 	@$(VENV)/bin/python -m loadtest.load_test $(if $(URL),--url='$(URL)')
 
 load-test-ui: $(VENV)/loadtest ## Open locust's page on port 8089: shoppers, single events, batches; URL=… as above.
-	@echo "locust's page is at http://localhost:8089; Ctrl-C ends it."
-	@$(VENV)/bin/python -m locust --config loadtest/locust.conf --web-host 127.0.0.1 $(if $(URL),--host='$(URL)')
+	@$(VENV)/bin/python -m loadtest.load_test_ui $(if $(URL),--url='$(URL)')
 
 # ── The full stack, with Docker ──
 

@@ -46,6 +46,15 @@ def stored_by_type(collection: Events, events: list[Event]) -> Counter[str]:
     return Counter({group["_id"]: group["count"] for group in groups})
 
 
+def interrupted(accepted: int, collection: Events | None, events: list[Event]) -> str:
+    """How far a tool got that Ctrl-C ends. None for `collection`: MongoDB cannot be read."""
+    try:
+        stored = "an unknown number" if collection is None else f"{stored_by_type(collection, events).total():,}"
+    except PyMongoError:
+        stored = "an unknown number"
+    return f"Interrupted: {accepted:,} of {len(events):,} events were accepted, and {stored} are stored so far."
+
+
 def wait_until_stored(collection: Events, events: list[Event]) -> Counter[str]:
     """Waits until all events are in MongoDB, or none has arrived for `PATIENCE`; returns how many it holds, by type.
 
