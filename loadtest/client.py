@@ -63,9 +63,9 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def progress(total: int, done: str) -> "tqdm[NoReturn]":
-    """A progress bar, on terminals only."""
-    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None)
+def progress(total: int, done: str, form: str | None = None) -> "tqdm[NoReturn]":
+    """A progress bar, on terminals only; `form` is tqdm's `bar_format`."""
+    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None, miniters=1, bar_format=form)
 
 
 def check_ready(url: str) -> None:
