@@ -8,18 +8,14 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-# In the order in which `make help` shows them.
-EVERYDAY := run seed tail replay load-test load-test-ui up down rebuild logs build \
-	test lint bench tf-validate k8s-validate clean help
-UPKEEP := compose-test docs picture requirements
-.PHONY: $(EVERYDAY) $(UPKEEP)
+.PHONY: help run seed replay tail load-test load-test-ui up down rebuild logs build \
+	test lint k8s-validate tf-validate bench clean compose-test docs picture requirements
 
+# Under the headings, and in the order, of this file.
 help: ## Explain each command.
-	@awk -F ':.*## ' -v everyday='$(EVERYDAY)' -v upkeep='$(UPKEEP)' ' \
-		function show(names) { n = split(names, name, " "); \
-			for (i = 1; i <= n; i++) printf "  make %-14s %s\n", name[i], text[name[i]] } \
-		/^[a-z0-9-]+:.*## / { text[$$1] = $$2 } \
-		END { show(everyday); print "\nNow and then:"; show(upkeep) }' Makefile
+	@awk -F ':.*## ' ' \
+		/^# ── / { gsub(/^# ── | ──$$/, ""); heading = "\n" $$0 "\n" } \
+		/^[a-z0-9-]+:.*## / { printf "%s  make %-14s %s\n", heading, $$1, $$2; heading = "" }' Makefile
 
 # ── On this machine, without Docker ──
 
@@ -41,8 +37,7 @@ load-test: $(VENV)/loadtest ## Send 10,000 events and report what became of each
 	@$(VENV)/bin/python -m loadtest.load_test $(if $(URL),--url='$(URL)')
 
 load-test-ui: $(VENV)/loadtest ## Open locust's page on port 8089: shoppers, single events, batches; URL=… as above.
-	@echo "locust's page is at http://localhost:8089; Ctrl-C ends it."
-	@$(VENV)/bin/python -m locust --config loadtest/locust.conf --web-host 127.0.0.1 $(if $(URL),--host='$(URL)')
+	@$(VENV)/bin/python -m loadtest.load_test_ui $(if $(URL),--url='$(URL)')
 
 # ── The full stack, with Docker ──
 
@@ -80,9 +75,6 @@ compose:
 test: $(VENV)/tox ## Run all tests, with the servers they need; `make test ARGS="-e py311-unit"` the quick ones alone.
 	@$(VENV)/bin/tox run $(ARGS)
 
-compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` where no registry of images is reached.
-	@$(VENV)/bin/tox run -e compose
-
 lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests and Terraform.
 	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)
 
@@ -92,23 +84,8 @@ k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and
 tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
 	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
-docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan in docs/scaling.md, Grafana's dashboard.
-	@$(VENV)/bin/tox run -e docs
-
-picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
-	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
-
 bench: $(VENV)/bench ## Measure speed, side by side, in 4 minutes; `make bench ARGS="--write --soak 600"` writes it down.
 	@$(VENV)/bin/python -m loadtest.bench $(ARGS)
-
-requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
-	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command 'make requirements' "$$@"; }; \
-	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local locust loadtest bench picture deploy; do \
-		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
-	for part in tox kafka-mainline checkov; do \
-		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
 
 clean: ## Remove what was built and, after asking, the data of `make run`.
 	@if [ -p var/in-use ] && timeout 1 bash -c ': > var/in-use'; then \
@@ -118,6 +95,26 @@ clean: ## Remove what was built and, after asking, the data of `make run`.
 		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 0; }; fi; \
 	rm -rf var $(VENV) .tox .mypy_cache .ruff_cache .hypothesis; \
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# ── Now and then ──
+
+compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` where no registry of images is reached.
+	@$(VENV)/bin/tox run -e compose
+
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan in docs/scaling.md, Grafana's dashboard.
+	@$(VENV)/bin/tox run -e docs
+
+picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
+	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
+
+requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
+	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make requirements' "$$@"; }; \
+	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
+	for part in api consumer local locust loadtest bench picture deploy; do \
+		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
+	for part in tox kafka-mainline checkov; do \
+		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done
 
 # ── What the commands above need: one virtual environment, a stamp for each set of packages in it ──
 
@@ -130,5 +127,6 @@ $(VENV)/bin/pip:
 
 $(VENV)/%: requirements/%.txt | $(VENV)/bin/pip
 	@echo "Installing the packages of requirements/$*.txt into $(VENV) (once, a minute or so) ..."
-	@$(PIP_INSTALL) -r $<
+	@$(PIP_INSTALL) -r $< || \
+		{ echo "pip could not install them: is the package index reachable? Run it again when it is." >&2; exit 1; }
 	@touch $@

@@ -192,7 +192,8 @@ class ConsumerMetrics(_Metrics):
         )
         self.lag = self._gauge(
             "pulse_consumer_kafka_lag",
-            "Records behind those read, as Kafka told with the last ones. It stands still while nothing can be stored.",
+            "Records behind those read, as Kafka told with the last ones; 0 before the first. It stands still while "
+            "nothing can be stored.",
             partition="the partition's number, of those this consumer has",
         )
         self.buffer_size = self._gauge("pulse_consumer_buffer_size", "Records read and not yet stored.")

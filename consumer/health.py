@@ -17,6 +17,8 @@ from common.settings import Address
 STUCK_SECONDS = 120.0
 """After so long without progress, only a restart can help."""
 _STALE_SECONDS = 60.0
+_STALLED_SECONDS = 15.0
+"""A poll that takes so long is worth a word: Kafka, or what is done between two polls, hangs."""
 _OK, _UNAVAILABLE = "200 OK", "503 Service Unavailable"
 _PATHS = "There are /health, /health/live, /health/ready and /metrics."
 
@@ -67,7 +69,7 @@ class Health:
         age = None if self._polled_at is None else round(self._clock() - self._polled_at, 1)
         checks = {
             "kafka": {
-                "status": "up" if self._in_group else "down",
+                "status": self._kafka_status(age),
                 "partitions": sorted(self._partitions or ()),
                 "seconds_since_poll": age,
             },
@@ -81,6 +83,11 @@ class Health:
         metrics.progress_age.set_function(lambda: self.idle_seconds)
         metrics.dependency_up.labels("kafka").set_function(lambda: self._in_group)
         metrics.dependency_up.labels("mongodb").set_function(lambda: self._store_up)
+
+    def _kafka_status(self, age: float | None) -> str:
+        if age is None or not self._in_group:
+            return "down"
+        return "up" if age < _STALLED_SECONDS else "stalled"
 
     @property
     def _in_group(self) -> bool:

@@ -95,6 +95,8 @@ class Loop:
     def on_assigned(self, partitions: frozenset[int]) -> None:
         """Part of a poll."""
         self._health.assigned(partitions)
+        for partition in partitions:
+            self._metrics.lag.labels(partition).set(0)
         logger.info("partitions assigned", extra={"partitions": sorted(partitions)})
 
     def on_revoked(self) -> None:

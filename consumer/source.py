@@ -138,7 +138,9 @@ class KafkaSource:
 
     def _after_commit(self, _: Any, answer: Any) -> None:
         if isinstance(answer, Exception):
-            logger.info("offsets not committed yet", extra={"error": repr(answer)})
+            # The first sentence: the client explains some errors at length, in several lines.
+            sentence = " ".join(str(answer).split()).partition(". ")[0]
+            logger.info("offsets not committed yet", extra={"error": sentence})
             # Not if its partitions are gone: they are another member's business then.
             self._commit_failed = bool(self._to_commit)
 

@@ -54,19 +54,25 @@ def _draw_places(axes: Axes, run: Run) -> None:
 def _draw_answers(axes: Axes, run: Run) -> None:
     took = [answer.took * 1000 for answer in run.answers]
     axes.scatter([answer.at for answer in run.answers], took, s=14, color=_ACCEPTED, alpha=0.7, lw=0)
-    for seconds in run.percentiles.values():
+    top = max(took) * 1.15
+    at = 0.0
+    for name, seconds in run.percentiles.items():
         axes.axhline(seconds * 1000, color=_PERCENTILES, lw=1, ls="--")
+        # Beside the plot; apart where the lines are not.
+        at = max(seconds * 1000, at)
+        axes.text(1.02, at, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=_PERCENTILES)
+        at += top / 24
     axes.set_title(f"Answers: {run.answer_times}", loc="left", fontsize=9.5, color=_TEXT)
     axes.set_xlabel("seconds after the first was sent", color=_FAINT)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f} ms"))
     axes.set_xlim(0, run.sending * 1.02)
-    axes.set_ylim(0, max(took) * 1.15)
+    axes.set_ylim(0, top)
     _plain(axes)
 
 
 def _plain(axes: Axes) -> None:
     axes.grid(color=_GRID, lw=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, length=0, labelsize=8)
+    axes.tick_params(colors=_FAINT, length=0, labelsize=8, pad=7)
     for side in axes.spines.values():
         side.set_visible(False)

@@ -63,12 +63,22 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def progress(total: int, done: str) -> "tqdm[NoReturn]":
-    """A progress bar, on terminals only."""
-    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None)
+def progress(total: int, done: str, form: str | None = None) -> "tqdm[NoReturn]":
+    """A progress bar, on terminals only; `form` is tqdm's `bar_format`."""
+    return tqdm(total=total, desc=f"{done:>8}", unit=" events", disable=None, miniters=1, bar_format=form)
 
 
-def unreachable(url: str, error: Exception) -> PulseError:
+def check_ready(url: str) -> None:
+    """Raises PulseError unless the API at this URL takes events."""
+    try:
+        answer = requests.get(f"{url}/health/ready", timeout=TIMEOUT)
+    except requests.RequestException as error:
+        raise _unreachable(url, error) from error
+    if not answer.ok:
+        raise PulseError(f"The API at {url} is not ready (HTTP {answer.status_code}): see {url}/health.")
+
+
+def _unreachable(url: str, error: Exception) -> PulseError:
     """What to say when the API does not answer."""
     return PulseError(
         f"The API at {url} is not reachable ({type(error).__name__}); is it running? "
@@ -106,7 +116,7 @@ def _post(session: requests.Session, url: str, batch: list[Event]) -> requests.R
     try:
         return session.post(f"{url}/api/v1/track/batch", json={"events": batch}, timeout=TIMEOUT)
     except requests.RequestException as error:
-        raise unreachable(url, error) from error
+        raise _unreachable(url, error) from error
 
 
 def _retry_after(response: requests.Response) -> float:

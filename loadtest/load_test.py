@@ -18,7 +18,6 @@ from typing import Any
 
 import gevent
 import locust  # patches the standard library, before anything else of ours or of others looks at it
-import requests
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import STATE_RUNNING
@@ -29,10 +28,10 @@ from common.events import MAX_BATCH_EVENTS
 from common.kafka import KafkaError, KafkaReader
 from common.settings import KafkaSettings, MongoSettings, is_set, load_local_settings
 from loadtest import chart
-from loadtest.client import TIMEOUT, Event, base_url, progress, run, unreachable, whole_number
+from loadtest.client import Event, base_url, check_ready, progress, run, whole_number
 from loadtest.locustfile import TRACK_BATCH, PulseUser, shoppers
 from loadtest.report import Answer, Run, Unknown, lines
-from loadtest.stored import PATIENCE, POLL_INTERVAL, Events, connect, stored_by_type, wait_until_stored
+from loadtest.stored import PATIENCE, POLL_INTERVAL, Events, connect, interrupted, stored_by_type, wait_until_stored
 
 Batch = list[Event]
 SEED = 20  # the same shoppers in every run; only ids and times differ
@@ -50,7 +49,7 @@ def main() -> int:
     settings = load_local_settings()
     url = arguments.url or settings.api_address.url
     elsewhere = url != settings.api_address.url
-    _check(url)
+    check_ready(url)
 
     origin = f"load-{uuid.uuid4().hex[:12]}"
     batches = _batches(origin, arguments.batches)
@@ -61,18 +60,24 @@ def main() -> int:
     result = Run(url, len(events), len(batches), arguments.users)
     print(f"Sending {result.events:,} events in {result.batches:,} batches with {result.users} users to {url}")
     begun, begun_at = time.monotonic(), time.time()
-    accepted = _send(result, batches, begun_at)
-    if isinstance(mongodb, Unknown):
-        result.in_mongodb = mongodb
-    else:
-        if accepted:
-            wait_until_stored(mongodb, accepted)
-        result.seen_stored = time.monotonic() - begun
-        result.in_mongodb = _in_mongodb(mongodb, events, begun_at)
-    if isinstance(kafka_ends, Unknown):
-        result.in_kafka = kafka_ends
-    else:
-        result.in_kafka = _in_kafka(settings.kafka, kafka_ends, origin, len(accepted), begun_at)
+    try:
+        accepted = _send(result, batches, begun_at)
+        if isinstance(mongodb, Unknown):
+            result.in_mongodb = mongodb
+        else:
+            if accepted:
+                wait_until_stored(mongodb, accepted)
+            result.seen_stored = time.monotonic() - begun
+            result.in_mongodb = _in_mongodb(mongodb, events, begun_at)
+        if isinstance(kafka_ends, Unknown):
+            result.in_kafka = kafka_ends
+        else:
+            result.in_kafka = _in_kafka(settings.kafka, kafka_ends, origin, len(accepted), begun_at)
+    except KeyboardInterrupt:
+        readable = None if isinstance(mongodb, Unknown) else mongodb
+        print(interrupted(result.accepted, readable, events), file=sys.stderr)
+        print("All that were accepted will be stored; another load test sends events of its own.", file=sys.stderr)
+        return 130
 
     print("", *lines(result), sep="\n")
     picture = settings.data_dir / "load-test.png"
@@ -82,16 +87,6 @@ def main() -> int:
         return 0
     print("Not every event arrived: see what the API and the consumer log.", file=sys.stderr)
     return 1
-
-
-def _check(url: str) -> None:
-    """Raises PulseError unless the API at this URL takes events."""
-    try:
-        answer = requests.get(f"{url}/health/ready", timeout=TIMEOUT)
-    except requests.RequestException as error:
-        raise unreachable(url, error) from error
-    if not answer.ok:
-        raise PulseError(f"The API at {url} is not ready (HTTP {answer.status_code}): see {url}/health.")
 
 
 def _batches(origin: str, count: int) -> list[Batch]:

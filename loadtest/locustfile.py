@@ -4,6 +4,7 @@
 failure, though a client that waits and sends again loses nothing by it: it shows where the limit is.
 """
 
+import logging
 import random
 import sys
 import uuid
@@ -28,12 +29,18 @@ JSON = {"Content-Type": "application/json"}
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def read_settings(environment: Environment, **_: Any) -> None:
-    """Reads .env, as `make run` does, and takes the API's address from there unless a host is given."""
+    """Reads .env, as `make run` does, and takes the API's address from there unless a host is given.
+
+    Where there is a page it tells what failed: neither the tables at the end nor the exit code do it again.
+    """
     load_dotenv(".env")
     try:
         environment.host = environment.host or load_local_settings().api_address.url
     except SettingsError as error:
         sys.exit(str(error))
+    if environment.web_ui:
+        logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+        environment.process_exit_code = 0
 
 
 class PulseUser(FastHttpUser):

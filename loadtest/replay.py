@@ -22,7 +22,7 @@ from common.errors import PulseError
 from common.events import EVENT_TYPES
 from common.settings import load_local_settings
 from loadtest.client import Event, progress, run, send
-from loadtest.stored import PATIENCE, Events, connect, stored_by_type, wait_until_stored
+from loadtest.stored import PATIENCE, connect, interrupted, stored_by_type, wait_until_stored
 
 REQUIREMENT = "retentioneering==5.2.4"
 WHEEL = "retentioneering-5.2.4-py3-none-any.whl"
@@ -64,15 +64,14 @@ def main() -> int:
         stored = wait_until_stored(collection, events)
         storing = time.monotonic() - begun
     except KeyboardInterrupt:
-        print(_interrupted(accepted, collection, events), file=sys.stderr)
+        print(interrupted(accepted.total(), collection, events), file=sys.stderr)
+        print("Run it again to send all of them; none is stored twice.", file=sys.stderr)
         return 130
 
     _report(sent, accepted, stored)
     print(f"Sending took {sending:.1f} s ({sent.total() / sending:,.0f} events/s); ", end="")
     print(f"{storing:.1f} s after the first was sent, {stored.total():,} were stored.")
-    print(
-        f"New in the database: {stored.total() - before.total():,} (stored by an earlier replay: {before.total():,})."
-    )
+    print(f"New in the database: {stored.total() - before.total():,} (stored before this one: {before.total():,}).")
     if sent == accepted == stored:
         return 0
     reason = f"Sent, accepted and stored differ, and nothing more arrived for {PATIENCE:.0f} s"
@@ -143,18 +142,6 @@ def _send(url: str, events: list[Event], accepted: Counter[str]) -> None:
         for batch, ids in send(url, events):
             accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
             bar.update(len(ids))
-
-
-def _interrupted(accepted: Counter[str], collection: Events, events: list[Event]) -> str:
-    """How far it got, and what to do."""
-    try:
-        stored = f"{stored_by_type(collection, events).total():,}"
-    except PyMongoError:
-        stored = "an unknown number"
-    return (
-        f"Interrupted: {accepted.total():,} of {len(events):,} events were accepted, and {stored} are stored so far. "
-        "Run it again to send all of them; none is stored twice."
-    )
 
 
 def _report(sent: Counter[str], accepted: Counter[str], stored: Counter[str]) -> None:

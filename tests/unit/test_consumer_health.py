@@ -44,6 +44,17 @@ def test_health_is_200_when_all_is_well(url: str, health: Health) -> None:
     assert answer.json()["checks"]["kafka"]["partitions"] == [1, 2]
 
 
+@pytest.mark.parametrize(("seconds", "status", "ready"), [(14, "up", True), (16, "stalled", True), (61, "down", False)])
+def test_kafka_is_stalled_before_it_counts_as_down(seconds: float, status: str, ready: bool) -> None:
+    clock = FakeClock()
+    health = Health(clock)
+    health.polled()
+    health.store(up=True)
+    health.assigned(frozenset({0}))
+    clock.now += seconds
+    assert (health.report()["checks"]["kafka"]["status"], health.ready) == (status, ready)
+
+
 def test_metrics_are_exposed(url: str) -> None:
     assert "pulse_consumer_buffer_size 0.0" in requests.get(f"{url}/metrics", timeout=5).text
 

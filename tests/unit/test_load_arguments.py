@@ -1,5 +1,6 @@
-"""What the load tools say to arguments and settings they cannot use."""
+"""What the load tools say to arguments, settings and ports they cannot use."""
 
+import socket
 import sys
 from argparse import ArgumentTypeError
 
@@ -7,9 +8,10 @@ import pytest
 
 from common.errors import PulseError
 from common.settings import MongoSettings
-from loadtest import seed
+from loadtest import load_test_ui, seed
 from loadtest.client import base_url
 from loadtest.stored import connect
+from ops.local.ports import free_port
 
 
 @pytest.mark.parametrize("customers", ["-3", "abc", "1.5"])
@@ -36,3 +38,25 @@ def test_a_slash_at_the_end_of_a_url_is_let_go() -> None:
 def test_a_mongo_uri_that_cannot_be_read_is_named(uri: str) -> None:
     with pytest.raises(PulseError, match=r"\AMONGO_URI cannot be read: .*\Z"):
         connect(MongoSettings(uri, "pulse", "events", None))
+
+
+def test_locusts_page_is_not_announced_where_somebody_else_listens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(load_test_ui, "PORT", port)
+        monkeypatch.setattr(sys, "argv", ["load_test_ui"])
+        with pytest.raises(PulseError, match=f"Port {port} is taken"):
+            load_test_ui.main()
+    assert capsys.readouterr().out == ""
+
+
+def test_locusts_page_is_not_announced_without_an_api(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load_test_ui, "PORT", free_port())
+    monkeypatch.setattr(sys, "argv", ["load_test_ui", "--url", f"http://127.0.0.1:{free_port()}"])
+    with pytest.raises(PulseError, match="is not reachable"):
+        load_test_ui.main()
+    assert capsys.readouterr().out == ""

@@ -449,6 +449,11 @@ def test_tells_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
     assert consumer.metric("pulse_consumer_kafka_lag", partition=partition) == 2
 
 
+def test_tells_no_lag_of_a_partition_that_got_no_record_yet(consumer: Consumer) -> None:
+    consumer.loop.step()
+    assert consumer.metric("pulse_consumer_kafka_lag", partition="0") == 0
+
+
 def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(consumer: Consumer) -> None:
     assert not consumer.health.ready
     consumer.loop.step()

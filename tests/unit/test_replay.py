@@ -4,7 +4,6 @@ import gzip
 import json
 import sys
 import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +147,13 @@ def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyP
         list(client.send("http://api", events(1)))
 
 
+class FortyStored:
+    """A collection."""
+
+    def aggregate(self, _: object) -> list[dict[str, Any]]:
+        return [{"_id": "page_view", "count": 40}]
+
+
 def test_ctrl_c_says_how_far_it_got_and_that_it_may_be_run_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,8 +164,7 @@ def test_ctrl_c_says_how_far_it_got_and_that_it_may_be_run_again(
     monkeypatch.setattr(sys, "argv", ["replay"])
     monkeypatch.setattr(replay, "_wheel", lambda folder: folder)
     monkeypatch.setattr(replay, "clickstream", lambda _: events(150))
-    monkeypatch.setattr(replay, "connect", lambda _: None)
-    monkeypatch.setattr(replay, "stored_by_type", lambda *_: Counter(page_view=40))
+    monkeypatch.setattr(replay, "connect", lambda _: FortyStored())
     monkeypatch.setattr(replay, "send", send_a_hundred)
     assert replay.main() == 130
     said = capsys.readouterr().err

@@ -47,3 +47,16 @@ def test_waits_on_while_mongodb_restarts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_adds_up_what_is_counted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "WINDOW", 4)
     assert wait(monkeypatch, 4, 0, 2, 4, of=10) == {"page_view": 10}
+
+
+def test_says_how_far_an_interrupted_tool_got() -> None:
+    collection: Any = Collection(2)
+    events = [{"event_id": f"event-{number}"} for number in range(4)]
+    assert stored.interrupted(3, collection, events) == (
+        "Interrupted: 3 of 4 events were accepted, and 2 are stored so far."
+    )
+
+
+@pytest.mark.parametrize("collection", [None, Collection(AutoReconnect("away"))])
+def test_an_interrupted_tool_says_when_it_cannot_see_what_is_stored(collection: Any) -> None:
+    assert "and an unknown number are stored" in stored.interrupted(3, collection, [{"event_id": "event-0"}])

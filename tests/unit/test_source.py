@@ -1,0 +1,17 @@
+"""The consumer's Kafka side, as far as it needs no broker."""
+
+import pytest
+from kafka.errors import CommitFailedError
+
+from common.settings import load_local_settings
+from consumer.source import KafkaSource
+
+
+def test_a_commit_that_failed_is_logged_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    source = KafkaSource(load_local_settings().kafka, "group", max_records=1)
+    with caplog.at_level("INFO"):
+        source._after_commit({}, CommitFailedError())
+    [line] = caplog.records
+    error = vars(line)["error"]
+    assert error.startswith("CommitFailedError: Commit cannot be completed since")
+    assert error.endswith("to another member")
