@@ -138,7 +138,8 @@ class KafkaSource:
 
     def _after_commit(self, _: Any, answer: Any) -> None:
         if isinstance(answer, Exception):
-            logger.info("offsets not committed yet", extra={"error": repr(answer)})
+            # The client explains at length what a rebalance is.
+            logger.info("offsets not committed yet", extra={"error": repr(answer).partition(r"\n")[0]})
             # Not if its partitions are gone: they are another member's business then.
             self._commit_failed = bool(self._to_commit)
 
