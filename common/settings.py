@@ -329,8 +329,8 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(?::\d{1,5})?|https?://\[
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 # MongoDB has reasons of its own for each dot that is not allowed.
 _COLLECTION = (
-    r"(?!system\.)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
-    "letters, digits, '_' and '-', with single dots between them, and no 'system.' before them",
+    r"(?!system\.)(?=.{1,100}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
+    "letters, digits, '_' and '-' (at most 100), with single dots between them, and no 'system.' before them",
 )
 
 

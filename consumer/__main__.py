@@ -48,13 +48,13 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"consumer: {error}")
     try:
-        writer = MongoWriter(settings.mongo)
-    except (PyMongoError, ValueError, OSError) as error:
-        sys.exit(f"consumer: MONGO_URI cannot be used: {error}")
-    try:
         serve(settings.metrics_address, health, registry)
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
+    try:
+        writer = MongoWriter(settings.mongo)
+    except (PyMongoError, ValueError, OSError) as error:
+        sys.exit(f"consumer: MONGO_URI cannot be used: {error}")
 
     Watchdog(health, stopping, partial(reachable, settings.kafka)).start()
     metrics = ConsumerMetrics(registry)

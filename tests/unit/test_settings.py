@@ -95,7 +95,7 @@ def test_a_wrong_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str
         load_consumer_settings()
 
 
-@pytest.mark.parametrize("value", ["a..b", "a.", ".a", "a$b", "system.users"])
+@pytest.mark.parametrize("value", ["a..b", "a.", ".a", "a$b", "system.users", "a" * 101])
 def test_a_collection_that_mongodb_would_refuse_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MONGO_COLLECTION", value)
     with pytest.raises(SettingsError, match=f"^MONGO_COLLECTION={re.escape(value)} is not allowed: give letters"):
