@@ -51,6 +51,8 @@ class WriteKeys:
             logger.error("the write keys stay as they were", extra={"error": str(error)})  # noqa: TRY400, it says it all
         else:
             logger.info("write keys read", extra={"keys": [key.name for key in self._from_file]})
+            if not self._from_file and not self._fixed:
+                logger.warning("there are no write keys: nobody can send events")
         # Last, or another thread would take the old keys for the new.
         self._seen = stamp
 

@@ -139,6 +139,9 @@ class EventQueue:
             return self._oldest()
 
     def _oldest(self) -> datetime | None:
+        if not self.unacknowledged:
+            # What the journal could not forget, on a full disk, is in Kafka all the same.
+            return None
         if self.journal is not None:
             values = self.journal.read(0, 1)[0]
         else:
@@ -175,5 +178,5 @@ class EventQueue:
             gauge.set(percents)
 
     def _set_oldest(self) -> None:
-        oldest = self._oldest() if self.unacknowledged else None
+        oldest = self._oldest()
         self._metrics.oldest_unsent.set(oldest.timestamp() if oldest else math.inf)

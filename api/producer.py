@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from api.journal import Journal
 from api.refused import RefusedEvents
 from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics, Children
+from common.outage import Outage
 from common.retry import Backoff
 
 logger = logging.getLogger(__name__)
@@ -53,11 +53,10 @@ class Producer:
         self._refused = refused
         self._metrics = metrics
         self._events_produced = Children(metrics.events_produced)
-        self._backoff = backoff
+        self._outage = Outage("sending events to Kafka", backoff)
         self._on_death = on_death
         self._stopping = threading.Event()
         self._given_up = threading.Event()
-        self._failing = False
         self._thread = threading.Thread(target=self._live, name="producer", daemon=True)
         self._left_behind: Iterable[Journal] = ()
 
@@ -69,7 +68,7 @@ class Producer:
     @property
     def failing(self) -> bool:
         """Whether Kafka did not take the last chunk."""
-        return self._failing
+        return self._outage.ongoing
 
     def start(self, left_behind: Iterable[Journal] = ()) -> None:
         """Start sending: first what dead workers left behind. Call it in the process that serves, after any fork."""
@@ -118,21 +117,13 @@ class Producer:
 
     def _deliver_chunk(self, chunk: list[AcceptedEvent]) -> bool:
         left = self._try(chunk)
-        if not left:
-            return True
-        started = time.monotonic()
-        self._failing = True
-        logger.warning("Kafka does not take events; trying until it does", extra={"error": repr(left[0].error)})
-        for pause in self._backoff.pauses():
-            if self._given_up.wait(pause):
+        while left:
+            waiting = self._queue.unacknowledged
+            if self._given_up.wait(self._outage.failed(left[0].error, waiting=waiting)):
                 return False
             self._queue.set_gauges()
             left = self._try([failed.event for failed in left])
-            if not left:
-                break
-        self._failing = False
-        seconds = round(time.monotonic() - started, 1)
-        logger.warning("Kafka takes events again", extra={"seconds": seconds, "waiting": self._queue.unacknowledged})
+        self._outage.over(waiting=self._queue.unacknowledged)
         return True
 
     def _try(self, chunk: list[AcceptedEvent]) -> list[Failed]:

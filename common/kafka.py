@@ -19,6 +19,7 @@ from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    NoBrokersAvailable,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
 )
@@ -149,8 +150,9 @@ class KafkaSender:
 
     def _connect(self) -> Any:
         if self._producer is None:
-            self._producer = KafkaProducer(
-                **_connection(self._settings),
+            self._producer = _new(
+                KafkaProducer,
+                self._settings,
                 acks="all",
                 retries=0,
                 max_in_flight_requests_per_connection=1,
@@ -193,15 +195,16 @@ class KafkaReader:
         brokers = ",".join(settings.brokers)
         self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
         try:
-            self._consumer = KafkaConsumer(
-                **_connection(settings),
+            self._consumer = _new(
+                KafkaConsumer,
+                settings,
                 enable_auto_commit=False,
                 # A position is always sought: were it gone, the client would ask for another without a deadline.
                 auto_offset_reset="none",
                 max_poll_records=1000,
                 request_timeout_ms=int(timeout * 1000),
             )
-        except KafkaError as error:
+        except (KafkaError, OSError) as error:
             raise ReadError(
                 f"No connection to Kafka at {brokers} ({type(error).__name__}): start it, or set KAFKA_BROKERS."
             ) from None
@@ -293,8 +296,9 @@ def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int
 
     `max_records`: what one poll returns at most. Blocks some seconds; raises KafkaError without a broker.
     """
-    return KafkaConsumer(
-        **_connection(settings),
+    return _new(
+        KafkaConsumer,
+        settings,
         group_id=group_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -319,7 +323,7 @@ def never_takes(error: Exception) -> bool:
 
 def connect_admin(settings: KafkaSettings) -> Any:
     """An admin client. Blocks some seconds; raises KafkaError without a broker."""
-    return KafkaAdminClient(**_connection(settings))
+    return _new(KafkaAdminClient, settings)
 
 
 def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
@@ -333,6 +337,15 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
             continue
         return True
     return False
+
+
+def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) -> Any:
+    try:
+        return client(**_connection(settings), **options)
+    except ValueError as error:
+        # kafka-python-ng stumbles over a connection that was closed at once: by a proxy whose Kafka is away, or by a
+        # server that is none.
+        raise NoBrokersAvailable("what listens there hangs up at once") from error
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:

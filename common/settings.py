@@ -284,7 +284,7 @@ def _kafka_settings() -> KafkaSettings:
         sasl_mechanism=_choice("KAFKA_SASL_MECHANISM", "PLAIN", mechanisms) if with_sasl else None,
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
-        ssl_cafile=_text("KAFKA_SSL_CAFILE", "") or None,
+        ssl_cafile=_readable_file("KAFKA_SSL_CAFILE"),
     )
 
 
@@ -300,9 +300,7 @@ def _mongo_settings() -> MongoSettings:
     return MongoSettings(
         uri=_text("MONGO_URI", "mongodb://localhost:27017", _MONGO_URI, "a URI such as mongodb://host:27017"),
         database=_text("MONGO_DATABASE", "pulse", r"[A-Za-z0-9_-]{1,63}", "letters, digits, '_' and '-' (at most 63)"),
-        collection=_text(
-            "MONGO_COLLECTION", "events", r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", "letters, digits, '_', '.', '-'"
-        ),
+        collection=_text("MONGO_COLLECTION", "events", *_COLLECTION),
         ttl_days=_whole_number("MONGO_TTL_DAYS", 0, 1, 24_855) or None,
     )
 
@@ -331,7 +329,13 @@ _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
     r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::\d{1,5})?"
 )
-_TOPIC = (r"[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
+# Kafka has no topics of these two names.
+_TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
+# MongoDB has reasons of its own for each dot that is not allowed.
+_COLLECTION = (
+    r"(?!system\.)(?=.{1,100}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
+    "letters, digits, '_' and '-' (at most 100), with single dots between them, and no 'system.' before them",
+)
 
 
 def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
@@ -369,6 +373,17 @@ def _required(name: str, protocol: str) -> str:
     if not value:
         raise SettingsError(name, "", f"a value, since KAFKA_SECURITY_PROTOCOL is {protocol}")
     return value
+
+
+def _readable_file(name: str) -> str | None:
+    path = _text(name, "")
+    if not path:
+        return None
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise SettingsError(name, path, f"a file that can be read ({error.strerror})") from None
+    return path
 
 
 def _parse_address(text: str) -> Address | None:
@@ -425,7 +440,7 @@ def _address(name: str, default: Address) -> Address:
             raise EnvError(name)
         return address
 
-    return _read(name, default, parse, "[host]:port, such as :8080 or 127.0.0.1:8080")
+    return _read(name, default, parse, ":port or host:port, such as :8080 or 127.0.0.1:8080")
 
 
 def _duration(name: str, default: float) -> float:

@@ -17,13 +17,13 @@ from common.errors import PulseError, SettingsError, TooManyDeadLettersError
 from common.kafka import KafkaError, KafkaSender, reachable
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
+from common.outage import Outage
 from common.retry import Backoff
 from common.settings import ConsumerSettings, load_consumer_settings
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
 from consumer.health import Health, serve
 from consumer.loop import Loop
-from consumer.outage import Outage
 from consumer.policy import DeathLimit
 from consumer.source import KafkaSource
 from consumer.watchdog import Watchdog
@@ -45,14 +45,16 @@ def main() -> None:
         logging.config.dictConfig(logging_config(settings.log))
         registry = CollectorRegistry()
         health = Health()
-        serve(settings.metrics_address, health, registry)
-        writer = MongoWriter(settings.mongo)
     except SettingsError as error:
         sys.exit(f"consumer: {error}")
-    except (PyMongoError, ValueError) as error:
-        sys.exit(f"consumer: MONGO_URI cannot be read: {error}")
+    try:
+        serve(settings.metrics_address, health, registry)
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
+    try:
+        writer = MongoWriter(settings.mongo)
+    except (PyMongoError, ValueError, OSError) as error:
+        sys.exit(f"consumer: MONGO_URI cannot be used: {error}")
 
     Watchdog(health, stopping, partial(reachable, settings.kafka)).start()
     metrics = ConsumerMetrics(registry)
@@ -69,6 +71,7 @@ def _consume(
     health: Health,
     stopping: threading.Event,
 ) -> None:
+    health.store(up=writer.available())
     source = KafkaSource(settings.kafka, settings.group_id, max_records=settings.batch_size)
     if not _until_it_works("connecting to Kafka", source.connect, health, stopping):
         return

@@ -201,7 +201,7 @@ def replay(
             click.echo(f"{left:,} letters stay: they were sent back {max_replays} times before (--max-replays).")
         letters = letters[:limit]
         if dry_run:
-            for topic, count in Counter(letter.topic for letter in letters).items():
+            for topic, count in (Counter(letter.topic for letter in letters) or {topics.events: 0}).items():
                 click.echo(f"{count:,} letters would go to {topic}.")
             return
         columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

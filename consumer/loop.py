@@ -13,12 +13,12 @@ from common import event_json
 from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
 from common.kafka import ReceivedRecord
 from common.metrics import Children, ConsumerMetrics
+from common.outage import Outage
 from common.retry import Backoff
 from consumer import policy
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.health import Health
-from consumer.outage import Outage
 from consumer.source import Source
 from consumer.writer import Writer
 

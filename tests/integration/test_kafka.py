@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,18 @@ from kafka import KafkaProducer
 
 from common import bulk_append
 from common.errors import ReadError, TopicError
-from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, RecordReader, RecordSender, reachable
+from common.kafka import (
+    KafkaError,
+    KafkaReader,
+    KafkaSender,
+    ReceivedRecord,
+    Record,
+    RecordReader,
+    RecordSender,
+    connect_admin,
+    connect_consumer,
+    reachable,
+)
 from common.settings import KafkaSettings
 from consumer.source import KafkaSource, Source
 from ops.local.ports import free_port
@@ -159,6 +172,33 @@ def test_a_reader_without_its_topic_says_what_to_do(kafka: KafkaServer) -> None:
 def test_a_reader_without_a_broker_says_what_to_do() -> None:
     with pytest.raises(ReadError, match="start it, or set KAFKA_BROKERS"):
         KafkaReader(kafka_settings(f"127.0.0.1:{free_port()}", "topic"), "topic")
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[KafkaSettings]:
+    """A server that closes each connection at once, as a proxy does whose Kafka is away."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield kafka_settings(f"127.0.0.1:{listener.getsockname()[1]}", "topic")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_server_that_hangs_up_is_no_broker(hanging_up: KafkaSettings) -> None:
+    with pytest.raises(KafkaError):
+        connect_admin(hanging_up)
+    with pytest.raises(KafkaError):
+        connect_consumer(hanging_up, "group", max_records=1)
+    with pytest.raises(ReadError, match="No connection to Kafka"):
+        KafkaReader(hanging_up, "topic")
+    assert isinstance(KafkaSender(hanging_up, "topic").send([Record(b"key", b"value")])[0], KafkaError)
 
 
 def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:

@@ -294,6 +294,10 @@ def test_a_dry_run_sends_nothing_and_says_how_much_it_would(tool: Tool) -> None:
     assert len(tool.waiting()) == 2
 
 
+def test_a_dry_run_says_so_when_there_is_nothing_to_send(tool: Tool) -> None:
+    assert tool.run("replay", "--dry-run").stdout == "0 letters would go to events.\n"
+
+
 def test_a_letter_that_cannot_be_sent_stops_the_replay(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "CHUNK_LETTERS", 2)
     tool.senders[EVENTS] = RefusesLarge(tool.broker, EVENTS)

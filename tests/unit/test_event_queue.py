@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
+import lmdb
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -187,6 +189,20 @@ def test_knows_when_its_oldest_event_came_in(journal: Journal) -> None:
     assert queue.oldest() is None
     queue.put(events(3))
     assert queue.oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = queue_with(journal)
+    queue.put(events(3))
+    taken = queue.take(100, timeout=0)
+    environment = Mock(wraps=journal._environment, begin=Mock(side_effect=lmdb.DiskError("no space left")))
+    with monkeypatch.context() as full:
+        full.setattr(journal, "_environment", environment)
+        queue.acknowledge(taken)
+    assert journal.read(0, 1)[0]
+    assert queue.oldest() is None
 
 
 def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from common.outage import Outage
 from common.retry import Backoff
-from consumer.outage import Outage
 from tests.fakes import FakeClock
 
 
@@ -37,6 +37,11 @@ def test_says_how_long_it_took(outage: Outage, clock: FakeClock, caplog: pytest.
     clock.advance(75)
     outage.over()
     assert caplog.records[-1].__dict__["seconds"] == 75
+
+
+def test_says_what_failed_even_when_the_error_has_no_text(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    outage.failed(TimeoutError())
+    assert caplog.records[-1].__dict__["error"] == "TimeoutError()"
 
 
 def test_its_pauses_grow(outage: Outage) -> None:

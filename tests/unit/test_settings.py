@@ -72,6 +72,8 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_TOPIC", "with space"),
         ("KAFKA_DLQ_TOPIC", "pulse.events.v1"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_TOPIC", ".."),
+        ("KAFKA_SSL_CAFILE", "/no/such/file"),
         ("API_KEYS_FILE", "/no/such/file"),
         ("API_CORS_ORIGINS", "shop.example"),
         ("API_CORS_ORIGINS", "https://shop.example/"),
@@ -92,6 +94,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyP
 def test_a_wrong_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
     with pytest.raises(SettingsError, match="such as 500ms, 1s or 2m"):
+        load_consumer_settings()
+
+
+@pytest.mark.parametrize("value", ["a..b", "a.", ".a", "a$b", "system.users", "a" * 101])
+def test_a_collection_that_mongodb_would_refuse_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MONGO_COLLECTION", value)
+    with pytest.raises(SettingsError, match=f"^MONGO_COLLECTION={re.escape(value)} is not allowed: give letters"):
         load_consumer_settings()
 
 

@@ -31,22 +31,22 @@ class Outage:
     def failed(self, error: Exception, **extra: object) -> float:
         """A try failed; returns the seconds to wait before the next one."""
         now = self._clock()
+        extra = {"error": str(error) or repr(error), **extra}
         if self._pauses is None:
             self._pauses = self._backoff.pauses()
             self._began = self._told = now
-            logger.error("%s failed; trying until it works", self._what, extra={"error": str(error), **extra})
+            logger.error("%s failed; trying until it works", self._what, extra=extra)
         elif now - self._told >= _REMIND_SECONDS:
             self._told = now
-            seconds = round(now - self._began)
-            logger.error("%s still fails", self._what, extra={"error": str(error), "seconds": seconds, **extra})
+            logger.error("%s still fails", self._what, extra={"seconds": round(now - self._began), **extra})
         return next(self._pauses)
 
-    def over(self) -> None:
+    def over(self, **extra: object) -> None:
         """A try worked."""
         if self._pauses is not None:
             self._pauses = None
             seconds = round(self._clock() - self._began, 1)
-            logger.warning("%s works again", self._what, extra={"seconds": seconds})
+            logger.warning("%s works again", self._what, extra={"seconds": seconds, **extra})
 
     def forget(self) -> None:
         """What failed is no longer our business."""
