@@ -25,6 +25,7 @@ from ops.local import foreground, kafka, noida, ports
 from ops.local.server import in_use, in_use_file
 
 LEAST_FREE_SPACE = 1 << 30  # bytes
+BROKERS = {"kafka": "Apache Kafka", "noida": "noida-db"}
 PROCFILE = Path(__file__).parent / "Procfile"
 
 say = partial(print, flush=True)
@@ -45,7 +46,8 @@ def prepare() -> None:
         raise LocalStackError("The broker of `make run` speaks PLAINTEXT only: unset KAFKA_SECURITY_PROTOCOL.")
     check_ports(settings)
     make_data_dir(settings.data_dir)
-    os.environ["LOCAL_BROKER"] = choose_broker(settings)
+    os.environ["LOCAL_BROKER"] = broker = choose_broker(settings)
+    warn_of_the_other_broker(settings.data_dir / "broker", broker)
     os.environ.setdefault("API_JOURNAL_DIR", str(settings.data_dir / "journal"))
     os.environ["LOCAL_DATA_DIR"] = str(settings.data_dir)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -101,6 +103,17 @@ def choose_broker(settings: LocalSettings) -> LocalBroker:
             return "kafka"
     say(noida.LIMITS)
     return "noida"
+
+
+def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
+    """Says so if the file `last` names another broker, which may hold events; then it names this one."""
+    before = last.read_text() if last.exists() else broker
+    if before != broker:
+        say(
+            f"{last.parent}/ holds events in {BROKERS[before]} that may not be stored yet; "
+            f"this run uses {BROKERS[broker]}.\nTo store them first: LOCAL_BROKER={before} make run"
+        )
+    last.write_text(broker)
 
 
 if __name__ == "__main__":

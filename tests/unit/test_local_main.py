@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import LocalStackError
-from common.settings import load_local_settings
+from common.settings import LocalBroker, load_local_settings
 from ops.local import __main__ as local
 from ops.local import kafka, ports
 
@@ -88,3 +88,22 @@ def test_noida_is_taken_when_it_is_asked_for(
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     assert local.choose_broker(load_local_settings()) == "noida"
     assert "first look only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("before", "now"), [("noida", "kafka"), ("kafka", "noida")])
+def test_events_that_another_broker_may_hold_are_named_with_the_way_to_store_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], before: LocalBroker, now: LocalBroker
+) -> None:
+    local.warn_of_the_other_broker(tmp_path / "broker", before)
+    local.warn_of_the_other_broker(tmp_path / "broker", now)
+    said = capsys.readouterr().out
+    assert f"in {local.BROKERS[before]} that may not be stored yet; this run uses {local.BROKERS[now]}." in said
+    assert f"LOCAL_BROKER={before} make run" in said
+
+
+def test_nothing_is_said_where_the_broker_is_the_one_of_the_last_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
+    local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
+    assert capsys.readouterr().out == ""
