@@ -44,8 +44,9 @@ def prepare() -> None:
     settings = load_local_settings()
     if settings.kafka.security_protocol != "PLAINTEXT":
         raise LocalStackError("The broker of `make run` speaks PLAINTEXT only: unset KAFKA_SECURITY_PROTOCOL.")
-    check_ports(settings)
     make_data_dir(settings.data_dir)
+    check_ports(settings)
+    (settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
     os.environ["LOCAL_BROKER"] = broker = choose_broker(settings)
     warn_of_the_other_broker(settings.data_dir / "broker", broker)
     os.environ.setdefault("API_JOURNAL_DIR", str(settings.data_dir / "journal"))
@@ -84,7 +85,10 @@ def make_data_dir(data_dir: Path) -> None:
     except OSError as error:
         raise LocalStackError(f"LOCAL_DATA_DIR={data_dir} cannot be used: {error.strerror}.") from None
     if busy:
-        raise LocalStackError(f"Another `make run` uses {data_dir}: stop it, or set LOCAL_DATA_DIR to another folder.")
+        pid = (data_dir / "pid").read_text().strip()
+        raise LocalStackError(
+            f"Another `make run` (process {pid}) uses {data_dir}/: stop it with Ctrl-C there, or: kill {pid}"
+        )
     if free < LEAST_FREE_SPACE:
         raise LocalStackError(f"Only {free >> 20} MiB are free for {data_dir}: make room, 1 GiB at least.")
 

@@ -57,6 +57,7 @@ class Stack(Manager):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(Printer(Terminal()))
         self._process_ctor = Part
+        self._parent = os.getppid()
         self._asked = False
         self._kill_at: float | None = None
 
@@ -69,6 +70,9 @@ class Stack(Manager):  # type: ignore[misc]
             super().terminate()
 
     def _any_stopped(self) -> bool:
+        if os.getppid() != self._parent:  # `make` was killed, and no Ctrl-C would reach us any more
+            self.returncode = 128 + signal.SIGTERM
+            return True
         return self._asked or super()._any_stopped()
 
     def kill(self) -> None:
@@ -86,7 +90,7 @@ def run(procfile: Path) -> bool:
     """Blocks until all processes have ended, at most some 40 s after the first. Returns whether that was asked for.
 
     Ctrl-C, SIGTERM and SIGHUP ask for it. honcho's own command knows nothing of SIGHUP, so that a closed window would
-    leave everything running; nor of its own death, which here stops them too.
+    leave everything running; nor of the death of itself or of its parent, which here stops them too.
     """
     multiprocessing.set_start_method("fork")  # so that honcho's helper processes share the handler of SIGHUP
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))

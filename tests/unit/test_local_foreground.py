@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,13 @@ foreground.run(Path(sys.argv[1]))
 class Scene:
     """A process under honcho that on SIGTERM waits for the file `go` before it ends."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parent: Sequence[str] = ()) -> None:
         self.go, self.went, self.log = folder / "go", folder / "went", folder / "log"
         ends = f"until [ -e {self.go} ]; do sleep 0.05; done; touch {self.went}; exit"
         procfile = folder / "Procfile"
         procfile.write_text(f"slow: trap '{ends}' TERM; touch {folder}/runs; while :; do sleep 0.05; done\n")
         with self.log.open("wb") as log:
-            self.honcho = subprocess.Popen([sys.executable, "-c", RUNS, procfile], stdout=log, stderr=log)
+            self.honcho = subprocess.Popen([*parent, sys.executable, "-c", RUNS, procfile], stdout=log, stderr=log)
         eventually((folder / "runs").exists)
 
     def ask(self) -> None:
@@ -64,5 +64,13 @@ def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:
 
 def test_processes_are_told_to_stop_when_what_runs_them_is_killed(scene: Scene) -> None:
     scene.honcho.kill()
+    scene.go.touch()
+    eventually(scene.went.exists)
+
+
+def test_processes_are_told_to_stop_when_its_parent_is_killed(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, parent=["sh", "-c", '"$@"; exit', "make"])
+    scene.honcho.kill()
+    scene.honcho.wait(10)
     scene.go.touch()
     eventually(scene.went.exists)

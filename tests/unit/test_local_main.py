@@ -39,10 +39,11 @@ def test_a_data_folder_is_used_again(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
 
 
-def test_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_in_use_is_refused_with_what_stops_its_user(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
+    (tmp_path / "pid").write_text("20777\n")
     descriptor = os.open(tmp_path / "in-use", os.O_RDWR)
-    with pytest.raises(LocalStackError, match=r"Another `make run` .*LOCAL_DATA_DIR"):
+    with pytest.raises(LocalStackError, match=r"Another `make run` \(process 20777\) .*: kill 20777$"):
         local.make_data_dir(tmp_path)
     os.close(descriptor)
 
