@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 from collections import defaultdict
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from common.settings import (
     load_topic_settings,
 )
 from ops.local import foreground, kafka, noida, ports
-from ops.local.server import in_use, in_use_file
+from ops.local.server import how, in_use, in_use_file
 
 LEAST_FREE_SPACE = 1 << 30  # bytes
 BROKERS = {"kafka": "Apache Kafka", "noida": "noida-db"}
@@ -55,7 +54,7 @@ def prepare() -> None:
 
 
 def check_ports(settings: LocalSettings) -> None:
-    """Raises LocalStackError if one of the ports is taken, or given twice."""
+    """Raises LocalStackError if some of the ports are taken, or given twice."""
     addresses = {
         "KAFKA_BROKERS": Address(ports.HOST, ports.broker_port(settings)),
         "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
@@ -68,9 +67,7 @@ def check_ports(settings: LocalSettings) -> None:
     for port, variables in users.items():
         if len(variables) > 1:
             raise LocalStackError(f"{' and '.join(variables)} name the same port, {port}: give each its own.")
-    with ExitStack() as listening:
-        for variable, address in addresses.items():
-            listening.enter_context(ports.listen(variable, address))
+    ports.check(addresses)
 
 
 def make_data_dir(data_dir: Path) -> None:
@@ -120,6 +117,15 @@ def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
     last.write_text(broker)
 
 
+def farewell(part: str, status: int) -> str:
+    """What became of the run whose first part to end was this one, and of the events. LOCAL_BROKER is set by now."""
+    if part == "broker" and os.environ["LOCAL_BROKER"] == "noida":
+        events = "noida-db may have lost the events of its last seconds."
+    else:
+        events = "What was accepted is kept: `make run` goes on where it was."
+    return f"The {part} ended ({how(status)}), so everything was stopped. {events}"
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -128,5 +134,6 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    if not foreground.run(PROCFILE):
-        sys.exit("One part ended, so all were stopped. What was accepted is kept: `make run` goes on where it was.")
+    ended = foreground.run(PROCFILE)
+    if ended:
+        sys.exit(farewell(*ended))

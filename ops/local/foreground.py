@@ -59,10 +59,14 @@ class Stack(Manager):  # type: ignore[misc]
         self._process_ctor = Part
         self._parent = os.getppid()
         self._asked = False
+        self.first_ended: tuple[str, int] | None = None
         self._kill_at: float | None = None
 
     def terminate(self) -> None:
         """Called by a signal, and by honcho when a process has ended or been asked to."""
+        if not self._asked:
+            ended = ((name, part["returncode"]) for name, part in self._processes.items() if "returncode" in part)
+            self.first_ended = next(ended, None)
         self._asked = True
         if self._kill_at is not None:
             self._kill_at = 0.0
@@ -70,10 +74,8 @@ class Stack(Manager):  # type: ignore[misc]
             super().terminate()
 
     def _any_stopped(self) -> bool:
-        if os.getppid() != self._parent:  # `make` was killed, and no Ctrl-C would reach us any more
-            self.returncode = 128 + signal.SIGTERM
-            return True
-        return self._asked or super()._any_stopped()
+        orphaned = os.getppid() != self._parent  # `make` was killed, and no Ctrl-C would reach us any more
+        return self._asked or orphaned or super()._any_stopped()
 
     def kill(self) -> None:
         """honcho calls this over and over from 5 s after the first process has ended."""
@@ -86,8 +88,10 @@ class Stack(Manager):  # type: ignore[misc]
             super().kill()
 
 
-def run(procfile: Path) -> bool:
-    """Blocks until all processes have ended, at most some 40 s after the first. Returns whether that was asked for.
+def run(procfile: Path) -> tuple[str, int] | None:
+    """Blocks until all processes have ended, at most some 40 s after the first.
+
+    Returns the name and the status of the first that ended, or None if that was asked for.
 
     Ctrl-C, SIGTERM and SIGHUP ask for it. honcho's own command knows nothing of SIGHUP, so that a closed window would
     leave everything running; nor of the death of itself or of its parent, which here stops them too.
@@ -98,4 +102,4 @@ def run(procfile: Path) -> bool:
     for name, command in parse_procfile(procfile.read_text()).processes.items():
         stack.add_process(name, command)
     stack.loop()
-    return stack.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    return stack.first_ended

@@ -17,7 +17,7 @@ from pathlib import Path
 import honcho.manager
 from ops.local import foreground
 honcho.manager.KILL_WAIT = 0
-foreground.run(Path(sys.argv[1]))
+print("ended first:", foreground.run(Path(sys.argv[1])))
 """
 
 
@@ -53,6 +53,15 @@ def test_what_is_slow_to_stop_is_named_and_waited_for(scene: Scene) -> None:
     scene.go.touch()
     scene.honcho.wait(10)
     assert scene.went.exists()
+    assert "ended first: None" in scene.log.read_text()
+
+
+def test_the_part_that_ended_first_is_known_with_its_status(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("stays: exec sleep 60\nkilled: kill -9 $$\n")
+    said = subprocess.run(
+        [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "ended first: ('killed', -9)" in said.stdout
 
 
 def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:

@@ -10,7 +10,7 @@ import pytest
 from common.errors import LocalStackError
 from common.settings import LocalBroker, load_local_settings
 from ops.local import __main__ as local
-from ops.local import kafka, ports
+from ops.local import kafka
 
 
 def without_java() -> None:
@@ -19,13 +19,8 @@ def without_java() -> None:
 
 @pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR"])
 def test_a_port_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    port = ports.free_port()
-    monkeypatch.setenv("KAFKA_BROKERS", f"localhost:{port}")
-    monkeypatch.setenv("MONGO_URI", f"mongodb://localhost:{ports.free_port()}")
-    monkeypatch.setenv("API_ADDR", f"127.0.0.1:{ports.free_port()}")
-    monkeypatch.setenv("METRICS_ADDR", f"127.0.0.1:{ports.free_port()}")
-    monkeypatch.setenv(variable, f"127.0.0.1:{port}")
-    with pytest.raises(LocalStackError, match=rf"KAFKA_BROKERS and {variable} name the same port, {port}"):
+    monkeypatch.setenv(variable, "127.0.0.1:9092")
+    with pytest.raises(LocalStackError, match=f"KAFKA_BROKERS and {variable} name the same port, 9092"):
         local.check_ports(load_local_settings())
 
 
@@ -108,3 +103,16 @@ def test_nothing_is_said_where_the_broker_is_the_one_of_the_last_run(
     local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
     local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
     assert capsys.readouterr().out == ""
+
+
+def test_the_part_that_ended_is_named_with_how_and_that_events_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_BROKER", "noida")
+    said = local.farewell("consumer", -9)
+    assert said.startswith(
+        "The consumer ended (killed by SIGKILL), so everything was stopped. What was accepted is kept"
+    )
+
+
+def test_events_that_noida_may_have_lost_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_BROKER", "noida")
+    assert local.farewell("broker", 1).endswith("noida-db may have lost the events of its last seconds.")
