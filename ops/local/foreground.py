@@ -7,15 +7,19 @@ import signal
 import sys
 import threading
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from honcho import colour
 from honcho.compat import ProcessManager
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
-from honcho.printer import Printer
+from honcho.printer import Message, Printer
 from honcho.process import Process
 
+# In the order of the Procfile, without the red of errors; `ready` is green.
+COLOURS = [colour.cyan, colour.yellow, colour.blue, colour.magenta, colour.green]
 PATIENCE = 35.0  # seconds beyond honcho's 5: the API and the consumer stop within 30 each, a server 2 after them
 
 
@@ -36,7 +40,15 @@ class Terminal:
         return sys.stdout.isatty()
 
 
-class Part(Process):  # type: ignore[misc]  # honcho has no types
+class Lines(Printer):  # type: ignore[misc]  # honcho has no types
+    """What all processes print, with their names before it, but for what `ready` indents, which is to be copied."""
+
+    def write(self, message: Message) -> None:
+        self.prefix = not (message.name == "ready" and message.data.startswith(b" "))
+        super().write(message)
+
+
+class Part(Process):  # type: ignore[misc]
     """One process of the Procfile. honcho watches each from a helper process, which runs this."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
@@ -55,7 +67,8 @@ class Stack(Manager):  # type: ignore[misc]
     """All processes of the Procfile. Once one has ended, the others have PATIENCE, unless they are asked twice."""
 
     def __init__(self) -> None:
-        super().__init__(Printer(Terminal()))
+        super().__init__(Lines(Terminal()))
+        self._colours = cycle(COLOURS)
         self._process_ctor = Part
         self._parent = os.getppid()
         self._asked = False

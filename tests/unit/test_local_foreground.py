@@ -64,6 +64,14 @@ def test_the_part_that_ended_first_is_known_with_its_status(tmp_path: Path) -> N
     assert "ended first: ('killed', -9)" in said.stdout
 
 
+def test_what_is_ready_to_be_copied_has_nothing_before_it(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("ready: echo Try; echo '  curl it'\n")
+    said = subprocess.run(
+        [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "ready  | Try\n  curl it\n" in said.stdout
+
+
 def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:
     scene.ask()
     scene.honcho.send_signal(signal.SIGINT)
