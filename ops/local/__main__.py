@@ -109,7 +109,7 @@ def choose_broker(settings: LocalSettings) -> LocalBroker:
 def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
     """Says so if the file `last` names another broker, which may hold events; then it names this one."""
     before = last.read_text() if last.exists() else broker
-    if before != broker:
+    if before in BROKERS.keys() - {broker}:
         say(
             f"{last.parent}/ holds events in {BROKERS[before]} that may not be stored yet; "
             f"this run uses {BROKERS[broker]}.\nTo store them first: LOCAL_BROKER={before} make run"

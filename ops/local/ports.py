@@ -65,8 +65,8 @@ def check(addresses: Mapping[str, Address]) -> None:
             unused = (port for port in following if port not in other.values() and not answers(port))
             other[variable] = next(unused, free_port())
     if taken:
-        numbers = " and ".join(str(addresses[variable].port) for variable in taken)
-        which = f"Ports {numbers} are" if len(taken) > 1 else f"Port {numbers} is"
+        *most, last = (str(addresses[variable].port) for variable in taken)
+        which = f"Ports {', '.join(most)} and {last} are" if most else f"Port {last} is"
         prefix = {"KAFKA_BROKERS": "localhost", "MONGO_URI": "mongodb://localhost"}
         lines = [f"  {name}={prefix.get(name, addresses[name].host)}:{port}" for name, port in other.items()]
         raise LocalStackError("\n".join([f"{which} in use. Put other ones into .env, such as:", *lines]))
