@@ -89,7 +89,8 @@ bench: $(VENV)/bench ## Measure speed, side by side, in 4 minutes; `make bench A
 
 clean: ## Remove what was built and, after asking, the data of `make run`.
 	@if [ -p var/in-use ] && timeout 1 bash -c ': > var/in-use'; then \
-		echo "A 'make run' uses var/: stop it first." >&2; exit 1; fi; \
+		pid=$$(cat var/pid); \
+		echo "A 'make run' (process $$pid) uses var/: stop it with Ctrl-C there, or: kill $$pid" >&2; exit 1; fi; \
 	if [ -d var ]; then \
 		read -r -p "This deletes var/ with all events stored by 'make run'. Type yes to go on: " answer || answer=; \
 		[ "$$answer" = yes ] || { echo "Nothing was deleted."; exit 0; }; fi; \

@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 from collections import defaultdict
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +21,10 @@ from common.settings import (
     load_topic_settings,
 )
 from ops.local import foreground, kafka, noida, ports
-from ops.local.server import in_use, in_use_file
+from ops.local.server import how, in_use, in_use_file
 
 LEAST_FREE_SPACE = 1 << 30  # bytes
+BROKERS = {"kafka": "Apache Kafka", "noida": "noida-db"}
 PROCFILE = Path(__file__).parent / "Procfile"
 
 say = partial(print, flush=True)
@@ -43,16 +43,18 @@ def prepare() -> None:
     settings = load_local_settings()
     if settings.kafka.security_protocol != "PLAINTEXT":
         raise LocalStackError("The broker of `make run` speaks PLAINTEXT only: unset KAFKA_SECURITY_PROTOCOL.")
-    check_ports(settings)
     make_data_dir(settings.data_dir)
-    os.environ["LOCAL_BROKER"] = choose_broker(settings)
+    check_ports(settings)
+    (settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
+    os.environ["LOCAL_BROKER"] = broker = choose_broker(settings)
+    warn_of_the_other_broker(settings.data_dir / "broker", broker)
     os.environ.setdefault("API_JOURNAL_DIR", str(settings.data_dir / "journal"))
     os.environ["LOCAL_DATA_DIR"] = str(settings.data_dir)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def check_ports(settings: LocalSettings) -> None:
-    """Raises LocalStackError if one of the ports is taken, or given twice."""
+    """Raises LocalStackError if some of the ports are taken, or given twice."""
     addresses = {
         "KAFKA_BROKERS": Address(ports.HOST, ports.broker_port(settings)),
         "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
@@ -65,9 +67,7 @@ def check_ports(settings: LocalSettings) -> None:
     for port, variables in users.items():
         if len(variables) > 1:
             raise LocalStackError(f"{' and '.join(variables)} name the same port, {port}: give each its own.")
-    with ExitStack() as listening:
-        for variable, address in addresses.items():
-            listening.enter_context(ports.listen(variable, address))
+    ports.check(addresses)
 
 
 def make_data_dir(data_dir: Path) -> None:
@@ -82,7 +82,10 @@ def make_data_dir(data_dir: Path) -> None:
     except OSError as error:
         raise LocalStackError(f"LOCAL_DATA_DIR={data_dir} cannot be used: {error.strerror}.") from None
     if busy:
-        raise LocalStackError(f"Another `make run` uses {data_dir}: stop it, or set LOCAL_DATA_DIR to another folder.")
+        pid = (data_dir / "pid").read_text().strip()
+        raise LocalStackError(
+            f"Another `make run` (process {pid}) uses {data_dir}/: stop it with Ctrl-C there, or: kill {pid}"
+        )
     if free < LEAST_FREE_SPACE:
         raise LocalStackError(f"Only {free >> 20} MiB are free for {data_dir}: make room, 1 GiB at least.")
 
@@ -103,6 +106,26 @@ def choose_broker(settings: LocalSettings) -> LocalBroker:
     return "noida"
 
 
+def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
+    """Says so if the file `last` names another broker, which may hold events; then it names this one."""
+    before = last.read_text() if last.exists() else broker
+    if before in BROKERS.keys() - {broker}:
+        say(
+            f"{last.parent}/ holds events in {BROKERS[before]} that may not be stored yet; "
+            f"this run uses {BROKERS[broker]}.\nTo store them first: LOCAL_BROKER={before} make run"
+        )
+    last.write_text(broker)
+
+
+def farewell(part: str, status: int) -> str:
+    """What became of the run whose first part to end was this one, and of the events. LOCAL_BROKER is set by now."""
+    if part == "broker" and os.environ["LOCAL_BROKER"] == "noida":
+        events = "noida-db may have lost the events of its last seconds."
+    else:
+        events = "What was accepted is kept: `make run` goes on where it was."
+    return f"The {part} ended ({how(status)}), so everything was stopped. {events}"
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -111,5 +134,6 @@ if __name__ == "__main__":
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-    if not foreground.run(PROCFILE):
-        sys.exit("One part ended, so all were stopped. What was accepted is kept: `make run` goes on where it was.")
+    ended = foreground.run(PROCFILE)
+    if ended:
+        sys.exit(farewell(*ended))

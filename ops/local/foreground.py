@@ -7,15 +7,19 @@ import signal
 import sys
 import threading
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from honcho import colour
 from honcho.compat import ProcessManager
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
-from honcho.printer import Printer
+from honcho.printer import Message, Printer
 from honcho.process import Process
 
+# In the order of the Procfile, without the red of errors; `ready` is green.
+COLOURS = [colour.cyan, colour.yellow, colour.blue, colour.magenta, colour.green]
 PATIENCE = 35.0  # seconds beyond honcho's 5: the API and the consumer stop within 30 each, a server 2 after them
 
 
@@ -36,7 +40,15 @@ class Terminal:
         return sys.stdout.isatty()
 
 
-class Part(Process):  # type: ignore[misc]  # honcho has no types
+class Lines(Printer):  # type: ignore[misc]  # honcho has no types
+    """What all processes print, with their names before it, but for what `ready` indents, which is to be copied."""
+
+    def write(self, message: Message) -> None:
+        self.prefix = not (message.name == "ready" and message.data.startswith(b" "))
+        super().write(message)
+
+
+class Part(Process):  # type: ignore[misc]
     """One process of the Procfile. honcho watches each from a helper process, which runs this."""
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
@@ -55,13 +67,19 @@ class Stack(Manager):  # type: ignore[misc]
     """All processes of the Procfile. Once one has ended, the others have PATIENCE, unless they are asked twice."""
 
     def __init__(self) -> None:
-        super().__init__(Printer(Terminal()))
+        super().__init__(Lines(Terminal()))
+        self._colours = cycle(COLOURS)
         self._process_ctor = Part
+        self._parent = os.getppid()
         self._asked = False
+        self.first_ended: tuple[str, int] | None = None
         self._kill_at: float | None = None
 
     def terminate(self) -> None:
         """Called by a signal, and by honcho when a process has ended or been asked to."""
+        if not self._asked:
+            ended = ((name, part["returncode"]) for name, part in self._processes.items() if "returncode" in part)
+            self.first_ended = next(ended, None)
         self._asked = True
         if self._kill_at is not None:
             self._kill_at = 0.0
@@ -69,7 +87,8 @@ class Stack(Manager):  # type: ignore[misc]
             super().terminate()
 
     def _any_stopped(self) -> bool:
-        return self._asked or super()._any_stopped()
+        orphaned = os.getppid() != self._parent  # `make` was killed, and no Ctrl-C would reach us any more
+        return self._asked or orphaned or super()._any_stopped()
 
     def kill(self) -> None:
         """honcho calls this over and over from 5 s after the first process has ended."""
@@ -82,11 +101,13 @@ class Stack(Manager):  # type: ignore[misc]
             super().kill()
 
 
-def run(procfile: Path) -> bool:
-    """Blocks until all processes have ended, at most some 40 s after the first. Returns whether that was asked for.
+def run(procfile: Path) -> tuple[str, int] | None:
+    """Blocks until all processes have ended, at most some 40 s after the first.
+
+    Returns the name and the status of the first that ended, or None if that was asked for.
 
     Ctrl-C, SIGTERM and SIGHUP ask for it. honcho's own command knows nothing of SIGHUP, so that a closed window would
-    leave everything running; nor of its own death, which here stops them too.
+    leave everything running; nor of the death of itself or of its parent, which here stops them too.
     """
     multiprocessing.set_start_method("fork")  # so that honcho's helper processes share the handler of SIGHUP
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -94,4 +115,4 @@ def run(procfile: Path) -> bool:
     for name, command in parse_procfile(procfile.read_text()).processes.items():
         stack.add_process(name, command)
     stack.loop()
-    return stack.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    return stack.first_ended

@@ -7,7 +7,8 @@ LIMITS = """\
 noida-db is for a first look only:
   - it keeps events in memory and saves them every few seconds: kill -9 of it loses events it has acknowledged
   - it never gives up a consumer that died without leaving its group: another one then gets no events
-  - it answers an idle consumer at once, which therefore uses a whole core"""
+  - it answers an idle consumer at once, which therefore uses a whole core
+  - its start may say "weak version 'GLIBC_…' not found", which is harmless"""
 
 
 def command(data_dir: Path, port: int) -> list[str]:

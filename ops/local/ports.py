@@ -1,10 +1,12 @@
 """Ports of this machine: which ones the settings give the local servers, and who listens."""
 
+import errno
 import os
 import random
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -43,17 +45,31 @@ def _only_local(variable: str, example: str, nodes: Iterable[tuple[str, int]]) -
     )
 
 
-def listen(variable: str, address: Address) -> socket.socket:
-    """Takes the port until the socket is closed. Raises LocalStackError, naming the variable, if that cannot be."""
-    try:
-        return socket.create_server((address.host, address.port))
-    except OSError as error:
-        # error.strerror would go on about how it was tried.
-        why = "no such host" if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise LocalStackError(
-            f"Cannot listen on port {address.port}: {why}. Another `make run` may be running; "
-            f"if not, choose another port with {variable}."
-        ) from None
+def check(addresses: Mapping[str, Address]) -> None:
+    """Raises LocalStackError, with other ports to put into .env, unless each variable's address can be listened on."""
+    taken, other = [], dict[str, int]()
+    with ExitStack() as listening:
+        for variable, address in addresses.items():
+            try:
+                listening.enter_context(socket.create_server((address.host, address.port)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    # error.strerror would go on about how it was tried.
+                    why = "no such host" if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+                    raise LocalStackError(
+                        f"Cannot listen on {address}: {why}. Choose another address with {variable}."
+                    ) from None
+                taken.append(variable)
+        for variable in taken:  # while the free ones of `addresses` are listened on
+            following = range(addresses[variable].port + 1, 65_536)
+            unused = (port for port in following if port not in other.values() and not answers(port))
+            other[variable] = next(unused, free_port())
+    if taken:
+        *most, last = (str(addresses[variable].port) for variable in taken)
+        which = f"Ports {', '.join(most)} and {last} are" if most else f"Port {last} is"
+        prefix = {"KAFKA_BROKERS": "localhost", "MONGO_URI": "mongodb://localhost"}
+        lines = [f"  {name}={prefix.get(name, addresses[name].host)}:{port}" for name, port in other.items()]
+        raise LocalStackError("\n".join([f"{which} in use. Put other ones into .env, such as:", *lines]))
 
 
 def free_port() -> int:

@@ -8,20 +8,18 @@ from http.client import HTTPConnection, HTTPException
 from common.settings import Address, LocalSettings, load_local_settings, own_write_key
 from ops.local.ports import answers, broker_port, mongodb_port
 
-LATE = 60.0  # seconds
+SLOW, LATE = 5.0, 60.0  # seconds
 CURL = (
     "curl -X POST {url}/api/v1/track -H 'Content-Type: application/json' {key}"
     """-d '{{"customer_id":"alice","event_type":"page_view","properties":{{"page":"/"}}}}'"""
 )
-HINT = f"""
+# What is indented is to be copied: `foreground.Lines` puts nothing before it.
+HINT = f"""\
 Pulse takes events at {{url}}/api/v1/track. Try, in another terminal:
-
-{CURL}
-make seed    # sends the events of a small shop
-make tail    # shows what is stored, as it is stored
-
-Ctrl-C stops everything; the data stays.
-"""
+  {CURL}
+  make seed    # sends the journeys of three shoppers
+  make tail    # shows what is stored, as it is stored
+Ctrl-C stops everything; the data stays."""
 
 
 def parts(settings: LocalSettings) -> dict[str, Callable[[], bool]]:
@@ -50,16 +48,16 @@ def is_well(address: Address, path: str) -> bool:
 def report(
     checks: Mapping[str, Callable[[], bool]], clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Iterator[str]:
-    """A line for each part when it becomes ready, and one when some are late. Ends when all are ready."""
+    """A line for each part when it becomes ready, one when some are slow, one when late. Ends when all are ready."""
     started = clock()
-    waiting, late = dict(checks), False
+    waiting = dict(checks)
+    notices = {SLOW: "still waiting for {}", LATE: f"not ready after {LATE:g} s: {{}}; see what it says above"}
     while waiting:
         for name in [name for name, ready in waiting.items() if ready()]:
             del waiting[name]
             yield f"{name} is ready after {clock() - started:.1f} s"
-        if waiting and not late and clock() - started > LATE:
-            late = True
-            yield f"not ready after {LATE:g} s: {', '.join(waiting)}; see what it says above"
+        for due in [due for due in notices if waiting and clock() - started > due]:
+            yield notices.pop(due).format(", ".join(waiting))
         sleep(0.1)
 
 

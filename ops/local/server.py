@@ -42,6 +42,11 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*with_us, *command], start_new_session=True)
 
 
+def how(status: int) -> str:
+    """What ended a process with this status, in words."""
+    return f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+
+
 def run(name: str, command: Sequence[str], fifo: Path) -> None:
     """Runs a server until SIGTERM, then waits until the FIFO is unused (at most PATIENCE) and stops the server.
 
@@ -61,8 +66,9 @@ def run(name: str, command: Sequence[str], fifo: Path) -> None:
             server.terminate()
             server.wait()
         raise
-    how = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
-    raise LocalStackError(f"{name} ended by itself ({how}); what it said, if anything, is above. Its files are kept.")
+    raise LocalStackError(
+        f"{name} ended by itself ({how(status)}); what it said, if anything, is above. Its files are kept."
+    )
 
 
 def command_of(part: str, settings: LocalSettings) -> tuple[str, list[str]]:

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,20 +17,20 @@ from pathlib import Path
 import honcho.manager
 from ops.local import foreground
 honcho.manager.KILL_WAIT = 0
-foreground.run(Path(sys.argv[1]))
+print("ended first:", foreground.run(Path(sys.argv[1])))
 """
 
 
 class Scene:
     """A process under honcho that on SIGTERM waits for the file `go` before it ends."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parent: Sequence[str] = ()) -> None:
         self.go, self.went, self.log = folder / "go", folder / "went", folder / "log"
         ends = f"until [ -e {self.go} ]; do sleep 0.05; done; touch {self.went}; exit"
         procfile = folder / "Procfile"
         procfile.write_text(f"slow: trap '{ends}' TERM; touch {folder}/runs; while :; do sleep 0.05; done\n")
         with self.log.open("wb") as log:
-            self.honcho = subprocess.Popen([sys.executable, "-c", RUNS, procfile], stdout=log, stderr=log)
+            self.honcho = subprocess.Popen([*parent, sys.executable, "-c", RUNS, procfile], stdout=log, stderr=log)
         eventually((folder / "runs").exists)
 
     def ask(self) -> None:
@@ -53,6 +53,23 @@ def test_what_is_slow_to_stop_is_named_and_waited_for(scene: Scene) -> None:
     scene.go.touch()
     scene.honcho.wait(10)
     assert scene.went.exists()
+    assert "ended first: None" in scene.log.read_text()
+
+
+def test_the_part_that_ended_first_is_known_with_its_status(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("stays: exec sleep 60\nkilled: kill -9 $$\n")
+    said = subprocess.run(
+        [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "ended first: ('killed', -9)" in said.stdout
+
+
+def test_what_is_ready_to_be_copied_has_nothing_before_it(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("ready: echo Try; echo '  curl it'\n")
+    said = subprocess.run(
+        [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "ready  | Try\n  curl it\n" in said.stdout
 
 
 def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:
@@ -64,5 +81,13 @@ def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:
 
 def test_processes_are_told_to_stop_when_what_runs_them_is_killed(scene: Scene) -> None:
     scene.honcho.kill()
+    scene.go.touch()
+    eventually(scene.went.exists)
+
+
+def test_processes_are_told_to_stop_when_its_parent_is_killed(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, parent=["sh", "-c", '"$@"; exit', "make"])
+    scene.honcho.kill()
+    scene.honcho.wait(10)
     scene.go.touch()
     eventually(scene.went.exists)

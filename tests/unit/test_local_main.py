@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import LocalStackError
-from common.settings import load_local_settings
+from common.settings import LocalBroker, load_local_settings
 from ops.local import __main__ as local
-from ops.local import kafka, ports
+from ops.local import kafka
 
 
 def without_java() -> None:
@@ -19,13 +19,8 @@ def without_java() -> None:
 
 @pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR"])
 def test_a_port_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    port = ports.free_port()
-    monkeypatch.setenv("KAFKA_BROKERS", f"localhost:{port}")
-    monkeypatch.setenv("MONGO_URI", f"mongodb://localhost:{ports.free_port()}")
-    monkeypatch.setenv("API_ADDR", f"127.0.0.1:{ports.free_port()}")
-    monkeypatch.setenv("METRICS_ADDR", f"127.0.0.1:{ports.free_port()}")
-    monkeypatch.setenv(variable, f"127.0.0.1:{port}")
-    with pytest.raises(LocalStackError, match=rf"KAFKA_BROKERS and {variable} name the same port, {port}"):
+    monkeypatch.setenv(variable, "127.0.0.1:9092")
+    with pytest.raises(LocalStackError, match=f"KAFKA_BROKERS and {variable} name the same port, 9092"):
         local.check_ports(load_local_settings())
 
 
@@ -39,10 +34,11 @@ def test_a_data_folder_is_used_again(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
 
 
-def test_a_data_folder_in_use_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_in_use_is_refused_with_what_stops_its_user(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
+    (tmp_path / "pid").write_text("20777\n")
     descriptor = os.open(tmp_path / "in-use", os.O_RDWR)
-    with pytest.raises(LocalStackError, match=r"Another `make run` .*LOCAL_DATA_DIR"):
+    with pytest.raises(LocalStackError, match=r"Another `make run` \(process 20777\) .*: kill 20777$"):
         local.make_data_dir(tmp_path)
     os.close(descriptor)
 
@@ -88,3 +84,35 @@ def test_noida_is_taken_when_it_is_asked_for(
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     assert local.choose_broker(load_local_settings()) == "noida"
     assert "first look only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("before", "now"), [("noida", "kafka"), ("kafka", "noida")])
+def test_events_that_another_broker_may_hold_are_named_with_the_way_to_store_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], before: LocalBroker, now: LocalBroker
+) -> None:
+    local.warn_of_the_other_broker(tmp_path / "broker", before)
+    local.warn_of_the_other_broker(tmp_path / "broker", now)
+    said = capsys.readouterr().out
+    assert f"in {local.BROKERS[before]} that may not be stored yet; this run uses {local.BROKERS[now]}." in said
+    assert f"LOCAL_BROKER={before} make run" in said
+
+
+def test_nothing_is_said_where_the_broker_is_the_one_of_the_last_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
+    local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_part_that_ended_is_named_with_how_and_that_events_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_BROKER", "noida")
+    said = local.farewell("consumer", -9)
+    assert said.startswith(
+        "The consumer ended (killed by SIGKILL), so everything was stopped. What was accepted is kept"
+    )
+
+
+def test_events_that_noida_may_have_lost_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_BROKER", "noida")
+    assert local.farewell("broker", 1).endswith("noida-db may have lost the events of its last seconds.")

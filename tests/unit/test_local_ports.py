@@ -1,5 +1,6 @@
 """Which ports the local stack uses, and what it says when they cannot be had."""
 
+import re
 import socket
 
 import pytest
@@ -48,15 +49,39 @@ def test_a_uri_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         ports.mongodb_port(settings(monkeypatch, MONGO_URI="mongodb://localhost:port"))
 
 
-def test_a_taken_port_is_named_with_the_variable_that_changes_it() -> None:
-    with socket.create_server((ports.HOST, 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(LocalStackError, match=rf"port {port}: Address already in use\. .*API_ADDR"):
-            ports.listen("API_ADDR", Address(ports.HOST, port))
+def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None:
+    with socket.create_server((ports.HOST, 0)) as one, socket.create_server((ports.HOST, 0)) as two:
+        taken = sorted(server.getsockname()[1] for server in (one, two))
+        addresses = dict(zip(("KAFKA_BROKERS", "API_ADDR"), (Address(ports.HOST, port) for port in taken), strict=True))
+        with pytest.raises(LocalStackError) as refusal:
+            ports.check({**addresses, "MONGO_URI": Address(ports.HOST, ports.free_port())})
+    said = re.fullmatch(
+        rf"Ports {taken[0]} and {taken[1]} are in use\. .*\.env, such as:\n"
+        r"  KAFKA_BROKERS=localhost:(\d+)\n"
+        rf"  API_ADDR={ports.HOST}:(\d+)",
+        str(refusal.value),
+    )
+    assert said
+    proposed = dict(zip(addresses, (Address(ports.HOST, int(port)) for port in said.groups()), strict=True))
+    ports.check(proposed)
+
+
+def test_neighbouring_ports_that_are_taken_get_different_proposals() -> None:
+    with socket.create_server((ports.HOST, 0)) as server:
+        taken = Address("", server.getsockname()[1])
+        with pytest.raises(LocalStackError) as refusal:
+            ports.check({"API_ADDR": taken, "METRICS_ADDR": taken})
+    first, second = re.findall(r"_ADDR=:(\d+)", str(refusal.value))
+    assert first != second
+
+
+def test_an_address_that_is_not_of_this_machine_is_named_with_its_variable() -> None:
+    with pytest.raises(LocalStackError, match=r"192\.0\.2\.1:8080: Cannot assign .*API_ADDR"):
+        ports.check({"API_ADDR": Address("192.0.2.1", 8080)})
 
 
 def test_a_free_port_can_be_listened_on() -> None:
-    ports.listen("API_ADDR", Address(ports.HOST, ports.free_port())).close()
+    ports.check({"API_ADDR": Address(ports.HOST, ports.free_port())})
 
 
 def test_waiting_ends_when_somebody_listens() -> None:

@@ -1,6 +1,6 @@
 """What is said while the local stack becomes ready."""
 
-from ops.local.ready import LATE, report
+from ops.local.ready import HINT, LATE, SLOW, report
 
 
 def said(*, tries: dict[str, int]) -> list[str]:
@@ -23,3 +23,13 @@ def test_parts_that_are_late_are_named_once() -> None:
     assert [line for line in lines if "not ready" in line] == [
         f"not ready after {LATE:g} s: API; see what it says above"
     ]
+
+
+def test_parts_that_are_slow_are_named_before_that() -> None:
+    lines = said(tries={"API": 1, "consumer": int(SLOW) + 5})
+    assert [line for line in lines if "waiting" in line] == ["still waiting for consumer"]
+
+
+def test_the_lines_to_try_are_told_from_the_others_by_their_indent() -> None:
+    indented = [line.split()[0] for line in HINT.splitlines() if line.startswith(" ")]
+    assert indented == ["curl", "make", "make"]
