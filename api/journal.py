@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ _CHECK_EVENTS = 1000
 _DAMAGED = 3
 _SIGNS_OF_DAMAGE = (_DAMAGED, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _NEARLY = 0.95
+# Deleting needs pages, too: on a disk that is full to the last one, no event could ever be forgotten.
+_SPARE_DISK_BYTES = 512 * 1024
+_USED_OF_FILE = 0.75
 
 
 class Journal:
@@ -42,13 +46,16 @@ class Journal:
     def __init__(self, folder: Path, *, max_bytes: int, sync: bool) -> None:
         """Open or create it. The folder has to be claimed. `max_bytes` bounds what it holds, in whole pages."""
         self.max_bytes = max_bytes
+        self._folder = folder
         self._disk_full = False
+        self._may_not_grow = False
         self._environment = lmdb.open(
             str(folder), map_size=max_bytes + _SPARE_MAP_BYTES, sync=sync, metasync=sync, max_readers=8
         )
         self._next = self._last_position() + 1
         self._events = self._count()
         self._used_bytes = self._measure()
+        self._file_bytes = self._measure_file()
 
     @property
     def events(self) -> int:
@@ -63,7 +70,7 @@ class Journal:
     @property
     def nearly_full(self) -> bool:
         """Whether it will soon take no more events, or the disk is full and nothing has been forgotten since."""
-        return self._disk_full or self.used_bytes > self.max_bytes * _NEARLY
+        return self._disk_full or self.used_bytes > self._limit * _NEARLY
 
     def append(self, events: Sequence[bytes]) -> int:
         """Add a request's events (JSON, a line each), all or none; returns the position of their entry.
@@ -71,7 +78,11 @@ class Journal:
         Positions grow. Raises JournalFullError, for a full disk too: then nothing of the request is kept.
         """
         value = b"\n".join(events)
-        if self.used_bytes + len(value) > self.max_bytes:
+        if self._may_not_grow:
+            self._may_not_grow = not self._disk_has_room()
+        if self.used_bytes + len(value) > self._limit:
+            if self._may_not_grow:
+                self._find_disk_full("less than 512 KiB are left")
             raise JournalFullError
         position = self._next
         try:
@@ -79,14 +90,16 @@ class Journal:
                 transaction.put(_key(position), value, append=True)
         except lmdb.Error as error:
             # LMDB calls a full disk an input/output error.
-            if not self._disk_full:
-                logger.warning("the journal takes no more events: is the disk full?", extra={"error": str(error)})
-            self._disk_full = True
+            self._find_disk_full(str(error))
             raise JournalFullError from error
         self._disk_full = False
         self._used_bytes = self._measure()
         self._next += 1
         self._events += len(events)
+        file_bytes = self._measure_file()
+        if file_bytes > self._file_bytes:
+            self._file_bytes = file_bytes
+            self._may_not_grow = not self._disk_has_room()
         return position
 
     def read(self, after: int, at_least: int) -> tuple[list[bytes], int]:
@@ -122,9 +135,26 @@ class Journal:
         """Release the file. Not to be used after."""
         self._environment.close()
 
+    @property
+    def _limit(self) -> float:
+        """How much it may hold now: while its file may not grow, what fits into that and leaves pages for deleting."""
+        return min(self.max_bytes, self._file_bytes * _USED_OF_FILE) if self._may_not_grow else self.max_bytes
+
+    def _disk_has_room(self) -> bool:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize >= _SPARE_DISK_BYTES
+
+    def _find_disk_full(self, why: str) -> None:
+        if not self._disk_full:
+            logger.warning("the journal takes no more events: is the disk full?", extra={"error": why})
+        self._disk_full = True
+
     def _measure(self) -> int:
         stat = self._environment.stat()
         return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))
+
+    def _measure_file(self) -> int:
+        return int(self._environment.stat()["psize"] * self._environment.info()["last_pgno"])
 
     def _count(self) -> int:
         with self._environment.begin() as transaction, transaction.cursor() as cursor:

@@ -1,11 +1,13 @@
 """Accepted events on disk."""
 
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +150,35 @@ def test_what_a_full_disk_lets_nobody_delete_goes_with_the_next(
     assert journal.events == 0
     journal.acknowledge(journal.append(values(1)), 1)
     assert journal.read(0, 100)[0] == []
+
+
+@pytest.mark.parametrize("size", [300, 36_000], ids=["single events", "batches"])
+def test_a_disk_that_it_has_filled_itself_never_keeps_it_from_forgetting(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def fill() -> int:
+        with pytest.raises(JournalFullError):
+            while True:
+                journal.append([b'"%s"' % (b"x" * size)])
+        assert journal.nearly_full
+        return journal.events
+
+    for _ in range(50):
+        journal.append([b'"%s"' % (b"x" * 36_000)])
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=4096))
+    fill()
+    journal.acknowledge(journal._last_position(), journal.events)
+    for _ in range(5):
+        assert fill() > 0
+        with full_disk(tmp_path):
+            journal.acknowledge(journal._last_position(), journal.events)
+        assert journal.read(0, 1)[0] == []
+        assert not journal.nearly_full
+    filled = fill()
+    monkeypatch.undo()
+    for _ in range(100):
+        journal.append(values(1))
+    assert journal.events == filled + 100
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["normal", "full"])
