@@ -16,10 +16,10 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, Ka
 from kafka.admin import NewTopic
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
-    NoBrokersAvailable,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
 )
@@ -345,7 +345,7 @@ def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) ->
     except ValueError as error:
         # kafka-python-ng stumbles over a connection that was closed at once: by a proxy whose Kafka is away, or by a
         # server that is none.
-        raise NoBrokersAvailable("what listens there hangs up at once") from error
+        raise KafkaConnectionError("what listens there hangs up at once") from error
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
