@@ -14,4 +14,4 @@ def test_a_commit_that_failed_is_logged_in_one_sentence(caplog: pytest.LogCaptur
     [line] = caplog.records
     error = vars(line)["error"]
     assert error.startswith("CommitFailedError: Commit cannot be completed since")
-    assert error.endswith("to another member")
+    assert error.rstrip(".").endswith("to another member")
