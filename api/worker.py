@@ -55,6 +55,9 @@ class Worker:
         except (OSError, lmdb.Error) as error:
             folder = str(self._journals.folder)
             raise SettingsError("API_JOURNAL_DIR", folder, f"a folder that can be written to ({error})") from error
+        if self.queue.unacknowledged:
+            waiting = {"events": self.queue.unacknowledged}
+            logger.warning("the journal holds events from before; they are sent first", extra=waiting)
         self.producer.start(_left_behind(self._journals))
 
     def stop(self, timeout: float) -> None:
