@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import socket
-import uuid
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from gunicorn.http import errors
 
 from api.body import TOO_SLOW
 from api.responses import error_body
+from common.logs import new_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def of_error(error: Exception) -> Refusal:
 
 def send(sock: socket.socket, refusal: Refusal) -> None:
     """Send it in the form of the app's errors. Does not wait for the client."""
-    request_id = uuid.uuid4().hex
+    request_id = new_request_id()
     # Nothing of the request: its head can hold a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
     body = error_body(refusal.message, {}, request_id)

@@ -1,7 +1,6 @@
 """Each request gets an id, is timed, counted and logged."""
 
 import logging
-import random
 import re
 import time
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.routing import Rule
 
-from common.logs import request_id
+from common.logs import new_request_id, request_id
 from common.metrics import ApiMetrics, Children
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
     def instrumented(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         started = time.perf_counter()
         sent = environ.get("HTTP_X_REQUEST_ID", "")
-        current_id = sent if _SANE_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+        current_id = sent if _SANE_ID.fullmatch(sent) else new_request_id()
 
         def finish(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             seconds = time.perf_counter() - started
