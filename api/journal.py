@@ -52,6 +52,7 @@ class Journal:
         self._environment = lmdb.open(
             str(folder), map_size=max_bytes + _SPARE_MAP_BYTES, sync=sync, metasync=sync, max_readers=8
         )
+        self._page_bytes = int(self._environment.stat()["psize"])
         self._next = self._last_position() + 1
         self._events = self._count()
         self._used_bytes = self._measure()
@@ -82,7 +83,7 @@ class Journal:
             self._may_not_grow = not self._disk_has_room()
         if self.used_bytes + len(value) > self._limit:
             if self._may_not_grow:
-                self._find_disk_full("less than 512 KiB are left")
+                self._find_disk_full(f"less than {_SPARE_DISK_BYTES >> 10} KiB are left")
             raise JournalFullError
         position = self._next
         try:
@@ -151,10 +152,10 @@ class Journal:
 
     def _measure(self) -> int:
         stat = self._environment.stat()
-        return int(stat["psize"] * (stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]))
+        return self._page_bytes * int(stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"])
 
     def _measure_file(self) -> int:
-        return int(self._environment.stat()["psize"] * self._environment.info()["last_pgno"])
+        return self._page_bytes * int(self._environment.info()["last_pgno"])
 
     def _count(self) -> int:
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
