@@ -51,41 +51,45 @@ def _both_kinds(server: Server, broker: Broker, found: Values, share: int) -> No
     for _ in range(BURSTS):
         found["burst"].append(_send(server, broker, batches[:100], 100)["accepted"])
     requests = SUSTAINED_EVENTS // 100 // share
-    for name, value in _send(server, broker, _repeated(batches, requests), 100).items():
-        found[f"batch {name}"].append(value)
+    _note("batch", _send(server, broker, _repeated(batches, requests), 100), found)
     _singles(server, broker, found, share)
     found["full MB"].append(server.megabytes)
 
 
 def _singles(server: Server, broker: Broker, found: Values, share: int) -> None:
     singles = list(events.batches(1, 5_000))
-    for name, value in _send(server, broker, _repeated(singles, SINGLES // share), 1).items():
-        found[f"single {name}"].append(value)
+    _note("single", _send(server, broker, _repeated(singles, SINGLES // share), 1), found)
 
 
 def _pace_and_faults(server: Server, broker: Broker, found: Values) -> None:
     """Steady rates, batches with faults, smaller batches, more and more bytes, more customers."""
     for rate, seconds in ((400, 6), (2_000, 4)):
-        load = drive(server.port, events.batches(1, rate * seconds), CONNECTIONS, rate)
-        found[f"p50 at {rate}"].append(load.milliseconds(0.5))
-        found[f"p99 at {rate}"].append(load.milliseconds(0.99))
+        _steady(server, events.batches(1, rate * seconds), rate, f"{rate}", found)
     clean, faulty = (list(events.batches(100, 40_000, wrong=share)) for share in (0.0, 0.01))
     found["clean"].append(_send(server, broker, clean, 100)["accepted"])
     found["faulty"].append(_send(server, broker, faulty, 100)["accepted"])
-    tens = list(events.batches(10, 20_000))
-    for name, value in _send(server, broker, tens, 10).items():
-        found[f"ten {name}"].append(value)
+    _note("ten", _send(server, broker, list(events.batches(10, 20_000)), 10), found)
     large = list(events.batches(100, 20_000))
     batch_megabytes = sum(map(len, large)) / len(large) / 1e6
     for megabytes in MEGABYTES:
         pace = megabytes / batch_megabytes
-        load = drive(server.port, _repeated(large, round(pace * _SECONDS_EACH)), CONNECTIONS, pace)
-        found[f"p50 at {megabytes} MB"].append(load.milliseconds(0.5))
-        found[f"p99 at {megabytes} MB"].append(load.milliseconds(0.99))
+        _steady(server, _repeated(large, round(pace * _SECONDS_EACH)), pace, f"{megabytes} MB", found)
     for customers in CUSTOMERS:
         found[f"{customers} customers"].append(
             _send(server, broker, list(events.batches(100, 50_000, customers)), 100)["to Kafka"]
         )
+
+
+def _steady(server: Server, requests: Iterable[bytes], rate: float, name: str, found: Values) -> None:
+    """The latency at so many requests a second."""
+    load = drive(server.port, requests, CONNECTIONS, rate)
+    found[f"p50 at {name}"].append(load.milliseconds(0.5))
+    found[f"p99 at {name}"].append(load.milliseconds(0.99))
+
+
+def _note(kind: str, measured: Mapping[str, float], found: Values) -> None:
+    for name, value in measured.items():
+        found[f"{kind} {name}"].append(value)
 
 
 def _send(server: Server, broker: Broker, requests: Sequence[bytes], size: int) -> dict[str, float]:
