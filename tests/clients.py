@@ -1,10 +1,14 @@
-"""Clients that send events as a careful sender does: in order, and again until they are answered 202."""
+"""Clients that send events as a careful sender does, in order, and again until they are answered 202; and bare ones."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -70,6 +74,19 @@ class SteadyClient(threading.Thread):
             for number, sent in enumerate(self._events):
                 time.sleep(max(0.0, begun + number / self._rate - time.monotonic()))
                 self.answers[session.post(f"{self.url}/api/v1/track", json=sent, timeout=30).status_code] += 1
+
+
+@contextlib.contextmanager
+def connections(url: str, count: int, begin: bytes) -> Iterator[list[socket.socket]]:
+    """So many clients that send this and then say nothing."""
+    address = urlsplit(url)
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+            connection.sendall(begin)
+            opened.append(connection)
+        yield opened
 
 
 def event(customer: str, number: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Connections are shared out evenly among the workers, however they come."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ import psutil
 import pytest
 import requests
 
+from tests.clients import connections
 from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
@@ -25,11 +25,7 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 @contextlib.contextmanager
 def kept_alive(api: ApiServer, count: int) -> Iterator[None]:
     """So many connections, opened at once, of which each has had an answer."""
-    url = urlsplit(api.url)
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(socket.create_connection((url.hostname, url.port), 30)) for _ in range(count)]
-        for connection in opened:
-            connection.sendall(GET)
+    with connections(api.url, count, GET) as opened:
         for connection in opened:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         yield

@@ -1,15 +1,14 @@
 """Clients that are slow, or never come to an end, keep nobody else out: one worker of one thread serves among them."""
 
-import contextlib
 import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from tests.clients import connections
 from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
@@ -21,19 +20,6 @@ EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with api_without_kafka(tmp_path_factory.mktemp("api"), API_THREADS="1") as api:
         yield api
-
-
-@contextlib.contextmanager
-def connections(api: ApiServer, count: int, begin: bytes) -> Iterator[list[socket.socket]]:
-    """So many clients that send this and then say nothing."""
-    url = urlsplit(api.url)
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for _ in range(count):
-            connection = stack.enter_context(socket.create_connection((url.hostname, url.port), timeout=30))
-            connection.sendall(begin)
-            opened.append(connection)
-        yield opened
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -64,12 +50,12 @@ def read_all(connection: socket.socket) -> bytes:
 )
 def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
     # One that would be waited for would be waited for at least 2 s.
-    with connections(api, 20, begin):
+    with connections(api.url, 20, begin):
         assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
 
 
 def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
-    with connections(api, 1, POST) as (client,):
+    with connections(api.url, 1, POST) as (client,):
         for piece in (b"Content-Length: %d\r\nConn" % len(EVENT), b"ection: close\r\n\r\n", EVENT[:5], EVENT[5:]):
             # Somebody else is answered first: the worker has taken what came before, and hands the thread on.
             assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
@@ -78,7 +64,7 @@ def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
 
 
 def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
-    with connections(api, 1, POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{") as (client,):
+    with connections(api.url, 1, POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{") as (client,):
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"The request did not arrive in time: send it again, all of it at once." in answer
@@ -89,14 +75,14 @@ def test_a_client_that_falls_silent_is_told_so(tmp_path: Path, begin: bytes) -> 
     # Silence is allowed for 30 s; 1 s is enough for a test.
     with (
         api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 1") as api,
-        connections(api, 1, begin) as (client,),
+        connections(api.url, 1, begin) as (client,),
     ):
         assert read_all(client).startswith(b"HTTP/1.1 408")
 
 
 def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
     large = POST.replace(b"/track", b"/track/batch") + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_000
-    with connections(api, 80, large) as clients:
+    with connections(api.url, 80, large) as clients:
         refused = eventually(lambda: select.select(clients, [], [], 0)[0], what="a refusal")
         answer = read_all(refused[0])
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
@@ -105,7 +91,11 @@ def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
 
 
 def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
-    with api_without_kafka(tmp_path, API_THREADS="1") as api, connections(api, 5, b""), connections(api, 5, POST):
+    with (
+        api_without_kafka(tmp_path, API_THREADS="1") as api,
+        connections(api.url, 5, b""),
+        connections(api.url, 5, POST),
+    ):
         requests.get(f"{api.url}/health/live", timeout=10)
         # Before gunicorn's grace of 30 s is over; a worker that is killed exits otherwise.
         assert api.stop(timeout=20) == 0
