@@ -21,10 +21,9 @@ from common.settings import (
     load_topic_settings,
 )
 from ops.local import foreground, kafka, noida, ports
-from ops.local.server import how, in_use, in_use_file
+from ops.local.server import BROKERS, how, in_use, in_use_file
 
 LEAST_FREE_SPACE = 1 << 30  # bytes
-BROKERS = {"kafka": "Apache Kafka", "noida": "noida-db"}
 PROCFILE = Path(__file__).parent / "Procfile"
 
 say = partial(print, flush=True)

@@ -14,6 +14,7 @@ from common.settings import LocalSettings, load_local_settings
 from ops.local import kafka, mongodb, noida
 from ops.local.ports import broker_port, mongodb_port
 
+BROKERS = {"kafka": "Apache Kafka", "noida": "noida-db"}
 PATIENCE = 35.0  # seconds; the API and the consumer stop within 30, and ops/local/foreground.py kills after 40
 
 
@@ -77,9 +78,9 @@ def command_of(part: str, settings: LocalSettings) -> tuple[str, list[str]]:
     if part == "mongodb":
         return "SecantusDB", mongodb.command(data_dir / "mongodb", mongodb_port(settings))
     if settings.broker == "noida":
-        return "noida-db", noida.command(data_dir / "noida", broker_port(settings))
+        return BROKERS["noida"], noida.command(data_dir / "noida", broker_port(settings))
     libs = kafka.jars(data_dir / "kafka" / "libs")
-    return "Apache Kafka", kafka.prepare(data_dir / "kafka", broker_port(settings), libs)
+    return BROKERS["kafka"], kafka.prepare(data_dir / "kafka", broker_port(settings), libs)
 
 
 if __name__ == "__main__":

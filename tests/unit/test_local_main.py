@@ -11,6 +11,7 @@ from common.errors import LocalStackError
 from common.settings import LocalBroker, load_local_settings
 from ops.local import __main__ as local
 from ops.local import kafka
+from ops.local.server import BROKERS
 
 
 def without_java() -> None:
@@ -93,7 +94,7 @@ def test_events_that_another_broker_may_hold_are_named_with_the_way_to_store_the
     local.warn_of_the_other_broker(tmp_path / "broker", before)
     local.warn_of_the_other_broker(tmp_path / "broker", now)
     said = capsys.readouterr().out
-    assert f"in {local.BROKERS[before]} that may not be stored yet; this run uses {local.BROKERS[now]}." in said
+    assert f"in {BROKERS[before]} that may not be stored yet; this run uses {BROKERS[now]}." in said
     assert f"LOCAL_BROKER={before} make run" in said
 
 
