@@ -1,6 +1,8 @@
 """The factory: puts the API's parts together."""
 
 import os
+import struct
+from pathlib import Path
 
 from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
@@ -12,6 +14,7 @@ from api.cors import allow_origins
 from api.docs import docs_routes
 from api.health import health_routes
 from api.instrumentation import instrument
+from api.metrics_files import VARIABLE, drop_broken
 from api.responses import answer_errors
 from api.routes import track_routes
 from api.worker import Worker
@@ -61,7 +64,7 @@ def create_app(
         allow_origins(app, settings.access.origins)
     app.register_blueprint(health_routes(settings.kafka, worker))
     app.register_blueprint(docs_routes(needs_key=needs_key))
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if VARIABLE in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
         exporter = GunicornPrometheusMetrics(app, export_defaults=False)
     else:
@@ -70,7 +73,12 @@ def create_app(
     # The exporter's own route fails on a query.
     @app.get("/metrics")
     def exposed() -> Response:
-        text, content_type = exporter.generate_metrics(request.headers.get("Accept"))
+        accept = request.headers.get("Accept")
+        try:
+            text, content_type = exporter.generate_metrics(accept)
+        except (struct.error, ValueError, RuntimeError):
+            drop_broken(Path(os.environ[VARIABLE]))
+            text, content_type = exporter.generate_metrics(accept)
         return Response(text, content_type=content_type)
 
     return app

@@ -1,22 +1,23 @@
 """gunicorn's settings, and a worker's life: start sending after the fork, send what is left before the exit."""
 
 import gc
+import itertools
 import os
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from api.connection_counts import ConnectionCounts
+from api.metrics_files import metrics_files
 from common.errors import SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings
 
 try:
     _settings = load_api_settings()
+    # Twice as many places as workers: while they are replaced at a HUP, the old and the new ones count.
+    _metrics_files = metrics_files(2 * _settings.workers)
 except SettingsError as error:
     sys.exit(f"api: {error}")
 
@@ -28,6 +29,8 @@ keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
 timeout = 300
+# Where each worker's sign of life is: with the metrics, since a full disk must not keep a worker from starting.
+worker_tmp_dir = str(_metrics_files.folder)
 # It would write a socket below the home directory, which a container may not have.
 control_socket_disable = True
 
@@ -45,27 +48,21 @@ class _WithoutAccessLog(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 logger_class = _WithoutAccessLog
 
-_metrics_dir_is_ours = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
-
-
-def fresh_metrics_dir() -> None:
-    """Give prometheus_client an empty folder for its workers' files; it looks for it when first imported."""
-    if _metrics_dir_is_ours:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="pulse-metrics-")
-        return
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob("*.db"):
-        left_over.unlink()
-
-
 _connection_counts = ConnectionCounts()
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """In the master: the worker is to see how many connections the others have."""
-    del server
+    """In the master: the worker is to see how many connections the others have, and gets a place to count in."""
     worker.counts = _connection_counts
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = next(place for place in itertools.count() if place not in taken)
+    _metrics_files.reserve(worker.place)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """In the worker, before the app is loaded."""
+    del server
+    _metrics_files.count_in(worker.place)
 
 
 def post_worker_init(worker: Any) -> None:
@@ -88,17 +85,10 @@ def child_exit(server: Any, worker: Any) -> None:
     """In the master: a dead worker no longer counts in the gauges, and takes no connections."""
     del server
     worker.counts.forget(worker.age)
-    # Only now: whatever imports prometheus_client has to come after fresh_metrics_dir.
-    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    _metrics_files.forget_gauges(worker.place)
 
 
 def on_exit(server: Any) -> None:
     """In the master, at the end."""
     del server
-    if _metrics_dir_is_ours:
-        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-
-
-fresh_metrics_dir()
+    _metrics_files.remove()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pymongo
 import pytest
 import requests
@@ -138,6 +139,11 @@ class ApiServer(Process):
 
     def wait_until_ready(self) -> None:
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
+
+    def worker_pids(self) -> set[int]:
+        """The processes that gunicorn has forked."""
+        assert self.child is not None
+        return {worker.pid for worker in psutil.Process(self.child.pid).children()}
 
 
 @contextlib.contextmanager

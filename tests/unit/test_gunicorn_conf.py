@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.connections import BODY_SECONDS
+from api.metrics_files import metrics_files
 
 CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
 
@@ -29,6 +30,7 @@ class Worker:
 @pytest.fixture
 def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
+    metrics_files.cache_clear()
     return runpy.run_path(str(CONF))
 
 
@@ -66,11 +68,25 @@ def test_draining_fits_into_gunicorns_grace(conf: dict[str, Any]) -> None:
 
 
 def test_the_metrics_of_an_earlier_run_are_wiped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "counter_1.db").write_bytes(b"old")
+    (tmp_path / "counter_1234.db").write_bytes(b"old")
     (tmp_path / "notes.txt").write_text("not ours")
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    metrics_files.cache_clear()
     runpy.run_path(str(CONF))
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "counter_1234.db").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_reload_counts_on_in_the_same_files(conf: dict[str, Any]) -> None:
+    again = runpy.run_path(str(CONF))
+    assert again["_metrics_files"] is conf["_metrics_files"]
+
+
+def test_a_new_worker_counts_in_the_first_place_that_no_other_has(conf: dict[str, Any]) -> None:
+    others = {100: SimpleNamespace(place=0), 102: SimpleNamespace(place=2)}
+    new = SimpleNamespace()
+    conf["pre_fork"](SimpleNamespace(WORKERS=others), new)
+    assert new.place == 1
 
 
 def test_a_wrong_setting_ends_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,50 @@
+"""SIGHUP, which replaces gunicorn's workers."""
+
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.clients import event
+from tests.servers import ApiServer, Pipeline, api_without_kafka
+from tests.waiting import eventually
+
+
+def accepted(api: ApiServer) -> float:
+    lines = requests.get(f"{api.url}/metrics", timeout=10).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("pulse_api_events_accepted_total"))
+
+
+def send(api: ApiServer, count: int) -> None:
+    for number in range(count):
+        answer = requests.post(f"{api.url}/api/v1/track", json=event("alice", number), timeout=10)
+        assert answer.status_code == 202
+
+
+def reload(api: ApiServer) -> None:
+    before = api.worker_pids()
+    assert api.child is not None
+    api.child.send_signal(signal.SIGHUP)
+    eventually(lambda: api.worker_pids() and not api.worker_pids() & before, what="other workers")
+    api.wait_until_ready()
+
+
+def test_counters_go_on_over_reloads(pipeline: Pipeline) -> None:
+    for count in (3, 6):
+        send(pipeline.api, 3)
+        assert accepted(pipeline.api) == count
+        reload(pipeline.api)
+    assert accepted(pipeline.api) == 6
+
+
+def test_no_folder_of_metrics_is_left_behind_after_reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    parents = [Path("/dev/shm"), Path(tempfile.gettempdir())]
+    before = {folder for parent in parents for folder in parent.glob("*pulse-metrics-*")}
+    with api_without_kafka(tmp_path) as api:
+        reload(api)
+        api.stop()
+    after = {folder for parent in parents for folder in parent.glob("*pulse-metrics-*")}
+    assert not after - before
