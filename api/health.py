@@ -7,6 +7,7 @@ from flask import Blueprint, Response, jsonify
 
 from api.worker import Worker
 from common import kafka
+from common.build_info import VERSION, commit
 from common.settings import KafkaSettings
 
 
@@ -36,7 +37,14 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
             }
         oldest = queue.oldest()
         age = round((datetime.now(UTC) - oldest).total_seconds(), 1) if oldest else 0.0
-        return jsonify(status=status, oldest_unsent_seconds=age, checks=checks), 200 if ready else 503
+        body = {
+            "status": status,
+            "version": VERSION,
+            "commit": commit(),
+            "oldest_unsent_seconds": age,
+            "checks": checks,
+        }
+        return jsonify(body), 200 if ready else 503
 
     @routes.get("/live")
     def live() -> tuple[Response, int]:

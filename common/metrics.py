@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from common.build_info import VERSION, commit
 from common.errors import InvalidEventError, RefusedDocumentError
 from common.events import EVENT_TYPES
 
@@ -77,6 +78,14 @@ class _Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self.declared: list[Declared] = []
+        build_info = self._gauge(
+            "pulse_build_info",
+            "Always 1; its labels tell what runs.",
+            across_workers="max",
+            version="the release",
+            commit="what it was made of, or unknown",
+        )
+        build_info.labels(VERSION, commit()).set(1)
 
     def _counter(self, name: str, meaning: str, **labels: Values) -> Counter:
         return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)

@@ -11,6 +11,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from common.build_info import VERSION, commit
 from common.metrics import ConsumerMetrics
 from common.settings import Address
 
@@ -76,7 +77,13 @@ class Health:
             "mongodb": {"status": "up" if self._store_up else "down"},
         }
         status = "ok" if self.ready else "unavailable"
-        return {"status": status, "seconds_since_progress": self.idle_seconds, "checks": checks}
+        return {
+            "status": status,
+            "version": VERSION,
+            "commit": commit(),
+            "seconds_since_progress": self.idle_seconds,
+            "checks": checks,
+        }
 
     def show_in(self, metrics: ConsumerMetrics) -> None:
         """Have each scrape see the state of that moment, when the loop hangs too."""

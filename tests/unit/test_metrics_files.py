@@ -41,7 +41,7 @@ def worker_counts(files: MetricsFiles, place: int, events: int, waiting: int) ->
 
 def scraped() -> dict[str, float]:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     lines = generate_latest(registry).decode().splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
