@@ -13,14 +13,15 @@ from gunicorn.glogging import Logger
 from api.connection_counts import ConnectionCounts
 from common.errors import SettingsError
 from common.logs import logging_config
-from common.settings import load_api_settings
+from common.settings import load_api_settings, read_dotenv
 
 try:
+    read_dotenv()
     _settings = load_api_settings()
 except SettingsError as error:
     sys.exit(f"api: {error}")
 
-bind = str(_settings.address)
+bind = str(_settings.address.to_bind())
 workers = _settings.workers
 threads = _settings.threads
 worker_class = "api.connections.PatientWorker"

@@ -58,6 +58,9 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _METADATA_TIMEOUT_MS = 10_000
+# What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by a server that is
+# none): it asks for the socket when that is gone.
+_NO_SOCKET = "Invalid file object: None"
 
 
 class Record(NamedTuple):
@@ -192,7 +195,7 @@ class KafkaReader:
         """Connects. Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError."""
         self._topic = topic
         self._timeout = timeout
-        brokers = ",".join(settings.brokers)
+        brokers = settings.broker_list
         self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
         try:
             self._consumer = _new(
@@ -330,10 +333,10 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
     """Whether any of the brokers takes connections. Blocks at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     for broker in settings.brokers:
-        host, _, port = broker.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=max(0.05, deadline - time.monotonic())).close()
-        except OSError:
+            socket.create_connection((broker.host, broker.port), timeout=max(0.05, deadline - time.monotonic())).close()
+        except (OSError, UnicodeError):
+            # A resolver's ways with names are many; what it cannot look up is not reachable.
             continue
         return True
     return False
@@ -343,9 +346,9 @@ def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) ->
     try:
         return client(**_connection(settings), **options)
     except ValueError as error:
-        # kafka-python-ng stumbles over a connection that was closed at once: by a proxy whose Kafka is away, or by a
-        # server that is none.
-        raise KafkaConnectionError("what listens there hangs up at once") from error
+        if str(error) != _NO_SOCKET:
+            raise
+        raise KafkaConnectionError("what listens there closes the connection at once") from error
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -353,7 +356,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
         "client_id": "pulse",
         # How long to look for a broker before giving up; kafka-python-ng has a fixed two seconds.
         **_where_known(KafkaProducer, bootstrap_timeout_ms=5_000),
-        "bootstrap_servers": list(settings.brokers),
+        "bootstrap_servers": [str(broker) for broker in settings.brokers],
         "security_protocol": settings.security_protocol,
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,

@@ -15,7 +15,7 @@ from common import kafka
 from common.errors import PulseError, TopicError
 from common.logs import logging_config
 from common.retry import Backoff
-from common.settings import KafkaSettings, TopicSettings, load_topic_settings
+from common.settings import KafkaSettings, TopicSettings, load_topic_settings, read_dotenv
 
 logger = logging.getLogger("common.topics")
 
@@ -69,11 +69,11 @@ def wait_for_admin(settings: KafkaSettings, *, patience: float, backoff: Backoff
         except (kafka.KafkaError, OSError):
             if not told:
                 told = True
-                logger.info("waiting for Kafka", extra={"brokers": ",".join(settings.brokers), "seconds": patience})
+                logger.info("waiting for Kafka", extra={"brokers": settings.broker_list, "seconds": patience})
             pause = next(pauses)
             if time.monotonic() + pause > deadline:
                 raise TopicError(
-                    f"No broker answered at {','.join(settings.brokers)} within {patience:g} s: "
+                    f"No broker answered at {settings.broker_list} within {patience:g} s: "
                     "start Kafka, or mend KAFKA_BROKERS, KAFKA_SECURITY_PROTOCOL or the login."
                 ) from None
             time.sleep(pause)
@@ -111,6 +111,7 @@ def _reason(error: Exception) -> str:
 def main() -> None:
     """The command. Waits up to a minute for a broker; leaves with status 1 and one line when it fails."""
     try:
+        read_dotenv()
         settings = load_topic_settings()
         logging.config.dictConfig(logging_config(settings.log))
         admin = wait_for_admin(settings.kafka, patience=60.0, backoff=Backoff(most=2.0))

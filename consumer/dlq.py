@@ -25,7 +25,7 @@ from common.errors import PulseError
 from common.events import parse_timestamp
 from common.kafka import KafkaError, KafkaReader, KafkaSender, RecordReader, RecordSender
 from common.logs import logging_config
-from common.settings import load_dead_letter_settings
+from common.settings import load_dead_letter_settings, read_dotenv
 from consumer import replay as replaying
 from consumer.letter_views import as_json, statistics, table, whole
 from consumer.letters import Filter, LetterBox
@@ -120,9 +120,11 @@ replayed_too = click.option("--all", "with_replayed", is_flag=True, help="Also t
 def cli(context: click.Context) -> None:
     """Look at the dead letters, and send them back to their topic."""
     if context.obj is None:
+        read_dotenv()
         settings = load_dead_letter_settings()
         logging.config.dictConfig(logging_config(settings.log))
         kafka = settings.kafka
+        click.echo(f"Dead letters in {kafka.dlq_topic} at {kafka.broker_list}", err=True)
         context.obj = Topics(
             events=kafka.topic,
             letters=kafka.dlq_topic,

@@ -53,7 +53,7 @@ def run(tool: Topics, *arguments: str) -> Result:
 
 def command(topics: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command as a process of its own."""
-    kafka = {"KAFKA_BROKERS": topics.brokers[0], "KAFKA_TOPIC": topics.topic, "KAFKA_DLQ_TOPIC": topics.dlq_topic}
+    kafka = {"KAFKA_BROKERS": topics.broker_list, "KAFKA_TOPIC": topics.topic, "KAFKA_DLQ_TOPIC": topics.dlq_topic}
     return subprocess.run(
         [sys.executable, "-m", "consumer.dlq", *arguments],
         cwd=ROOT,

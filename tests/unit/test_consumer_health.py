@@ -4,8 +4,8 @@ import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
+from common.addresses import Address
 from common.metrics import ConsumerMetrics
-from common.settings import Address
 from consumer.health import Health, serve
 from ops.local.ports import free_port
 from tests.fakes import FakeClock

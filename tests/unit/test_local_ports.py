@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
+from common.addresses import Address
 from common.errors import LocalStackError
-from common.settings import Address, LocalSettings, load_local_settings
+from common.settings import LocalSettings, load_local_settings
 from ops.local import ports
 
 
@@ -42,11 +43,6 @@ def test_a_database_elsewhere_or_several_are_refused_by_the_variables_name(
 ) -> None:
     with pytest.raises(LocalStackError, match=r"^MONGO_URI .*mongodb://localhost:27017"):
         ports.mongodb_port(settings(monkeypatch, MONGO_URI=uri))
-
-
-def test_a_uri_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LocalStackError, match=r"\AMONGO_URI cannot be read: .*\Z"):
-        ports.mongodb_port(settings(monkeypatch, MONGO_URI="mongodb://localhost:port"))
 
 
 def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None:
