@@ -58,8 +58,8 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _METADATA_TIMEOUT_MS = 10_000
-# What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by a server that is
-# none): it asks for the socket when that is gone.
+# What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by some other
+# server): it asks for the socket when that is gone.
 _NO_SOCKET = "Invalid file object: None"
 
 
@@ -345,6 +345,9 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
 def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) -> Any:
     try:
         return client(**_connection(settings), **options)
+    except UnicodeError as error:
+        # Of those that a broker gives for itself and others; KAFKA_BROKERS has none.
+        raise KafkaConnectionError(f"a broker's name cannot be looked up: {error}") from error
     except ValueError as error:
         if str(error) != _NO_SOCKET:
             raise

@@ -76,6 +76,15 @@ def test_an_address_that_is_not_of_this_machine_is_named_with_its_variable() -> 
         ports.check({"API_ADDR": Address("192.0.2.1", 8080)})
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("taken", "wanted"), [("::1", "::1"), ("::1", ""), ("127.0.0.1", ""), ("127.0.0.1", "::")])
+def test_a_port_taken_on_one_of_the_interfaces_is_taken(taken: str, wanted: str) -> None:
+    with socket.create_server((taken, 0), family=Address(taken, 0).family) as server:
+        wish = Address(wanted, server.getsockname()[1])
+        with pytest.raises(LocalStackError, match=rf"^Port {wish.port} is in use\. .*such as:\n  API_ADDR=\S*:\d+$"):
+            ports.check({"API_ADDR": wish})
+
+
 def test_a_free_port_can_be_listened_on() -> None:
     ports.check({"API_ADDR": Address(ports.HOST, ports.free_port())})
 
