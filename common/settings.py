@@ -364,8 +364,10 @@ def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
     try:
         return parse(Env())
     except EnvError:
-        value = _NOT_SHOWN if name in _SECRET else os.environ[name]
-        raise SettingsError(name, value, allowed) from None
+        value = os.environ[name]
+        # What has an @ in it may hold a login, as URLs do.
+        shown = _NOT_SHOWN if name in _SECRET or "@" in value else value
+        raise SettingsError(name, shown, allowed) from None
 
 
 def _whole_number(name: str, default: int, least: int, most: int) -> int:

@@ -127,6 +127,18 @@ def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("KAFKA_BROKERS", "sasl://user:s3cret@kafka:9092"), ("API_CORS_ORIGINS", "https://user:s3cret@shop.example")],
+)
+def test_a_login_in_a_setting_that_has_none_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"^{name}=\(not shown\) is not allowed: give "):
+        load_api_settings()
+
+
+@pytest.mark.parametrize(
     ("value", "keys"),
     [
         ("web=s1,app=s2", [("web", "s1"), ("app", "s2")]),
