@@ -12,16 +12,17 @@ from api.connection_counts import ConnectionCounts
 from api.metrics_files import metrics_files
 from common.errors import SettingsError
 from common.logs import logging_config
-from common.settings import load_api_settings
+from common.settings import load_api_settings, read_dotenv
 
 try:
+    read_dotenv()
     _settings = load_api_settings()
     # Twice as many places as workers: while they are replaced at a HUP, the old and the new ones count.
     _metrics_files = metrics_files(2 * _settings.workers)
 except SettingsError as error:
     sys.exit(f"api: {error}")
 
-bind = str(_settings.address)
+bind = str(_settings.address.to_bind())
 workers = _settings.workers
 threads = _settings.threads
 worker_class = "api.connections.PatientWorker"

@@ -2,6 +2,7 @@
 
 PulseError
 ├── SettingsError          a variable of the environment is not usable; the process does not start
+│   └── EnvFileError       the file .env is not usable; the process does not start
 ├── SchemaError            a schema has a rule that the fast decoder cannot follow; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
@@ -28,6 +29,13 @@ class SettingsError(PulseError):
 
     def __init__(self, name: str, value: str, allowed: str) -> None:
         super().__init__(f"{name}={value} is not allowed: give {allowed}")
+
+
+class EnvFileError(SettingsError):
+    """The file `.env` is there and cannot be read, or has a line that is no setting."""
+
+    def __init__(self, allowed: str) -> None:
+        PulseError.__init__(self, f".env cannot be used: give {allowed}")
 
 
 class SchemaError(PulseError):

@@ -5,6 +5,7 @@ Written against what kafka-python-ng 2.2.3 and the current kafka-python share (d
 """
 
 import contextlib
+import inspect
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from concurrent.futures import Future as ThreadFuture
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     KafkaConnectionError,
@@ -22,6 +23,8 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
+    UnknownError,
+    for_code,
 )
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
@@ -44,13 +47,16 @@ __all__ = [
     "RecordReader",
     "RecordSender",
     "TopicAlreadyExistsError",
+    "TopicConfig",
     "TopicPartition",
+    "change_topic_config",
     "connect_admin",
     "connect_consumer",
     "never_takes",
     "offset_to_commit",
     "reachable",
     "received",
+    "topic_config",
 ]
 
 MAX_RECORD_BATCH_BYTES = 1_000_000
@@ -58,6 +64,11 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _METADATA_TIMEOUT_MS = 10_000
+# In the answer to DescribeConfigs: where a value comes from.
+_OF_THE_TOPIC = 1
+# What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by some other
+# server): it asks for the socket when that is gone.
+_NO_SOCKET = "Invalid file object: None"
 
 
 class Record(NamedTuple):
@@ -192,7 +203,7 @@ class KafkaReader:
         """Connects. Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError."""
         self._topic = topic
         self._timeout = timeout
-        brokers = ",".join(settings.brokers)
+        brokers = settings.broker_list
         self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
         try:
             self._consumer = _new(
@@ -326,14 +337,55 @@ def connect_admin(settings: KafkaSettings) -> Any:
     return _new(KafkaAdminClient, settings)
 
 
+class TopicConfig(NamedTuple):
+    """The settings of a topic. `own`: those that were made for it; in `values` are the broker's too."""
+
+    values: Mapping[str, str]
+    own: Mapping[str, str]
+
+
+def topic_config(admin: Any, topic: str) -> TopicConfig:
+    """What the broker says of the topic. Blocks; raises KafkaError if it fails or does not say."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    if "config_filter" in inspect.signature(admin.describe_configs).parameters:
+        told = admin.describe_configs([resource], config_filter="all").get("topic", {}).get(topic)
+        if not told:  # kafka-python does not say why
+            raise UnknownError(f"no settings of {topic}")
+        entries = [
+            (name, entry["value"], entry["config_source"] == "DYNAMIC_TOPIC_CONFIG") for name, entry in told.items()
+        ]
+    else:
+        ((code, message, _, _, rows),) = admin.describe_configs([resource])[0].resources
+        if code:
+            raise for_code(code)(message)
+        entries = [(name, value, source == _OF_THE_TOPIC) for name, value, _, source, *_ in rows]
+    return TopicConfig(
+        {name: value for name, value, _ in entries}, {name: value for name, value, own in entries if own}
+    )
+
+
+def change_topic_config(admin: Any, topic: str, changes: Mapping[str, str]) -> None:
+    """Change these settings of the topic, and no others. Blocks; raises KafkaError if the broker refuses."""
+    # kafka-python-ng's request resets what it does not name.
+    whole = {**topic_config(admin, topic).own, **changes}
+    answer = admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, whole)])
+    if isinstance(answer, dict):
+        if (said := answer["topic"][topic]) != "OK":
+            raise UnknownError(said)
+    else:
+        ((code, message, *_),) = answer.resources
+        if code:
+            raise for_code(code)(message)
+
+
 def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
     """Whether any of the brokers takes connections. Blocks at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     for broker in settings.brokers:
-        host, _, port = broker.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=max(0.05, deadline - time.monotonic())).close()
-        except OSError:
+            socket.create_connection((broker.host, broker.port), timeout=max(0.05, deadline - time.monotonic())).close()
+        except (OSError, UnicodeError):
+            # A resolver's ways with names are many; what it cannot look up is not reachable.
             continue
         return True
     return False
@@ -342,10 +394,13 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
 def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) -> Any:
     try:
         return client(**_connection(settings), **options)
+    except UnicodeError as error:
+        # Of those that a broker gives for itself and others; KAFKA_BROKERS has none.
+        raise KafkaConnectionError(f"a broker's name cannot be looked up: {error}") from error
     except ValueError as error:
-        # kafka-python-ng stumbles over a connection that was closed at once: by a proxy whose Kafka is away, or by a
-        # server that is none.
-        raise KafkaConnectionError("what listens there hangs up at once") from error
+        if str(error) != _NO_SOCKET:
+            raise
+        raise KafkaConnectionError("what listens there closes the connection at once") from error
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -353,7 +408,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
         "client_id": "pulse",
         # How long to look for a broker before giving up; kafka-python-ng has a fixed two seconds.
         **_where_known(KafkaProducer, bootstrap_timeout_ms=5_000),
-        "bootstrap_servers": list(settings.brokers),
+        "bootstrap_servers": [str(broker) for broker in settings.brokers],
         "security_protocol": settings.security_protocol,
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,

@@ -1,9 +1,10 @@
 """Every environment variable, parsed and validated once: one frozen object a process, made at its start.
 
-Each `load_…` reads the environment and raises `SettingsError` for the first value that is not allowed.
-An empty variable counts as not set, but for API_JOURNAL_DIR. Nothing is read at import.
+A command begins with `read_dotenv`. Each `load_…` then reads the environment and raises `SettingsError` for the first
+value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR. Nothing is read at import.
 """
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -11,31 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from dotenv import load_dotenv
+from dotenv.parser import parse_stream
 from environs import Env, EnvError
 from marshmallow import validate
 
-from common.errors import SettingsError
+from common.addresses import Address, parse_address
+from common.errors import EnvFileError, SettingsError
 
 T = TypeVar("T")
 LogFormat = Literal["json", "text"]
 JournalSync = Literal["normal", "full"]
 LocalBroker = Literal["auto", "kafka", "noida"]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens. An empty host means every interface."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host or '0.0.0.0'}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """The URL under which a program on this machine reaches the server."""
-        return f"http://{self.host if self.host not in ('', '0.0.0.0', '::') else 'localhost'}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +36,7 @@ class LogSettings:
 class KafkaSettings:
     """How to reach Kafka, and the two topics."""
 
-    brokers: tuple[str, ...]
+    brokers: tuple[Address, ...]
     topic: str
     dlq_topic: str
     security_protocol: str
@@ -56,6 +44,11 @@ class KafkaSettings:
     sasl_username: str | None
     sasl_password: str | None = field(repr=False)
     ssl_cafile: str | None
+
+    @property
+    def broker_list(self) -> str:
+        """The brokers as KAFKA_BROKERS has them."""
+        return ",".join(map(str, self.brokers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +148,26 @@ class LocalSettings:
     metrics_address: Address
 
 
+def read_dotenv(file: Path = Path(__file__).parent.parent / ".env") -> None:
+    """Put what `.env` in the repository says into the environment, which wins. For the start of a command.
+
+    Without the file nothing happens. Raises EnvFileError, which shows none of its contents.
+    """
+    try:
+        text = file.read_text("utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise EnvFileError(f"a file that can be read ({reason})") from None
+    for line in parse_stream(io.StringIO(text)):
+        if line.error or (line.key is not None and line.value is None):
+            # Blank lines before it are a part of it.
+            number = line.original.line + line.original.string[: -len(line.original.string.lstrip())].count("\n")
+            raise EnvFileError(f"NAME=value, or a comment, in line {number}")
+    load_dotenv(stream=io.StringIO(text))
+
+
 def load_api_settings() -> ApiSettings:
     """Settings of the API."""
     return ApiSettings(
@@ -197,6 +210,11 @@ def load_topic_settings() -> TopicSettings:
 def load_dead_letter_settings() -> DeadLetterSettings:
     """Settings of the dead letter tool."""
     return DeadLetterSettings(log=_log_settings(), kafka=_kafka_settings())
+
+
+def load_api_address() -> Address:
+    """Where the API of this machine listens."""
+    return _api_address()
 
 
 def load_local_settings() -> LocalSettings:
@@ -277,7 +295,7 @@ def _kafka_settings() -> KafkaSettings:
     topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
-        brokers=_brokers("KAFKA_BROKERS", ("localhost:9092",)),
+        brokers=_brokers("KAFKA_BROKERS", (Address("localhost", 9092),)),
         topic=topic,
         dlq_topic=_dlq_topic(topic),
         security_protocol=protocol,
@@ -298,7 +316,7 @@ def _dlq_topic(topic: str) -> str:
 
 def _mongo_settings() -> MongoSettings:
     return MongoSettings(
-        uri=_text("MONGO_URI", "mongodb://localhost:27017", _MONGO_URI, "a URI such as mongodb://host:27017"),
+        uri=_mongo_uri("MONGO_URI", "mongodb://localhost:27017"),
         database=_text("MONGO_DATABASE", "pulse", r"[A-Za-z0-9_-]{1,63}", "letters, digits, '_' and '-' (at most 63)"),
         collection=_text("MONGO_COLLECTION", "events", *_COLLECTION),
         ttl_days=_whole_number("MONGO_TTL_DAYS", 0, 1, 24_855) or None,
@@ -315,19 +333,21 @@ def _metrics_address() -> Address:
 
 # ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
 
+_NOT_SHOWN = "(not shown)"
 _SECRET = ("API_KEYS", "KAFKA_SASL_PASSWORD", "MONGO_URI")
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]*):(?P<port>\d{1,5})")
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|m)")
-_SIZE = re.compile(r"(?P<number>\d+)(?: ?(?P<unit>KiB|MiB|GiB))?")
+# Python's own int, float and \d take the digits of every script, and int takes 1_0 for 10.
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)(?P<unit>ms|s|m)")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18})(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_MONGO_URI = r"mongodb(\+srv)?://\S+"
 # No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
 _WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
 # No port that browsers leave out: an origin with it would fit none of theirs.
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
-    r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::\d{1,5})?"
+    r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
 # Kafka has no topics of these two names.
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
@@ -344,18 +364,30 @@ def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
     try:
         return parse(Env())
     except EnvError:
-        value = "(not shown)" if name in _SECRET else os.environ[name]
-        raise SettingsError(name, value, allowed) from None
+        value = os.environ[name]
+        # What has an @ in it may hold a login, as URLs do.
+        shown = _NOT_SHOWN if name in _SECRET or "@" in value else value
+        raise SettingsError(name, shown, allowed) from None
 
 
 def _whole_number(name: str, default: int, least: int, most: int) -> int:
-    in_range = validate.Range(least, most)
-    return _read(name, default, lambda env: env.int(name, validate=in_range), f"a whole number from {least} to {most}")
+    def parse(env: Env) -> int:
+        text = env.str(name)
+        if not (_WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most):
+            raise EnvError(name)
+        return int(text)
+
+    return _read(name, default, parse, f"a whole number from {least} to {most}")
 
 
 def _ratio(name: str, default: float) -> float:
-    in_range = validate.Range(0, 1)
-    return _read(name, default, lambda env: env.float(name, validate=in_range), "a number from 0 to 1")
+    def parse(env: Env) -> float:
+        text = env.str(name)
+        if not (_NUMBER.fullmatch(text) and float(text) <= 1):
+            raise EnvError(name)
+        return float(text)
+
+    return _read(name, default, parse, "a number from 0 to 1, such as 0.5")
 
 
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -375,6 +407,16 @@ def _required(name: str, protocol: str) -> str:
     return value
 
 
+def _mongo_uri(name: str, default: str) -> str:
+    # The API, which reads no such setting, has no pymongo.
+    from common.mongo_uri import fault  # noqa: PLC0415
+
+    uri = _text(name, default)
+    if allowed := fault(uri):
+        raise SettingsError(name, _NOT_SHOWN, allowed)
+    return uri
+
+
 def _readable_file(name: str) -> str | None:
     path = _text(name, "")
     if not path:
@@ -386,21 +428,15 @@ def _readable_file(name: str) -> str | None:
     return path
 
 
-def _parse_address(text: str) -> Address | None:
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 1 <= int(match["port"]) <= 65_535:
-        return None
-    return Address(match["host"], int(match["port"]))
-
-
-def _brokers(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    def parse(env: Env) -> tuple[str, ...]:
-        addresses = [_parse_address(broker.strip()) for broker in env.str(name).split(",")]
-        if not all(address and address.host for address in addresses):
+def _brokers(name: str, default: tuple[Address, ...]) -> tuple[Address, ...]:
+    def parse(env: Env) -> tuple[Address, ...]:
+        brokers = env.str(name).split(",")
+        addresses = [address for broker in brokers if (address := parse_address(broker.strip())) and address.host]
+        if len(addresses) < len(brokers):
             raise EnvError(name)
-        return tuple(str(address) for address in addresses)
+        return tuple(addresses)
 
-    return _read(name, default, parse, "host:port, several separated by commas")
+    return _read(name, default, parse, "host:port, such as kafka:9092 or [::1]:9092, several separated by commas")
 
 
 def _parse_write_key(text: str, number: int) -> WriteKey | None:
@@ -435,12 +471,12 @@ def _origins(name: str) -> frozenset[str]:
 
 def _address(name: str, default: Address) -> Address:
     def parse(env: Env) -> Address:
-        address = _parse_address(env.str(name))
+        address = parse_address(env.str(name))
         if address is None:
             raise EnvError(name)
         return address
 
-    return _read(name, default, parse, ":port or host:port, such as :8080 or 127.0.0.1:8080")
+    return _read(name, default, parse, ":port or host:port, such as :8080, 127.0.0.1:8080 or [::1]:8080")
 
 
 def _duration(name: str, default: float) -> float:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry
-from pymongo.errors import PyMongoError
 
 from common.errors import PulseError, SettingsError, TooManyDeadLettersError
 from common.kafka import KafkaError, KafkaSender, reachable
@@ -19,7 +18,7 @@ from common.logs import logging_config
 from common.metrics import ConsumerMetrics
 from common.outage import Outage
 from common.retry import Backoff
-from common.settings import ConsumerSettings, load_consumer_settings
+from common.settings import ConsumerSettings, load_consumer_settings, read_dotenv
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
 from consumer.health import Health, serve
@@ -41,6 +40,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
+        read_dotenv()
         settings = load_consumer_settings()
         logging.config.dictConfig(logging_config(settings.log))
         registry = CollectorRegistry()
@@ -51,11 +51,8 @@ def main() -> None:
         serve(settings.metrics_address, health, registry)
     except OSError as error:
         sys.exit(f"consumer: cannot listen on METRICS_ADDR={settings.metrics_address}: {error.strerror}")
-    try:
-        writer = MongoWriter(settings.mongo)
-    except (PyMongoError, ValueError, OSError) as error:
-        sys.exit(f"consumer: MONGO_URI cannot be used: {error}")
 
+    writer = MongoWriter(settings.mongo)
     Watchdog(health, stopping, partial(reachable, settings.kafka)).start()
     metrics = ConsumerMetrics(registry)
     health.show_in(metrics)

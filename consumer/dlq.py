@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from common.errors import PulseError
 from common.events import parse_timestamp
 from common.kafka import KafkaError, KafkaReader, KafkaSender, RecordReader, RecordSender
 from common.logs import logging_config
-from common.settings import load_dead_letter_settings
+from common.settings import load_dead_letter_settings, read_dotenv
 from consumer import replay as replaying
 from consumer.letter_views import as_json, statistics, table, whole
 from consumer.letters import Filter, LetterBox
@@ -120,9 +120,11 @@ replayed_too = click.option("--all", "with_replayed", is_flag=True, help="Also t
 def cli(context: click.Context) -> None:
     """Look at the dead letters, and send them back to their topic."""
     if context.obj is None:
+        read_dotenv()
         settings = load_dead_letter_settings()
         logging.config.dictConfig(logging_config(settings.log))
         kafka = settings.kafka
+        click.echo(f"Dead letters in {kafka.dlq_topic} at {kafka.broker_list}", err=True)
         context.obj = Topics(
             events=kafka.topic,
             letters=kafka.dlq_topic,
@@ -186,23 +188,29 @@ def stats(topics: Topics, wanted: Filter, with_replayed: bool) -> None:
 @cli.command()
 @filtered
 @click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest first.")
-@click.option("--max-replays", type=click.IntRange(1), default=3, show_default=True, help="Leave what died so often.")
+@click.option(
+    "--max-replays", type=click.IntRange(1), default=3, show_default=True, help="Leave what was sent back so often."
+)
 @click.option("--keep-going", is_flag=True, help="Go on after a letter that cannot be sent.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 @click.pass_obj
 def replay(
     topics: Topics, wanted: Filter, *, limit: int | None, max_replays: int, keep_going: bool, dry_run: bool
 ) -> None:
-    """Send letters back to their topics, oldest first. May be interrupted and repeated."""
+    """Send letters back to their topics, oldest first. May be interrupted and repeated.
+
+    Exits 1 if a letter could not be sent, or if all that were meant have been sent back too often before.
+    """
     with topics.letter_box() as box:
         found = box.find(wanted)
         letters = [letter for letter in found if letter.replays < max_replays]
-        if left := len(found) - len(letters):
-            click.echo(f"{left:,} letters stay: they were sent back {max_replays} times before (--max-replays).")
+        stay = _what_stays(letter.replays for letter in found if letter.replays >= max_replays)
         letters = letters[:limit]
         if dry_run:
             for topic, count in (Counter(letter.topic for letter in letters) or {topics.events: 0}).items():
                 click.echo(f"{count:,} letters would go to {topic}.")
+            if stay:
+                click.echo(stay)
             return
         columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         errors = Console(stderr=True)
@@ -219,15 +227,23 @@ def replay(
                 stopping=stopping.is_set,
                 on_progress=functools.partial(progress.advance, task),
             )
-    _print_outcome(outcome, len(letters))
+    _print_outcome(outcome, len(letters), stay)
     if stopping.is_set():
         sys.exit(130)
-    if outcome.failed or outcome.problem is not None:
+    if outcome.failed or outcome.problem is not None or (stay and not letters):
         sys.exit(1)
 
 
-def _print_outcome(outcome: replaying.Outcome, letters: int) -> None:
-    click.echo(f"{outcome.sent:,} of {letters:,} letters were sent back.")
+def _what_stays(replays: Iterable[int]) -> str:
+    """What to say of the letters that were sent back so often, each too often; nothing if there are none."""
+    times = list(replays)
+    if not times:
+        return ""
+    return f"{len(times):,} more stay, sent back too often before: --max-replays {max(times) + 1} sends them too."
+
+
+def _print_outcome(outcome: replaying.Outcome, letters: int, stay: str) -> None:
+    click.echo(f"{outcome.sent:,} of {letters:,} letters were sent back. {stay}".rstrip())
     if outcome.failed:
         letter, error = outcome.failed[0]
         count = len(outcome.failed)

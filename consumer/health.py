@@ -1,6 +1,7 @@
 """What the consumer says of itself over HTTP: /health for people, its probes, and /metrics for Prometheus."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -11,9 +12,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from common.addresses import Address
 from common.build_info import VERSION, commit
 from common.metrics import ConsumerMetrics
-from common.settings import Address
 
 STUCK_SECONDS = 120.0
 """After so long without progress, only a restart can help."""
@@ -120,7 +121,8 @@ def serve(address: Address, health: Health, registry: CollectorRegistry) -> None
                 return _probe(start_response, good=health.alive)
         return _answer(start_response, "404 Not Found", {"status": "error", "message": _PATHS})
 
-    server = make_server(address.host, address.port, app, ThreadingWSGIServer, handler_class=_QuietHandler)
+    bound = address.to_bind()
+    server = make_server(bound.host, bound.port, app, _server_of(bound.family), handler_class=_QuietHandler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
 
 
@@ -132,6 +134,13 @@ def _probe(start_response: StartResponse, *, good: bool) -> list[bytes]:
 def _answer(start_response: StartResponse, status: str, body: dict[str, Any]) -> list[bytes]:
     start_response(status, [("Content-Type", "application/json")])
     return [json.dumps(body).encode() + b"\n"]
+
+
+def _server_of(family: socket.AddressFamily) -> type[ThreadingWSGIServer]:
+    class Server(ThreadingWSGIServer):
+        address_family = family
+
+    return Server
 
 
 class _QuietHandler(WSGIRequestHandler):

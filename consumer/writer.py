@@ -49,6 +49,8 @@ class MongoWriter:
         self._client: MongoClient[dict[str, Any]] = MongoClient(
             settings.uri,
             appname="pulse-consumer",
+            # Else mongodb+srv would ask the DNS here, where nothing tries again.
+            connect=False,
             timeoutMS=_TIMEOUT_MS,
             heartbeatFrequencyMS=_LOOK_MS,
             connectTimeoutMS=_ANSWER_MS,

@@ -9,12 +9,11 @@ from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import requests
-from dotenv import load_dotenv
 from tqdm import tqdm
 
 from common.errors import PulseError
 from common.events import MAX_BATCH_EVENTS
-from common.settings import own_write_key
+from common.settings import own_write_key, read_dotenv
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -24,12 +23,9 @@ PATIENCE = 120.0  # seconds for which the API may answer 503 to one batch
 
 
 def run(tool: Callable[[], int]) -> int:
-    """Runs a tool and returns its exit code; a fault becomes one line on stderr, Ctrl-C nothing at all.
-
-    Reads .env, as `make run` does, so that both speak of the same servers.
-    """
-    load_dotenv(".env")
+    """Reads .env, runs a tool, returns its exit code; a fault becomes one line on stderr, Ctrl-C nothing at all."""
     try:
+        read_dotenv()
         return tool()
     except PulseError as error:
         print(error, file=sys.stderr)
@@ -42,7 +38,7 @@ def whole_number(least: int) -> Callable[[str], int]:
     """For argparse: the type of an argument that is a whole number, `least` or more."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
         return int(text)
 
@@ -51,8 +47,9 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 def base_url(text: str) -> str:
     """For argparse: the type of an argument that says where an API is."""
-    if not re.fullmatch(r"https?://[^/]+(/.*)?", text):
-        raise argparse.ArgumentTypeError(f"{text} is not a URL such as https://events.example")
+    if not re.fullmatch(r"https?://[^/@?#]+(/[^@?#]*)?", text):
+        # It may hold a password; and what is taken is printed.
+        raise argparse.ArgumentTypeError("give a URL such as https://events.example, without user, password or key")
     return text.rstrip("/")
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from common.errors import PulseError
-from common.settings import load_local_settings
+from common.settings import load_api_address
 from loadtest.client import base_url, check_ready, run
 from ops.local.ports import HOST, answers
 
@@ -18,7 +18,7 @@ PORT = 8089
 def main() -> int:
     """Returns only by Ctrl-C before locust has started. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.load_test_ui", description="Open locust's page.")
-    own = load_local_settings().api_address.url
+    own = load_api_address().url
     parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")
     url = parser.parse_args().url
     if answers(PORT):

@@ -13,13 +13,12 @@ from datetime import UTC, datetime
 from itertools import count, islice
 from typing import Any
 
-from dotenv import load_dotenv
 from locust import FastHttpUser, between, constant_pacing, events, task
 from locust.env import Environment
 
 from common.errors import SettingsError
 from common.events import MAX_BATCH_EVENTS, MAX_EVENT_BYTES
-from common.settings import load_local_settings, own_write_key
+from common.settings import load_api_address, own_write_key, read_dotenv
 from loadtest.client import Event
 from loadtest.journeys import generated_journey
 
@@ -29,13 +28,13 @@ JSON = {"Content-Type": "application/json"}
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def read_settings(environment: Environment, **_: Any) -> None:
-    """Reads .env, as `make run` does, and takes the API's address from there unless a host is given.
+    """Reads .env and takes the API's address from there unless a host is given.
 
     Where there is a page it tells what failed: neither the tables at the end nor the exit code do it again.
     """
-    load_dotenv(".env")
     try:
-        environment.host = environment.host or load_local_settings().api_address.url
+        read_dotenv()
+        environment.host = environment.host or load_api_address().url
     except SettingsError as error:
         sys.exit(str(error))
     if environment.web_ui:

@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from common.events import EVENT_TYPES
-from common.settings import load_local_settings
+from common.settings import load_api_address
 from loadtest.client import Event, base_url, run, send, whole_number
 from loadtest.journeys import generated_journeys, named_journeys
 
@@ -24,7 +24,7 @@ def main() -> int:
     """Returns 0 when every event was accepted, else 1. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.seed", description="Send sample shoppers to the API.")
     parser.add_argument("--customers", type=whole_number(0), default=0, metavar="N", help="made up, beside the three")
-    own = load_local_settings().api_address.url
+    own = load_api_address().url
     parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")
     arguments = parser.parse_args()
 

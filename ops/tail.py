@@ -13,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from dotenv import load_dotenv
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
 from common.errors import PulseError
-from common.settings import MongoSettings, load_local_settings
+from common.settings import MongoSettings, load_local_settings, read_dotenv
 from common.terminal import printable
 
 Document = dict[str, Any]
@@ -37,6 +36,7 @@ def main() -> int:
     parser.add_argument("--customer", metavar="ID", help="of this customer only")
     arguments = parser.parse_args()
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    read_dotenv()
     events = _collection(load_local_settings().mongo)
     for event in follow(events, max(arguments.n, 0), arguments.customer):
         if event is not None:
@@ -105,16 +105,14 @@ def _shown(value: object) -> str:
 
 
 def _collection(settings: MongoSettings) -> Collection[Document]:
-    try:
-        client: MongoClient[Document] = MongoClient(
-            settings.uri,
-            serverSelectionTimeoutMS=5_000,
-            connectTimeoutMS=5_000,
-            socketTimeoutMS=60_000,
-            datetime_conversion="DATETIME_AUTO",  # a time beyond Python's years is no reason to stop
-        )
-    except (PyMongoError, ValueError) as error:
-        raise PulseError(f"MONGO_URI cannot be read: {error}") from error
+    client: MongoClient[Document] = MongoClient(
+        settings.uri,
+        connect=False,  # else mongodb+srv would ask the DNS here, where nobody expects an error
+        serverSelectionTimeoutMS=5_000,
+        connectTimeoutMS=5_000,
+        socketTimeoutMS=60_000,
+        datetime_conversion="DATETIME_AUTO",  # a time beyond Python's years is no reason to stop
+    )
     return client[settings.database][settings.collection]
 
 
@@ -138,7 +136,6 @@ def _nobody_reads() -> bool:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    load_dotenv(".env")  # as `make run` does, so that both speak of the same database
     try:
         sys.exit(main())
     except PulseError as error:

@@ -7,7 +7,8 @@ from flask import Flask
 
 from api.app import create_app
 from api.intake import AcceptedEvent
-from common.settings import AccessSettings, Address, ApiSettings, LogSettings
+from common.addresses import Address
+from common.settings import AccessSettings, ApiSettings, LogSettings
 from tests.fakes import FakeBroker, FakeSender
 from tests.servers import kafka_settings
 

@@ -9,6 +9,9 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.servers"]
 
+# Nor does any read the .env of whoever runs it.
+os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+
 # No test asserts a speed: a busy machine is no failure. HYPOTHESIS_EXAMPLES asks for more than the everyday number.
 settings.register_profile("pulse", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")))
 settings.load_profile("pulse")

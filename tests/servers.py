@@ -17,6 +17,7 @@ import pymongo
 import pytest
 import requests
 
+from common.addresses import parse_address
 from common.errors import LocalStackError
 from common.retry import Backoff
 from common.settings import KafkaSettings, LogSettings, MongoSettings, TopicSettings
@@ -249,9 +250,11 @@ class Pipeline:
 
 
 def kafka_settings(broker: str, topic: str) -> KafkaSettings:
-    """Settings for a broker without TLS."""
+    """Settings for a broker without TLS, at host:port."""
+    address = parse_address(broker)
+    assert address, broker
     return KafkaSettings(
-        brokers=(broker,),
+        brokers=(address,),
         topic=topic,
         dlq_topic=f"{topic}.dlq",
         security_protocol="PLAINTEXT",

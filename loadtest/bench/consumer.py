@@ -13,9 +13,9 @@ from threading import Thread
 import psutil
 from pymongo import MongoClient
 
+from common.addresses import Address
 from common.errors import PulseError
 from common.kafka import KafkaSender
-from common.settings import Address
 from loadtest.bench import events
 from loadtest.bench.load import drive
 from loadtest.bench.report import Row, Target

@@ -14,7 +14,7 @@ def produce(settings: KafkaSettings, records: Sequence[Record], times: int) -> f
     """Sends the records so many times over, as safely as the API does; returns records a second, to the last answer."""
     producer = Producer(
         {
-            "bootstrap.servers": settings.brokers[0],
+            "bootstrap.servers": settings.broker_list,
             "acks": "all",
             "partitioner": "murmur2_random",
             "linger.ms": 10,

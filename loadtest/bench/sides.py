@@ -6,16 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from common.addresses import Address
 from common.errors import PulseError
 from common.kafka import TopicPartition, connect_consumer
 from common.retry import Backoff
-from common.settings import Address, KafkaSettings, LogSettings, TopicSettings
+from common.settings import KafkaSettings, LogSettings, TopicSettings
 from common.topics import ensure_topics, wait_for_admin, wanted_topics
 from ops.local import kafka, ports
 from ops.local.ready import is_well
@@ -37,7 +37,7 @@ class Broker:
     def environ(self) -> dict[str, str]:
         """Of processes that shall use it."""
         return {
-            "KAFKA_BROKERS": self.settings.brokers[0],
+            "KAFKA_BROKERS": self.settings.broker_list,
             "KAFKA_TOPIC": self.settings.topic,
             "KAFKA_DLQ_TOPIC": self.settings.dlq_topic,
         }
@@ -61,7 +61,7 @@ def broker() -> Iterator[Broker]:
     """Kafka as a process; its data goes with it."""
     kafka.check_java()
     port = ports.free_port()
-    settings = KafkaSettings((f"127.0.0.1:{port}",), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None)
+    settings = KafkaSettings((Address("127.0.0.1", port),), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None)
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
         command = kafka.prepare(Path(folder, "kafka"), port, kafka.jars(Path("var/kafka/libs")))
         with process(command, {}):
@@ -115,10 +115,12 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], environ: Mapping[str, Any]) -> Iterator[psutil.Process]:
+def process(command: list[str], environ: dict[str, str]) -> Iterator[psutil.Process]:
     """A child, its output dropped; told to stop and waited for at the end."""
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, env=os.environ | environ, stdout=quiet, stderr=quiet) as child:  # noqa: S603, our own
+    # What is in .env is for what people run.
+    env = os.environ | {"PYTHON_DOTENV_DISABLED": "1"} | environ
+    with subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet) as child:  # noqa: S603, our own
         try:
             yield psutil.Process(child.pid)
         finally:

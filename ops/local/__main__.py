@@ -8,17 +8,16 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from dotenv import load_dotenv
-
+from common.addresses import Address
 from common.errors import LocalStackError, PulseError
 from common.settings import (
-    Address,
     LocalBroker,
     LocalSettings,
     load_api_settings,
     load_consumer_settings,
     load_local_settings,
     load_topic_settings,
+    read_dotenv,
 )
 from ops.local import foreground, kafka, noida, ports
 from ops.local.server import BROKERS, how, in_use, in_use_file
@@ -34,7 +33,7 @@ def prepare() -> None:
 
     Blocks for as long as Maven needs on the first run.
     """
-    load_dotenv(".env")
+    read_dotenv()
     os.environ.setdefault("LOG_FORMAT", "text")  # here people read the log
     load_api_settings()
     load_consumer_settings()

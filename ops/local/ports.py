@@ -8,19 +8,19 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 
-from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from common.addresses import Address
 from common.errors import LocalStackError
-from common.settings import Address, LocalSettings
+from common.settings import LocalSettings
 
 HOST = "127.0.0.1"
 
 
 def broker_port(settings: LocalSettings) -> int:
     """The port in KAFKA_BROKERS. Raises LocalStackError unless it names one broker on this machine."""
-    nodes = [broker.rsplit(":", 1) for broker in settings.kafka.brokers]
-    return _only_local("KAFKA_BROKERS", "localhost:9092", ((host, int(port)) for host, port in nodes))
+    brokers = settings.kafka.brokers
+    return _only_local("KAFKA_BROKERS", "localhost:9092", ((broker.host, broker.port) for broker in brokers))
 
 
 def mongodb_port(settings: LocalSettings) -> int:
@@ -28,10 +28,7 @@ def mongodb_port(settings: LocalSettings) -> int:
     example = "mongodb://localhost:27017"
     if not settings.mongo.uri.startswith("mongodb://"):  # mongodb+srv is always elsewhere, and asks the DNS
         return _only_local("MONGO_URI", example, [])
-    try:
-        nodes = parse_uri(settings.mongo.uri)["nodelist"]
-    except (PyMongoError, ValueError) as error:
-        raise LocalStackError(f"MONGO_URI cannot be read: {error}") from None
+    nodes = parse_uri(settings.mongo.uri)["nodelist"]
     return _only_local("MONGO_URI", example, ((host, port or 0) for host, port in nodes))
 
 
@@ -51,7 +48,11 @@ def check(addresses: Mapping[str, Address]) -> None:
     with ExitStack() as listening:
         for variable, address in addresses.items():
             try:
-                listening.enter_context(socket.create_server((address.host, address.port)))
+                bound = address.to_bind()
+                server = socket.create_server(
+                    (bound.host, bound.port), family=bound.family, dualstack_ipv6=bound.host == "::"
+                )
+                listening.enter_context(server)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     # error.strerror would go on about how it was tried.
@@ -67,8 +68,11 @@ def check(addresses: Mapping[str, Address]) -> None:
     if taken:
         *most, last = (str(addresses[variable].port) for variable in taken)
         which = f"Ports {', '.join(most)} and {last} are" if most else f"Port {last} is"
-        prefix = {"KAFKA_BROKERS": "localhost", "MONGO_URI": "mongodb://localhost"}
-        lines = [f"  {name}={prefix.get(name, addresses[name].host)}:{port}" for name, port in other.items()]
+        local = {"KAFKA_BROKERS": "localhost:{}", "MONGO_URI": "mongodb://localhost:{}"}
+        lines = [
+            f"  {name}={local[name].format(port) if name in local else Address(addresses[name].host, port)}"
+            for name, port in other.items()
+        ]
         raise LocalStackError("\n".join([f"{which} in use. Put other ones into .env, such as:", *lines]))
 
 

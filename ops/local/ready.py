@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection, HTTPException
 
-from common.settings import Address, LocalSettings, load_local_settings, own_write_key
+from common.addresses import Address
+from common.settings import LocalSettings, load_local_settings, own_write_key, read_dotenv
 from ops.local.ports import answers, broker_port, mongodb_port
 
 SLOW, LATE = 5.0, 60.0  # seconds
@@ -62,6 +63,7 @@ def report(
 
 
 if __name__ == "__main__":
+    read_dotenv()
     settings = load_local_settings()
     for line in report(parts(settings), time.monotonic, time.sleep):
         print(line, flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import LocalStackError, PulseError
-from common.settings import LocalSettings, load_local_settings
+from common.settings import LocalSettings, load_local_settings, read_dotenv
 from ops.local import kafka, mongodb, noida
 from ops.local.ports import broker_port, mongodb_port
 
@@ -85,6 +85,7 @@ def command_of(part: str, settings: LocalSettings) -> tuple[str, list[str]]:
 
 if __name__ == "__main__":
     try:
+        read_dotenv()
         settings = load_local_settings()
         run(*command_of(sys.argv[1], settings), in_use_file(settings.data_dir))
     except PulseError as error:

@@ -15,8 +15,9 @@ from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
 from prometheus_client import CollectorRegistry
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from common.addresses import Address
 from common.errors import SettingsError
-from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings
+from common.settings import load_api_settings, load_consumer_settings, load_topic_settings
 from consumer.health import Health, serve
 from consumer.watchdog import STOP_SECONDS
 from tests.apps import build_app

@@ -1,4 +1,4 @@
-"""The consumer's start: what it says of a URI that only the driver can judge, and of a server that is away."""
+"""The consumer's start: what it says of a URI that cannot be used, and of a server that is away."""
 
 import sys
 from collections.abc import Iterator
@@ -25,12 +25,22 @@ def consumer(mongo: MongoServer, tmp_path: Path) -> Iterator[Process]:
     process.kill()
 
 
-def test_a_uri_that_the_driver_refuses_is_named(consumer: Process) -> None:
+def test_a_uri_that_cannot_be_used_is_one_line(consumer: Process) -> None:
     consumer.env["MONGO_URI"] += "/?tls=true&tlsCAFile=/no/such/file"
     consumer.start()
     assert consumer.child is not None
     assert consumer.child.wait(30) == 1
-    assert consumer.output().splitlines()[-1].startswith("consumer: MONGO_URI cannot be used: ")
+    (line,) = consumer.output().splitlines()
+    assert line.startswith("consumer: MONGO_URI=(not shown) is not allowed: give ")
+
+
+@pytest.mark.parametrize("server", ["mongodb://user:s3cret@127.0.0.1:{}", "mongodb+srv://user:s3cret@mongo.invalid"])
+def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consumer: Process, server: str) -> None:
+    consumer.env["MONGO_URI"] = server.format(free_port())
+    consumer.start()
+    eventually(lambda: "connecting to MongoDB failed; trying" in consumer.output(), what="the consumer missing MongoDB")
+    consumer.stop()
+    assert "s3cret" not in consumer.output()
 
 
 def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:

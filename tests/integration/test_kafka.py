@@ -5,6 +5,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,7 +176,7 @@ def test_a_reader_without_a_broker_says_what_to_do() -> None:
 
 
 @pytest.fixture
-def hanging_up() -> Iterator[KafkaSettings]:
+def closing_at_once() -> Iterator[KafkaSettings]:
     """A server that closes each connection at once, as a proxy does whose Kafka is away."""
 
     def serve() -> None:
@@ -191,14 +192,14 @@ def hanging_up() -> Iterator[KafkaSettings]:
         thread.join()
 
 
-def test_a_server_that_hangs_up_is_no_broker(hanging_up: KafkaSettings) -> None:
+def test_a_server_that_closes_connections_at_once_is_no_broker(closing_at_once: KafkaSettings) -> None:
     with pytest.raises(KafkaError):
-        connect_admin(hanging_up)
+        connect_admin(closing_at_once)
     with pytest.raises(KafkaError):
-        connect_consumer(hanging_up, "group", max_records=1)
+        connect_consumer(closing_at_once, "group", max_records=1)
     with pytest.raises(ReadError, match="No connection to Kafka"):
-        KafkaReader(hanging_up, "topic")
-    assert isinstance(KafkaSender(hanging_up, "topic").send([Record(b"key", b"value")])[0], KafkaError)
+        KafkaReader(closing_at_once, "topic")
+    assert isinstance(KafkaSender(closing_at_once, "topic").send([Record(b"key", b"value")])[0], KafkaError)
 
 
 def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:
@@ -207,3 +208,22 @@ def test_a_broker_that_listens_is_reachable(topic: KafkaSettings) -> None:
 
 def test_a_broker_that_does_not_listen_is_not_reachable() -> None:
     assert not reachable(kafka_settings(f"127.0.0.1:{free_port()}", "topic"))
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_broker_is_reached_on_its_address_of_ipv6(kafka_libs: Path, tmp_path: Path) -> None:
+    server = KafkaServer(kafka_libs, tmp_path)
+    with Path(server.command[-1]).open("a") as config:
+        listeners = f"PLAINTEXT://[::]:{server.port},CONTROLLER://127.0.0.1:{free_port()}"
+        config.write(f"\nlisteners={listeners}\nadvertised.listeners=PLAINTEXT://[::1]:{server.port}\n")
+        config.write(f"controller.quorum.voters=1@{listeners.rpartition('/')[2]}\n")
+    try:
+        server.start()
+        server.create_topics("events")
+        settings = kafka_settings(f"[::1]:{server.port}", "events")
+        assert reachable(settings)
+        assert KafkaSender(settings, "events").send([Record(b"key", b"value")]) == [None]
+        with contextlib.closing(KafkaReader(settings, "events")) as reader:
+            assert [record.value for record in reader.read()] == [b"value"]
+    finally:
+        server.kill()

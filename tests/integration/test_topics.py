@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import TopicError
-from common.kafka import connect_admin
+from common.kafka import NewTopic, TopicConfig, connect_admin, topic_config
 from common.retry import Backoff
 from common.topics import wait_for_admin
 from ops.local.ports import free_port
@@ -30,9 +30,9 @@ class Command:
             "LOG_FORMAT": "text",
         }
 
-    def run(self, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "common.topics"],
+            [sys.executable, "-m", "common.topics", *options],
             cwd=ROOT,
             env={**self.env, **env},
             capture_output=True,
@@ -77,6 +77,93 @@ def test_refuses_a_topic_with_too_few_partitions_and_says_what_to_do(command: Co
     assert f"topics: Topic {command.topic} has 2 partitions and 1 replicas, not 3 and 1: change" in again.stderr
 
 
+def test_begins_with_the_broker_and_the_topics(command: Command) -> None:
+    first = command.run().stderr.splitlines()[0]
+    assert f"brokers={command.env['KAFKA_BROKERS']} topics={command.topic}, {command.topic}.dlq" in first
+
+
+GOOD = {"retention.ms": "604800000", "min.insync.replicas": "1", "max.message.bytes": "1048588"}
+
+
+def create(kafka: KafkaServer, topic: str, config: dict[str, str]) -> None:
+    admin: Any = connect_admin(kafka.settings(topic))
+    try:
+        admin.create_topics([NewTopic(topic, 3, 1, topic_configs=config)])
+    finally:
+        admin.close()
+
+
+def config(kafka: KafkaServer, topic: str) -> TopicConfig:
+    admin: Any = connect_admin(kafka.settings(topic))
+    try:
+        return topic_config(admin, topic)
+    finally:
+        admin.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "compact,delete"),
+        ("min.insync.replicas", "2"),
+        ("max.message.bytes", "100000"),
+    ],
+)
+def test_refuses_a_topic_that_loses_or_stops_events(
+    kafka: KafkaServer, command: Command, setting: str, value: str
+) -> None:
+    create(kafka, command.topic, {**GOOD, setting: value})
+    refused = command.run()
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        f"topics: Topic {command.topic} has {setting}={value}: change that with `python -m common.topics --fix`."
+    )
+    assert "ERROR   common.topics: the topic differs: Kafka " in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("retention.ms", "3600000", "604800000"),
+        ("retention.bytes", "1000000", "-1"),
+        ("compression.type", "gzip", "producer"),
+        ("max.message.bytes", "1000000", "1048588"),
+    ],
+)
+def test_says_what_else_differs_and_goes_on(
+    kafka: KafkaServer, command: Command, setting: str, value: str, wanted: str
+) -> None:
+    create(kafka, command.topic, {**GOOD, setting: value})
+    run = command.run()
+    assert run.returncode == 0
+    (line,) = (line for line in run.stderr.splitlines() if line.startswith("WARNING"))
+    assert line.endswith(f" topic={command.topic} setting={setting} is={value} should_be={wanted}")
+
+
+@pytest.mark.parametrize(
+    "setting", [{"retention.ms": "-1"}, {"retention.ms": "6048000000"}, {"max.message.bytes": "2000000"}]
+)
+def test_is_content_with_more_than_it_asks_for(kafka: KafkaServer, command: Command, setting: dict[str, str]) -> None:
+    create(kafka, command.topic, {**GOOD, **setting})
+    run = command.run()
+    assert (run.returncode, "WARNING" in run.stderr) == (0, False)
+
+
+def test_with_fix_it_changes_what_differs_and_nothing_else(kafka: KafkaServer, command: Command) -> None:
+    others = {"segment.bytes": "20000000", "max.message.bytes": "2000000"}
+    create(kafka, command.topic, {**others, "cleanup.policy": "compact", "retention.ms": "3600000"})
+    assert command.run("--fix").returncode == 0
+    assert config(kafka, command.topic).own == {**others, "cleanup.policy": "delete", "retention.ms": "604800000"}
+    again = command.run()
+    assert (again.returncode, "differs" in again.stderr) == (0, False)
+
+
+def test_what_it_creates_it_finds_nothing_wrong_with(command: Command) -> None:
+    command.run()
+    assert "differs" not in command.run().stderr
+
+
 def test_more_replicas_than_brokers_is_one_clear_line(command: Command) -> None:
     refused = command.run(KAFKA_REPLICATION_FACTOR="3")
     assert refused.returncode == 1
@@ -91,7 +178,7 @@ def test_a_broker_that_does_not_answer_is_one_clear_line() -> None:
     with pytest.raises(TopicError) as raised:
         wait_for_admin(away, patience=0, backoff=Backoff())
     assert str(raised.value) == (
-        f"No broker answered at {away.brokers[0]} within 0 s: start Kafka, or mend KAFKA_BROKERS, "
+        f"No broker answered at {away.broker_list} within 0 s: start Kafka, or mend KAFKA_BROKERS, "
         "KAFKA_SECURITY_PROTOCOL or the login."
     )
 

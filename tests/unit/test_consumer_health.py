@@ -1,11 +1,13 @@
 """The consumer's HTTP answers."""
 
+import socket
+
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
 
+from common.addresses import Address
 from common.metrics import ConsumerMetrics
-from common.settings import Address
 from consumer.health import Health, serve
 from ops.local.ports import free_port
 from tests.fakes import FakeClock
@@ -82,3 +84,21 @@ def test_metrics_tell_the_state_of_the_moment_of_the_scrape() -> None:
 def test_other_paths_are_404_as_json(url: str) -> None:
     answer = requests.get(f"{url}/", timeout=5)
     assert (answer.status_code, answer.json()["status"]) == (404, "error")
+
+
+needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_without_a_host_it_answers_on_every_interface(health: Health, host: str) -> None:
+    port = free_port()
+    serve(Address("", port), health, CollectorRegistry())
+    assert requests.get(f"http://{host}:{port}/health/live", timeout=5).ok
+
+
+@needs_ipv6
+def test_it_answers_on_an_address_of_ipv6(health: Health) -> None:
+    address = Address("::1", free_port())
+    serve(address, health, CollectorRegistry())
+    assert requests.get(f"{address.url}/health/live", timeout=5).ok

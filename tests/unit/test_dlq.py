@@ -242,9 +242,21 @@ def test_a_letter_that_dies_again_comes_back_until_it_has_had_its_replays(tool: 
         assert tool.run("replay").stdout == "1 of 1 letters were sent back.\n"
         tool.die_again()
     left = tool.run("replay")
-    assert left.stdout.startswith("1 letters stay: they were sent back 3 times before (--max-replays).\n0 of 0 ")
+    stay = "1 more stay, sent back too often before: --max-replays 4 sends them too.\n"
+    assert (left.exit_code, left.stdout) == (1, f"0 of 0 letters were sent back. {stay}")
+    assert tool.run("replay", "--dry-run").stdout == f"0 letters would go to events.\n{stay}"
     assert tool.waiting() == [b"1"]
     assert tool.run("replay", "--max-replays", "4").stdout == "1 of 1 letters were sent back.\n"
+
+
+def test_letters_sent_back_too_often_are_told_of_beside_those_that_go(tool: Tool) -> None:
+    tool.bury(1)
+    tool.run("replay")
+    tool.die_again()
+    tool.bury(2)
+    replayed = tool.run("replay", "--max-replays", "1")
+    stay = "1 more stay, sent back too often before: --max-replays 2 sends them too."
+    assert (replayed.exit_code, replayed.stdout) == (0, f"1 of 1 letters were sent back. {stay}\n")
 
 
 def test_a_letter_that_dies_again_keeps_the_time_of_its_first_failure(tool: Tool) -> None:

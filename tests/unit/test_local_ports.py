@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
+from common.addresses import Address
 from common.errors import LocalStackError
-from common.settings import Address, LocalSettings, load_local_settings
+from common.settings import LocalSettings, load_local_settings
 from ops.local import ports
 
 
@@ -44,11 +45,6 @@ def test_a_database_elsewhere_or_several_are_refused_by_the_variables_name(
         ports.mongodb_port(settings(monkeypatch, MONGO_URI=uri))
 
 
-def test_a_uri_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LocalStackError, match=r"\AMONGO_URI cannot be read: .*\Z"):
-        ports.mongodb_port(settings(monkeypatch, MONGO_URI="mongodb://localhost:port"))
-
-
 def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None:
     with socket.create_server((ports.HOST, 0)) as one, socket.create_server((ports.HOST, 0)) as two:
         taken = sorted(server.getsockname()[1] for server in (one, two))
@@ -78,6 +74,15 @@ def test_neighbouring_ports_that_are_taken_get_different_proposals() -> None:
 def test_an_address_that_is_not_of_this_machine_is_named_with_its_variable() -> None:
     with pytest.raises(LocalStackError, match=r"192\.0\.2\.1:8080: Cannot assign .*API_ADDR"):
         ports.check({"API_ADDR": Address("192.0.2.1", 8080)})
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("taken", "wanted"), [("::1", "::1"), ("::1", ""), ("127.0.0.1", ""), ("127.0.0.1", "::")])
+def test_a_port_taken_on_one_of_the_interfaces_is_taken(taken: str, wanted: str) -> None:
+    with socket.create_server((taken, 0), family=Address(taken, 0).family) as server:
+        wish = Address(wanted, server.getsockname()[1])
+        with pytest.raises(LocalStackError, match=rf"^Port {wish.port} is in use\. .*such as:\n  API_ADDR=\S*:\d+$"):
+            ports.check({"API_ADDR": wish})
 
 
 def test_a_free_port_can_be_listened_on() -> None:

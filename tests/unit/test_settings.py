@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from common import settings
+from common.addresses import Address
 from common.errors import SettingsError
-from common.settings import Address, load_api_settings, load_consumer_settings, load_topic_settings, own_write_key
+from common.settings import load_api_settings, load_consumer_settings, load_topic_settings, own_write_key
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,7 +54,7 @@ def test_durations(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) 
 
 def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BROKERS", "one:9092, two:9093")
-    assert load_api_settings().kafka.brokers == ("one:9092", "two:9093")
+    assert load_api_settings().kafka.brokers == (Address("one", 9092), Address("two", 9093))
 
 
 @pytest.mark.parametrize(
@@ -65,10 +66,17 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("API_WORKERS", "0"),
         ("API_WORKERS", "two"),
         ("API_QUEUE_CAPACITY", "99"),
+        ("API_THREADS", "1_0"),
+        ("API_THREADS", "٤"),
+        ("API_THREADS", "+4"),
+        ("API_THREADS", "4" * 5000),
+        ("API_JOURNAL_MAX_BYTES", "١٢٨MiB"),
+        ("API_JOURNAL_MAX_BYTES", "4" * 5000),
         ("KAFKA_BROKERS", "localhost"),
         ("KAFKA_BROKERS", "a:1,,b:2"),
         ("KAFKA_BROKERS", ":9092"),
         ("KAFKA_BROKERS", "localhost:99999"),
+        ("KAFKA_BROKERS", "localhost:9092,a..b:9092"),
         ("KAFKA_TOPIC", "with space"),
         ("KAFKA_DLQ_TOPIC", "pulse.events.v1"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
@@ -90,10 +98,17 @@ def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyP
         load_api_settings()
 
 
-@pytest.mark.parametrize("value", ["5", "1h", "0s", "-1s", "1 s", "61m"])
+@pytest.mark.parametrize("value", ["5", "1h", "0s", "-1s", "1 s", "61m", "١s"])
 def test_a_wrong_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
     with pytest.raises(SettingsError, match="such as 500ms, 1s or 2m"):
+        load_consumer_settings()
+
+
+@pytest.mark.parametrize("value", ["1_0", "٠", "1.1", "-0.5", "nan", "half", "."])
+def test_a_wrong_ratio_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CONSUMER_DLQ_MAX_RATIO", value)
+    with pytest.raises(SettingsError, match=r"a number from 0 to 1, such as 0\.5"):
         load_consumer_settings()
 
 
@@ -109,6 +124,18 @@ def test_a_wrong_value_that_may_hold_a_secret_is_not_shown(monkeypatch: pytest.M
     with pytest.raises(SettingsError) as raised:
         load_consumer_settings()
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("KAFKA_BROKERS", "sasl://user:s3cret@kafka:9092"), ("API_CORS_ORIGINS", "https://user:s3cret@shop.example")],
+)
+def test_a_login_in_a_setting_that_has_none_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=rf"^{name}=\(not shown\) is not allowed: give "):
+        load_api_settings()
 
 
 @pytest.mark.parametrize(
