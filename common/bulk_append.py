@@ -35,6 +35,16 @@ def supported() -> bool:
         return False
 
 
+def lift_limit(producer: Any) -> None:
+    """Let a chunk go to any number of partitions at once.
+
+    The client has 32 buffers, lends one to each batch, and waits for one to come back before any batch of the chunk is
+    sent. It writes nothing into them: what a chunk holds bounds the memory, and each batch takes as much as is in it.
+    """
+    without_limit = type(producer._accumulator._free)(0, 0)
+    producer._accumulator._free = without_limit
+
+
 def takes(producer: Any, records: Sequence[Record]) -> bool:
     """Whether the records are of the common kind: with key and value, without headers, far from any limit of size; and
     go to a broker that knows today's format (Kafka 0.11).
@@ -48,12 +58,10 @@ def takes(producer: Any, records: Sequence[Record]) -> bool:
 def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
     """Have the producer send records that `takes` agrees to; returns for each, in order, the future of its batch.
 
-    Blocks for at most `max_block_ms` each for the topic's metadata and for memory; raises KafkaTimeoutError.
+    Blocks for at most `max_block_ms` for the topic's metadata; raises KafkaTimeoutError.
     """
-    max_block_ms = producer.config["max_block_ms"]
-    partitions = [
-        TopicPartition(topic, number) for number in sorted(producer._wait_on_metadata(topic, max_block_ms / 1000))
-    ]
+    max_block = producer.config["max_block_ms"] / 1000
+    partitions = [TopicPartition(topic, number) for number in sorted(producer._wait_on_metadata(topic, max_block))]
     now_ms = int(time.time() * 1000)
     batches: list[ProducerBatch] = []
     filling: dict[TopicPartition, ProducerBatch] = {}
@@ -63,7 +71,7 @@ def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
         partition = partitions[(_hash(key) & 0x7FFFFFFF) % len(partitions)]
         batch = filling.get(partition)
         if batch is None or not write(batch.records, now_ms, key, value):
-            batch = filling[partition] = _new_batch(producer._accumulator, partition, max_block_ms)
+            batch = filling[partition] = _new_batch(producer._accumulator, partition)
             write(batch.records, now_ms, key, value)
             batches.append(batch)
         futures.append(batch.produce_future)
@@ -104,10 +112,12 @@ class _Varints(dict[int, bytes]):
 _VARINTS = _Varints()
 
 
-def _new_batch(accumulator: Any, partition: TopicPartition, max_block_ms: int) -> ProducerBatch:
+def _new_batch(accumulator: Any, partition: TopicPartition) -> ProducerBatch:
     config = accumulator.config
     records = MemoryRecordsBuilder(_MAGIC, config["compression_attrs"], config["batch_size"])
-    return ProducerBatch(partition, records, accumulator._free.allocate(config["batch_size"], max_block_ms))
+    # Comes at once, since `lift_limit`.
+    buffer = accumulator._free.allocate(config["batch_size"], 0)
+    return ProducerBatch(partition, records, buffer)
 
 
 def _enqueue(accumulator: Any, batches: list[ProducerBatch]) -> None:

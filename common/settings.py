@@ -19,6 +19,7 @@ from common.errors import SettingsError
 T = TypeVar("T")
 LogFormat = Literal["json", "text"]
 JournalSync = Literal["normal", "full"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 LocalBroker = Literal["auto", "kafka", "noida"]
 
 
@@ -46,7 +47,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka, and the two topics."""
+    """How to reach Kafka, and the two topics. What is sent there goes in batches compressed by `compression`."""
 
     brokers: tuple[str, ...]
     topic: str
@@ -56,6 +57,7 @@ class KafkaSettings:
     sasl_username: str | None
     sasl_password: str | None = field(repr=False)
     ssl_cafile: str | None
+    compression: Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,7 @@ def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
     topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
+    compression: Any = _choice("KAFKA_COMPRESSION", "lz4", ("none", "gzip", "snappy", "lz4", "zstd"))
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
         brokers=_brokers("KAFKA_BROKERS", ("localhost:9092",)),
@@ -285,6 +288,7 @@ def _kafka_settings() -> KafkaSettings:
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
         ssl_cafile=_readable_file("KAFKA_SSL_CAFILE"),
+        compression=compression,
     )
 
 
