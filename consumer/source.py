@@ -111,11 +111,11 @@ class KafkaSource:
         lag = {}
         for partition, offset in self._next_offsets.items():
             end = self._consumer.highwater(self._partition(partition))
-            if end is not None and end > offset:
-                # Behind the last record may be transactions' markers alone, which nobody polls.
-                offset = max(offset, kafka.position(self._consumer, self._partition(partition)))
             if end is not None:
-                lag[partition] = max(0, end - offset)
+                # Behind the last record may be transactions' markers alone: the client goes past them, nobody polls
+                # them.
+                at = kafka.position(self._consumer, self._partition(partition)) if end > offset else offset
+                lag[partition] = max(0, end - at)
         return lag
 
     def close(self) -> None:
