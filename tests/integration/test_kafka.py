@@ -1,15 +1,18 @@
 """The Kafka side on a real broker."""
 
 import contextlib
+import dataclasses
 import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import NewPartitions
+from kafka.record import MemoryRecords
 
 from common import bulk_append
 from common.errors import ReadError, TopicError
@@ -205,6 +208,30 @@ def test_a_sender_goes_on_when_its_topic_gets_more_partitions(kafka: KafkaServer
         records = list(reader.read())
     assert len(records) == 5 * len(RECORDS)
     assert len({record.partition for record in records}) > 45
+
+
+@pytest.mark.parametrize("headers", [(), (("name", b"value"),)], ids=["in bulk", "one by one"])
+@pytest.mark.parametrize(("codec", "number"), [("none", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)])
+def test_what_is_sent_is_compressed_as_the_settings_say(
+    kafka: KafkaServer, codec: Any, number: int, headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    topic = create_topic(kafka, 1)
+    records = [Record(b"key", b"%d" % n * 50, headers) for n in range(100)]
+    with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
+        assert not any(sender.send(records))
+    log = Path(kafka.command[-1]).with_name("data") / f"{topic.topic}-0" / f"{0:020}.log"
+    assert MemoryRecords(log.read_bytes()).next_batch().compression_type == number
+    with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
+        assert [record.value for record in reader.read()] == [record.value for record in records]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_cannot_be_compressed_is_taken_too(kafka: KafkaServer, codec: Any) -> None:
+    """A batch is full at 1,000,000 bytes, and the broker takes 1,048,588."""
+    topic = create_topic(kafka, 1)
+    records = [Record(b"key", random.randbytes(60_000)) for _ in range(50)]
+    with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
+        assert not any(sender.send(records))
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:
