@@ -99,7 +99,8 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker.
+    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker;
+    `queue_max_bytes` bounds their size.
 
     Without `journal` events are kept in memory only.
     """
@@ -110,6 +111,7 @@ class ApiSettings:
     workers: int
     threads: int
     queue_capacity: int
+    queue_max_bytes: int
     journal: JournalSettings | None
     access: AccessSettings = AccessSettings()
 
@@ -166,6 +168,8 @@ def load_api_settings() -> ApiSettings:
         workers=_whole_number("API_WORKERS", os.cpu_count() or 1, 1, 256),
         threads=_whole_number("API_THREADS", 4, 1, 256),
         queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
+        # A request has to fit: a batch has up to 1 MiB.
+        queue_max_bytes=_size("API_QUEUE_MAX_BYTES", 64 * 1024**2, least_mib=8),
         journal=_journal_settings(),
         access=_access_settings(),
     )
@@ -458,12 +462,12 @@ def _duration(name: str, default: float) -> float:
     return _read(name, default, parse, "a duration from 1ms to 60m, such as 500ms, 1s or 2m")
 
 
-def _size(name: str, default: int) -> int:
+def _size(name: str, default: int, *, least_mib: int = 1) -> int:
     def parse(env: Env) -> int:
         match = _SIZE.fullmatch(env.str(name))
         size = int(match["number"]) * _BYTES[match["unit"]] if match else 0
-        if not 1024**2 <= size <= 1024**4:
+        if not least_mib * 1024**2 <= size <= 1024**4:
             raise EnvError(name)
         return size
 
-    return _read(name, default, parse, "a size from 1 MiB to 1024 GiB, such as 512 MiB or 1073741824")
+    return _read(name, default, parse, f"a size from {least_mib} MiB to 1024 GiB, such as 512 MiB or 1073741824")
