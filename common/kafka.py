@@ -60,6 +60,8 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 """The largest batch of records the client builds; a broker takes 1,048,588 bytes by default."""
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
+# Values can be large: so much of them is decoded before the caller looks how much it has.
+_MAX_POLL_RECORDS = 200
 # Of all partitions of a broker together; one batch of records comes whole, however large it is.
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
 _METADATA_TIMEOUT_MS = 10_000
@@ -208,7 +210,7 @@ class KafkaReader:
                 settings,
                 # A position is always sought: were it gone, the client would ask for another without a deadline.
                 auto_offset_reset="none",
-                max_poll_records=1000,
+                max_poll_records=_MAX_POLL_RECORDS,
                 request_timeout_ms=int(timeout * 1000),
             )
         except (KafkaError, OSError) as error:
@@ -286,13 +288,14 @@ class KafkaReader:
 def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
     """A consumer of the group that commits nothing by itself and starts at the oldest record.
 
-    `max_records`: what one poll returns at most. Blocks some seconds; raises KafkaError without a broker.
+    `max_records`: what one poll returns at most, and never more than 200. Blocks some seconds; raises KafkaError
+    without a broker.
     """
     return _new_consumer(
         settings,
         group_id=group_id,
         auto_offset_reset="earliest",
-        max_poll_records=max_records,
+        max_poll_records=min(max_records, _MAX_POLL_RECORDS),
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
         # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.

@@ -1,12 +1,15 @@
 """What others write into our topics: every codec, topics that compress by themselves, and transactions."""
 
 import contextlib
+import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.errors import ReadError
 from common.kafka import KafkaReader, KafkaSender, NewTopic, ReceivedRecord, Record, connect_admin
 from common.settings import KafkaSettings
 from consumer.source import KafkaSource
@@ -102,6 +105,19 @@ class TestCodecs:
         (record,) = read(topic)
         assert len(record.value or b"") > 3_000_000
         assert [record] == consumed(topic, 1)
+
+
+@pytest.mark.parametrize("codec", ["snappy", "lz4"])
+def test_a_codec_whose_package_is_missing_is_an_error_that_says_what_to_do(
+    topic: KafkaSettings, codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
+        assert not any(sender.send([Record(b"key", b"value" * 100)]))
+    monkeypatch.setattr(f"kafka.codec.{codec}", None)
+    with pytest.raises(ReadError, match=f"{codec}.*install the packages of requirements/consumer.txt"):
+        read(topic)
+    with joined(topic) as source, pytest.raises(ReadError, match="install the packages"):
+        poll_until(source, 1)
 
 
 class TestTransactions:
