@@ -21,10 +21,13 @@ _GAUGES_SECONDS = 0.05
 
 
 class Taken(NamedTuple):
-    """What the producer is to send next: the events of whole requests, and the journal's position of the last."""
+    """What the producer is to send next: the events of whole requests, the journal's position of the last, and how many
+    bytes they are.
+    """
 
     events: list[AcceptedEvent]
     position: int
+    size: int
 
 
 class EventQueue:
@@ -34,20 +37,24 @@ class EventQueue:
     holds a copy of its beginning:
 
     - *in memory*: a request goes to the journal and to memory, and is taken from memory;
-    - *overflowing*, once more wait than `capacity`: requests go to the journal alone, so that none overtakes those
-      before it. The producer takes what is in memory, then reads on in the journal; when nothing more is there, the
-      queue is in memory again.
+    - *overflowing*, once more wait than `capacity` or `max_bytes` allow: requests go to the journal alone, so that none
+      overtakes those before it. The producer takes what is in memory, then reads on in the journal; when nothing more
+      is there, the queue is in memory again.
 
     A queue whose journal holds something from an earlier life starts overflowing: that is read and sent first.
     The lock makes an append and its place in memory one step, so that both have the same order.
     """
 
-    def __init__(self, capacity: int, metrics: ApiMetrics) -> None:
-        """`capacity` counts the events in memory that Kafka has not acknowledged, waiting or on their way."""
+    def __init__(self, capacity: int, max_bytes: int, metrics: ApiMetrics) -> None:
+        """`capacity` counts the events in memory that Kafka has not acknowledged, waiting or on their way; `max_bytes`
+        bounds what they take in Kafka, uncompressed.
+        """
         self.capacity = capacity
+        self.max_bytes = max_bytes
         self.journal: Journal | None = None
         self._metrics = metrics
         self._in_memory = 0
+        self._bytes_in_memory = 0
         self._overflowing = False
         self._taken_to = 0
         self._sending: list[AcceptedEvent] = []
@@ -70,15 +77,21 @@ class EventQueue:
         return self._in_memory
 
     @property
+    def filled(self) -> float:
+        """How much of what memory may hold is used: of its events or its bytes, whichever is nearer to the bound."""
+        return max(self._in_memory / self.capacity, self._bytes_in_memory / self.max_bytes)
+
+    @property
     def unacknowledged(self) -> int:
         """Events accepted that Kafka does not have for certain."""
         return self._in_memory if self.journal is None else self.journal.events
 
     def put(self, events: Sequence[AcceptedEvent]) -> None:
         """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
+        size = _size(events)
         with self._lock:
             first = not self.unacknowledged
-            fits = self._in_memory + len(events) <= self.capacity
+            fits = self._in_memory + len(events) <= self.capacity and self._bytes_in_memory + size <= self.max_bytes
             position = 0
             if self.journal is not None:
                 try:
@@ -91,38 +104,42 @@ class EventQueue:
                 self._overflowing = True
             if not self._overflowing:
                 self._in_memory += len(events)
-                self._requests.put(Taken(list(events), position))
+                self._bytes_in_memory += size
+                self._requests.put(Taken(list(events), position, size))
             # Not for each request: three gauges take as long as the journal does.
             if time.monotonic() >= self._gauges_due_at:
                 self._set_gauges()
             if first:
                 self._metrics.oldest_unsent.set(time.time())
 
-    def take(self, at_least: int, timeout: float) -> Taken:
-        """What waits, oldest first: whole requests, until there are `at_least` so many events or no more.
+    def take(self, enough_events: int, enough_bytes: int, timeout: float) -> Taken:
+        """What waits, oldest first: whole requests, until there are so many events, so many bytes, or no more.
 
         Waits up to `timeout` seconds for something; returns no events when nothing came.
         """
         if self.journal is not None and self._overflowing and self._requests.empty():
-            read = self._read_on(self.journal, at_least)
+            read = self._read_on(self.journal, enough_events, enough_bytes)
             if read.events:
                 return read
         events: list[AcceptedEvent] = []
-        while len(events) < at_least:
+        size = 0
+        while len(events) < enough_events and size < enough_bytes:
             try:
                 taken = self._requests.get(block=not events, timeout=timeout)
             except queue.Empty:
                 break
             events += taken.events
+            size += taken.size
             self._taken_to = taken.position
         self._sending = events
-        return Taken(events, self._taken_to)
+        return Taken(events, self._taken_to, size)
 
     def acknowledge(self, taken: Taken) -> None:
         """All that was taken has reached Kafka: forget it and make room for others."""
         with self._lock:
             self._sending = []
             self._in_memory -= len(taken.events)
+            self._bytes_in_memory -= taken.size
             if self.journal is not None and taken.events:
                 self.journal.acknowledge(taken.position, len(taken.events))
             self._set_gauges()
@@ -143,28 +160,31 @@ class EventQueue:
             # What the journal could not forget, on a full disk, is in Kafka all the same.
             return None
         if self.journal is not None:
-            values = self.journal.read(0, 1)[0]
+            values = self.journal.read(0, 1, 1)[0]
         else:
             waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
             values = [waiting[0].value] if waiting else []
         return received_at(values[0]) if values else None
 
-    def _read_on(self, journal: Journal, at_least: int) -> Taken:
+    def _read_on(self, journal: Journal, enough_events: int, enough_bytes: int) -> Taken:
         with self._lock:
-            values, position = journal.read(self._taken_to, at_least)
+            values, position = journal.read(self._taken_to, enough_events, enough_bytes)
+            events = [read_back(value) for value in values]
+            size = _size(events)
             if values:
                 self._taken_to = position
                 self._in_memory += len(values)
+                self._bytes_in_memory += size
             else:
                 self._overflowing = False
             self._set_gauges()
-        return Taken([read_back(value) for value in values], position)
+        return Taken(events, position, size)
 
     def _set_gauges(self) -> None:
         # Under the lock, or an older number could overwrite a newer one.
         self._gauges_due_at = time.monotonic() + _GAUGES_SECONDS
         self._metrics.queue_depth.set(self._in_memory)
-        self._set_filled(self._metrics.queue_filled, self._in_memory / self.capacity)
+        self._set_filled(self._metrics.queue_filled, self.filled)
         if self.journal is not None:
             self._set_filled(self._metrics.journal_filled, self.journal.used_bytes / self.journal.max_bytes)
             self._metrics.journal_events.set(self.journal.events)
@@ -180,3 +200,7 @@ class EventQueue:
     def _set_oldest(self) -> None:
         oldest = self._oldest()
         self._metrics.oldest_unsent.set(oldest.timestamp() if oldest else math.inf)
+
+
+def _size(events: Sequence[AcceptedEvent]) -> int:
+    return sum(len(event.key) + len(event.value) for event in events)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 _SPARE_MAP_BYTES = 64 * 1024 * 1024
 _CHECK_TIMEOUT = 300.0
 _CHECK_EVENTS = 1000
+_CHECK_BYTES = 1024 * 1024
 _DAMAGED = 3
 _SIGNS_OF_DAMAGE = (_DAMAGED, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _NEARLY = 0.95
@@ -103,17 +105,20 @@ class Journal:
             self._may_not_grow = not self._disk_has_room()
         return position
 
-    def read(self, after: int, at_least: int) -> tuple[list[bytes], int]:
+    def read(self, after: int, enough_events: int, enough_bytes: float = math.inf) -> tuple[list[bytes], int]:
         """The events of the entries after a position, oldest first, and the position of the last entry read.
 
-        Reads whole entries until there are `at_least` so many events, or no more.
+        Reads whole entries until there are so many events, so many bytes, or no more.
         """
         events: list[bytes] = []
+        size = 0
         with self._environment.begin() as transaction, transaction.cursor() as cursor:
             found = cursor.set_range(_key(after + 1))
-            while found and len(events) < at_least:
+            while found and len(events) < enough_events and size < enough_bytes:
                 after = int.from_bytes(cursor.key(), "big")
-                events += cursor.value().split(b"\n")
+                entry = cursor.value()
+                events += entry.split(b"\n")
+                size += len(entry)
                 found = cursor.next()
         return events, after
 
@@ -207,11 +212,11 @@ def _read_through(folder: Path) -> None:
     """The check itself: ends the process with a status that tells."""
     try:
         journal = Journal(folder, max_bytes=0, sync=False)
-        values, position = journal.read(0, _CHECK_EVENTS)
+        values, position = journal.read(0, _CHECK_EVENTS, _CHECK_BYTES)
         while values:
             for value in values:
                 json.loads(value)
-            values, position = journal.read(position, _CHECK_EVENTS)
+            values, position = journal.read(position, _CHECK_EVENTS, _CHECK_BYTES)
     except (lmdb.Error, ValueError):
         sys.exit(_DAMAGED)
 

@@ -20,6 +20,8 @@ _CHUNK_EVENTS = 2000
 _TAKE_SECONDS = 0.1
 _PAUSE_SECONDS = 0.03
 _CHUNK_BYTES = MAX_RECORD_BATCH_BYTES * 3 // 4
+# So that few chunks are the small rest of what was taken.
+_TAKE_BYTES = 2 * _CHUNK_BYTES
 _RECORD_OVERHEAD_BYTES = 64
 
 
@@ -93,10 +95,10 @@ class Producer:
         for journal in self._left_behind:
             self._empty(journal)
         while not self._given_up.is_set():
-            taken = self._queue.take(_CHUNK_EVENTS, _TAKE_SECONDS)
+            taken = self._queue.take(_CHUNK_EVENTS, _TAKE_BYTES, _TAKE_SECONDS)
             if taken.events and self._deliver(taken.events):
                 self._queue.acknowledge(taken)
-                if len(taken.events) < _CHUNK_EVENTS:
+                if len(taken.events) < _CHUNK_EVENTS and taken.size < _TAKE_BYTES:
                     # What comes meanwhile goes together: a chunk costs much more than the events in it.
                     self._stopping.wait(_PAUSE_SECONDS)
             if self._stopping.is_set() and not self._queue.unacknowledged:
@@ -106,10 +108,10 @@ class Producer:
     def _empty(self, journal: Journal) -> None:
         """Send all that is in a dead worker's journal."""
         logger.warning("sending what a dead worker left behind", extra={"events": journal.events})
-        values, position = journal.read(0, _CHUNK_EVENTS)
+        values, position = journal.read(0, _CHUNK_EVENTS, _TAKE_BYTES)
         while values and self._deliver([read_back(value) for value in values]):
             journal.acknowledge(position, len(values))
-            values, position = journal.read(position, _CHUNK_EVENTS)
+            values, position = journal.read(position, _CHUNK_EVENTS, _TAKE_BYTES)
 
     def _deliver(self, events: list[AcceptedEvent]) -> bool:
         """Send the events until Kafka has them all, in order; False when the process stops before that."""

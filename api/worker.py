@@ -29,7 +29,7 @@ class Worker:
     ) -> None:
         """Touches no file and starts nothing: that is for `start`, after the fork."""
         self._journals = settings.journal
-        self.queue = EventQueue(settings.queue_capacity, metrics)
+        self.queue = EventQueue(settings.queue_capacity, settings.queue_max_bytes, metrics)
         folder = settings.journal.folder if settings.journal else None
         refused = RefusedEvents(dead_letters, settings.kafka.topic, folder, metrics)
         self.producer = Producer(
@@ -40,7 +40,7 @@ class Worker:
     def can_take(self) -> bool:
         """Whether events can be kept and will be sent."""
         journal = self.queue.journal
-        room = self.queue.in_memory < self.queue.capacity if journal is None else not journal.nearly_full
+        room = self.queue.filled < 1 if journal is None else not journal.nearly_full
         return room and self.producer.alive
 
     def start(self) -> None:

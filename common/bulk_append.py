@@ -7,7 +7,6 @@ tests show that Kafka gets what `send` would have given it, byte for byte.
 import threading
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
@@ -20,7 +19,6 @@ from kafka.record.util import encode_varint
 _VERSION = "2.2.3"
 _MAGIC = 2
 _SMALL_BYTES = 100_000
-_hash = lru_cache(100_000)(murmur2)  # 1.7 us else
 
 
 Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
@@ -33,6 +31,16 @@ def supported() -> bool:
         return version("kafka-python-ng") == _VERSION
     except PackageNotFoundError:
         return False
+
+
+def lift_limit(producer: Any) -> None:
+    """Let a chunk go to any number of partitions at once.
+
+    The client has 32 buffers, lends one to each batch, and waits for one to come back before any batch of the chunk is
+    sent. It writes nothing into them: what a chunk holds bounds the memory, and each batch takes as much as is in it.
+    """
+    without_limit = type(producer._accumulator._free)(0, 0)
+    producer._accumulator._free = without_limit
 
 
 def takes(producer: Any, records: Sequence[Record]) -> bool:
@@ -48,22 +56,20 @@ def takes(producer: Any, records: Sequence[Record]) -> bool:
 def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
     """Have the producer send records that `takes` agrees to; returns for each, in order, the future of its batch.
 
-    Blocks for at most `max_block_ms` each for the topic's metadata and for memory; raises KafkaTimeoutError.
+    Blocks for at most `max_block_ms` for the topic's metadata; raises KafkaTimeoutError.
     """
-    max_block_ms = producer.config["max_block_ms"]
-    partitions = [
-        TopicPartition(topic, number) for number in sorted(producer._wait_on_metadata(topic, max_block_ms / 1000))
-    ]
+    max_block = producer.config["max_block_ms"] / 1000
+    partitions = [TopicPartition(topic, number) for number in sorted(producer._wait_on_metadata(topic, max_block))]
     now_ms = int(time.time() * 1000)
     batches: list[ProducerBatch] = []
     filling: dict[TopicPartition, ProducerBatch] = {}
     futures: list[Any] = []
     for key, value, _ in cast("Sequence[tuple[bytes, bytes, Any]]", records):
         # As the client's default partitioner has it, and Java's.
-        partition = partitions[(_hash(key) & 0x7FFFFFFF) % len(partitions)]
+        partition = partitions[(_HASHES[key] & 0x7FFFFFFF) % len(partitions)]
         batch = filling.get(partition)
         if batch is None or not write(batch.records, now_ms, key, value):
-            batch = filling[partition] = _new_batch(producer._accumulator, partition, max_block_ms)
+            batch = filling[partition] = _new_batch(producer._accumulator, partition)
             write(batch.records, now_ms, key, value)
             batches.append(batch)
         futures.append(batch.produce_future)
@@ -91,6 +97,28 @@ def write(records: MemoryRecordsBuilder, now_ms: int, key: bytes, value: bytes) 
     return True
 
 
+class Hashes(dict[bytes, int]):
+    """The hashes of keys: the client takes 8 us for a short one, 380 us for one of 1 KiB.
+
+    Forgets all of them before their memory grows beyond 8 MiB: that is 40,000 keys of 36 bytes.
+    """
+
+    _MAX_BYTES = 8 * 1024 * 1024
+    _BYTES_OF_AN_ENTRY = 160
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def __missing__(self, key: bytes) -> int:
+        self._bytes += len(key) + self._BYTES_OF_AN_ENTRY
+        if self._bytes > self._MAX_BYTES:
+            self.clear()
+            self._bytes = len(key) + self._BYTES_OF_AN_ENTRY
+        found = self[key] = int(murmur2(key))
+        return found
+
+
 class _Varints(dict[int, bytes]):
     """Numbers as the format of records has them, each encoded once."""
 
@@ -102,12 +130,15 @@ class _Varints(dict[int, bytes]):
 
 
 _VARINTS = _Varints()
+_HASHES = Hashes()
 
 
-def _new_batch(accumulator: Any, partition: TopicPartition, max_block_ms: int) -> ProducerBatch:
+def _new_batch(accumulator: Any, partition: TopicPartition) -> ProducerBatch:
     config = accumulator.config
     records = MemoryRecordsBuilder(_MAGIC, config["compression_attrs"], config["batch_size"])
-    return ProducerBatch(partition, records, accumulator._free.allocate(config["batch_size"], max_block_ms))
+    # Comes at once, since `lift_limit`.
+    buffer = accumulator._free.allocate(config["batch_size"], 0)
+    return ProducerBatch(partition, records, buffer)
 
 
 def _enqueue(accumulator: Any, batches: list[ProducerBatch]) -> None:

@@ -1,5 +1,5 @@
-"""The only place that imports the Kafka client (with `bulk_append`, which it alone uses): connections, sending with
-acknowledgement, reading a topic, metadata.
+"""The only place that imports the Kafka client (with `bulk_append` and `fetcher`, which it alone uses): connections,
+sending with acknowledgement, reading a topic, metadata.
 
 Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md).
 """
@@ -24,6 +24,7 @@ from kafka.errors import (
     RecordListTooLargeError,
     TopicAlreadyExistsError,
     UnknownError,
+    UnsupportedCodecError,
     for_code,
 )
 from kafka.future import Future
@@ -54,8 +55,9 @@ __all__ = [
     "connect_consumer",
     "never_takes",
     "offset_to_commit",
+    "poll",
+    "position",
     "reachable",
-    "received",
     "topic_config",
 ]
 
@@ -63,12 +65,17 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 """The largest batch of records the client builds; a broker takes 1,048,588 bytes by default."""
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
+# Values can be large: so much of them is decoded before the caller looks how much it has.
+_MAX_POLL_RECORDS = 200
+# Of all partitions of a broker together; one batch of records comes whole, however large it is.
+_MAX_FETCH_BYTES = 8 * 1024 * 1024
 _METADATA_TIMEOUT_MS = 10_000
 # In the answer to DescribeConfigs: where a value comes from.
 _OF_THE_TOPIC = 1
 # What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by some other
 # server): it asks for the socket when that is gone.
 _NO_SOCKET = "Invalid file object: None"
+_POSITION_HAS_DEADLINE = "timeout_ms" in inspect.signature(KafkaConsumer.position).parameters
 
 
 class Record(NamedTuple):
@@ -173,9 +180,12 @@ class KafkaSender:
                 linger_ms=1000,
                 max_block_ms=_METADATA_TIMEOUT_MS,
                 request_timeout_ms=int(self._timeout * 1000),
+                compression_type=None if self._settings.compression == "none" else self._settings.compression,
                 # kafka-python turns this on by default and would then want retries of its own.
                 **_where_known(KafkaProducer, enable_idempotence=False),
             )
+            if self._in_bulk:
+                bulk_append.lift_limit(self._producer)
         return self._producer
 
 
@@ -206,13 +216,11 @@ class KafkaReader:
         brokers = settings.broker_list
         self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
         try:
-            self._consumer = _new(
-                KafkaConsumer,
+            self._consumer = _new_consumer(
                 settings,
-                enable_auto_commit=False,
                 # A position is always sought: were it gone, the client would ask for another without a deadline.
                 auto_offset_reset="none",
-                max_poll_records=1000,
+                max_poll_records=_MAX_POLL_RECORDS,
                 request_timeout_ms=int(timeout * 1000),
             )
         except (KafkaError, OSError) as error:
@@ -243,20 +251,17 @@ class KafkaReader:
             self._consumer.seek(self._partition(number), begin)
         heard_at = time.monotonic()
         while any(position < self._ends[number] for number, position in positions.items()):
-            polled = self._consumer.poll(timeout_ms=200)
-            for records in polled.values():
-                for record in records:
-                    positions[record.partition] = record.offset + 1
-                    if record.offset < self._ends[record.partition]:
-                        yield received(record)
-            if polled:
+            records = poll(self._consumer, 0.2)
+            for record in records:
+                if record.offset < self._ends[record.partition]:
+                    yield record
+            # Not the offsets of the records: others may hold none, and only the client knows that it is past them.
+            before, positions = positions, {n: position(self._consumer, self._partition(n)) for n in positions}
+            if records or positions != before:
                 # Now, not before: the caller may have taken its time with the records.
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > self._timeout:
                 raise ReadError(f"{self._silence}; the rest of {self._topic} was not read.")
-            else:
-                # The last offsets may hold no records: only the client knows that it is past them.
-                positions = {number: self._consumer.position(self._partition(number)) for number in positions}
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)
@@ -290,7 +295,51 @@ class KafkaReader:
         return TopicPartition(self._topic, number)
 
 
-def received(record: Any) -> ReceivedRecord:
+def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
+    """A consumer of the group that commits nothing by itself and starts at the oldest record.
+
+    `max_records`: what one poll returns at most, and never more than 200. Blocks some seconds; raises KafkaError
+    without a broker.
+    """
+    return _new_consumer(
+        settings,
+        group_id=group_id,
+        auto_offset_reset="earliest",
+        max_poll_records=min(max_records, _MAX_POLL_RECORDS),
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=3_000,
+        # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
+        partition_assignment_strategy=[RangePartitionAssignor],
+    )
+
+
+def poll(consumer: Any, timeout: float) -> list[ReceivedRecord]:
+    """New records of a consumer, waiting up to `timeout` seconds for some; none of an aborted transaction.
+
+    Can block longer while the broker is away. Raises KafkaError, and ReadError for what no package here decompresses.
+    """
+    try:
+        polled = consumer.poll(timeout_ms=int(timeout * 1000))
+    except UnsupportedCodecError as error:
+        raise ReadError(
+            f"Kafka holds records compressed in a way that cannot be read here ({error}): install the packages of "
+            "requirements/consumer.txt, or have their producer use gzip, snappy, lz4 or zstd."
+        ) from error
+    return [_received(record) for of_partition in polled.values() for record in of_partition]
+
+
+def position(consumer: Any, partition: Any) -> int:
+    """The offset that an assigned partition goes on from: past the last record polled, and past what is left out.
+
+    Does not block once something was polled of the partition, or a position sought.
+    """
+    # kafka-python may ask the broker again where a position stands: without a deadline, unless it is given one.
+    deadline = {"timeout_ms": 0} if _POSITION_HAS_DEADLINE else {}
+    offset: int = consumer.position(partition, **deadline)
+    return offset
+
+
+def _received(record: Any) -> ReceivedRecord:
     """The client's record as ours. A header may lack a value; the client sends none without: it becomes empty."""
     return ReceivedRecord(
         partition=record.partition,
@@ -299,25 +348,6 @@ def received(record: Any) -> ReceivedRecord:
         key=record.key,
         value=record.value,
         headers=tuple((name, value or b"") for name, value in record.headers),
-    )
-
-
-def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
-    """A consumer of the group that commits nothing by itself and starts at the oldest record.
-
-    `max_records`: what one poll returns at most. Blocks some seconds; raises KafkaError without a broker.
-    """
-    return _new(
-        KafkaConsumer,
-        settings,
-        group_id=group_id,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_poll_records=max_records,
-        session_timeout_ms=10_000,
-        heartbeat_interval_ms=3_000,
-        # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
-        partition_assignment_strategy=[RangePartitionAssignor],
     )
 
 
@@ -389,6 +419,24 @@ def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
             continue
         return True
     return False
+
+
+def _new_consumer(settings: KafkaSettings, **options: Any) -> Any:
+    """A consumer that commits nothing by itself and reads, of transactions, only what was committed."""
+    consumer = _new(
+        KafkaConsumer,
+        settings,
+        enable_auto_commit=False,
+        fetch_max_bytes=_MAX_FETCH_BYTES,
+        **_where_known(KafkaConsumer, isolation_level="read_committed"),
+        **options,
+    )
+    if bulk_append.supported():
+        # Here, since what it is built on does not exist in kafka-python.
+        from common import fetcher  # noqa: PLC0415
+
+        fetcher.install(consumer)
+    return consumer
 
 
 def _new(client: Callable[..., Any], settings: KafkaSettings, **options: Any) -> Any:

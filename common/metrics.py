@@ -169,7 +169,8 @@ class ApiMetrics(_Metrics):
         self.queue_depth = self._gauge("pulse_api_queue_depth", "Events in memory that Kafka has not acknowledged.")
         self.queue_filled = self._gauge(
             "pulse_api_queue_filled_ratio",
-            "How much of API_QUEUE_CAPACITY is used, 0 to 1, by the worker that uses most.",
+            "How much of API_QUEUE_CAPACITY or API_QUEUE_MAX_BYTES is used, whichever is more, 0 to 1, by the worker "
+            "that uses most.",
             across_workers="max",
         )
         self.journal_events = self._gauge(

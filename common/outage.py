@@ -1,4 +1,6 @@
-"""An outage in the log and in time: a line when it begins, one a minute, one when it ends; growing pauses meanwhile."""
+"""An outage in the log and in time: a line when it begins, one a minute and for each new cause, one when it ends;
+growing pauses meanwhile.
+"""
 
 import logging
 import time
@@ -22,6 +24,7 @@ class Outage:
         self._pauses: Iterator[float] | None = None
         self._began = 0.0
         self._told = 0.0
+        self._causes: set[type[Exception]] = set()
 
     @property
     def ongoing(self) -> bool:
@@ -35,8 +38,11 @@ class Outage:
         if self._pauses is None:
             self._pauses = self._backoff.pauses()
             self._began = self._told = now
+            self._causes = {type(error)}
             logger.error("%s failed; trying until it works", self._what, extra=extra)
-        elif now - self._told >= _REMIND_SECONDS:
+        elif now - self._told >= _REMIND_SECONDS or type(error) not in self._causes:
+            # What keeps it from working now may not be what it began with: a broker came back, and refuses.
+            self._causes.add(type(error))
             self._told = now
             logger.error("%s still fails", self._what, extra={"seconds": round(now - self._began), **extra})
         return next(self._pauses)

@@ -23,6 +23,7 @@ from common.errors import EnvFileError, SettingsError
 T = TypeVar("T")
 LogFormat = Literal["json", "text"]
 JournalSync = Literal["normal", "full"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 LocalBroker = Literal["auto", "kafka", "noida"]
 
 
@@ -34,7 +35,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka, and the two topics."""
+    """How to reach Kafka, and the two topics. What is sent there goes in batches compressed by `compression`."""
 
     brokers: tuple[Address, ...]
     topic: str
@@ -44,6 +45,7 @@ class KafkaSettings:
     sasl_username: str | None
     sasl_password: str | None = field(repr=False)
     ssl_cafile: str | None
+    compression: Compression
 
     @property
     def broker_list(self) -> str:
@@ -90,7 +92,8 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker.
+    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker;
+    `queue_max_bytes` bounds their size.
 
     Without `journal` events are kept in memory only.
     """
@@ -101,6 +104,7 @@ class ApiSettings:
     workers: int
     threads: int
     queue_capacity: int
+    queue_max_bytes: int
     journal: JournalSettings | None
     access: AccessSettings = AccessSettings()
 
@@ -177,6 +181,8 @@ def load_api_settings() -> ApiSettings:
         workers=_whole_number("API_WORKERS", os.cpu_count() or 1, 1, 256),
         threads=_whole_number("API_THREADS", 4, 1, 256),
         queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
+        # A request has to fit: a batch has up to 1 MiB.
+        queue_max_bytes=_size("API_QUEUE_MAX_BYTES", 64 * 1024**2, least_mib=8),
         journal=_journal_settings(),
         access=_access_settings(),
     )
@@ -293,6 +299,7 @@ def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
     topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
+    compression: Any = _choice("KAFKA_COMPRESSION", "lz4", ("none", "gzip", "snappy", "lz4", "zstd"))
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
         brokers=_brokers("KAFKA_BROKERS", (Address("localhost", 9092),)),
@@ -303,6 +310,7 @@ def _kafka_settings() -> KafkaSettings:
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
         ssl_cafile=_readable_file("KAFKA_SSL_CAFILE"),
+        compression=compression,
     )
 
 
@@ -490,12 +498,12 @@ def _duration(name: str, default: float) -> float:
     return _read(name, default, parse, "a duration from 1ms to 60m, such as 500ms, 1s or 2m")
 
 
-def _size(name: str, default: int) -> int:
+def _size(name: str, default: int, *, least_mib: int = 1) -> int:
     def parse(env: Env) -> int:
         match = _SIZE.fullmatch(env.str(name))
         size = int(match["number"]) * _BYTES[match["unit"]] if match else 0
-        if not 1024**2 <= size <= 1024**4:
+        if not least_mib * 1024**2 <= size <= 1024**4:
             raise EnvError(name)
         return size
 
-    return _read(name, default, parse, "a size from 1 MiB to 1024 GiB, such as 512 MiB or 1073741824")
+    return _read(name, default, parse, f"a size from {least_mib} MiB to 1024 GiB, such as 512 MiB or 1073741824")

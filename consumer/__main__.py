@@ -12,7 +12,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from common.errors import PulseError, SettingsError, TooManyDeadLettersError
+from common.errors import PulseError, ReadError, SettingsError, TooManyDeadLettersError
 from common.kafka import KafkaError, KafkaSender, reachable
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
@@ -89,7 +89,7 @@ def _consume(
     gc.freeze()
     try:
         loop.run(stopping.is_set)
-    except TooManyDeadLettersError as error:
+    except (TooManyDeadLettersError, ReadError) as error:
         logger.critical("stopping: %s", error)
         sys.exit(1)
     except Exception:

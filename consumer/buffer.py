@@ -14,8 +14,12 @@ class BufferedEvent(NamedTuple):
     event: dict[str, Any]
 
 
+MAX_BYTES = 8 * 1024 * 1024
+"""Of records, as they are in Kafka: decoded they take some times as much."""
+
+
 class Buffer:
-    """Filled record by record, flushed as a whole: after so many records or so many seconds, whichever is first."""
+    """Filled record by record, flushed as a whole: after so many records, bytes or seconds, whichever is first."""
 
     def __init__(self, max_records: int, max_age: float, clock: Callable[[], float]) -> None:
         """`max_age` is in seconds of the (monotonic) clock, since the oldest record came in."""
@@ -31,6 +35,7 @@ class Buffer:
         """By partition, the offset after the last record here: what to commit once all of this is safe."""
         self.records = 0
         """How many records came in since it was cleared, safe or not."""
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self.events) + len(self.letters)
@@ -38,7 +43,8 @@ class Buffer:
     @property
     def due(self) -> bool:
         """Whether it is time to flush."""
-        return self.records >= self._max_records or (self.records > 0 and self._clock() - self._oldest >= self._max_age)
+        full = self.records >= self._max_records or self._bytes >= MAX_BYTES
+        return full or (self.records > 0 and self._clock() - self._oldest >= self._max_age)
 
     def add_event(self, record: ReceivedRecord, event: dict[str, Any]) -> None:
         """A record that decodes."""
@@ -52,10 +58,11 @@ class Buffer:
 
     def clear(self) -> None:
         """Forget everything: it is safe, or somebody else reads it again."""
-        self.events, self.letters, self.offsets, self.records = [], [], {}, 0
+        self.events, self.letters, self.offsets, self.records, self._bytes = [], [], {}, 0, 0
 
     def _cover(self, record: ReceivedRecord) -> None:
         if not self.records:
             self._oldest = self._clock()
         self.records += 1
+        self._bytes += len(record.value or b"")
         self.offsets[record.partition] = record.offset + 1

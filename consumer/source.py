@@ -82,8 +82,7 @@ class KafkaSource:
     def poll(self, timeout: float) -> list[ReceivedRecord]:
         if self._commit_failed:
             self.commit({})
-        polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
-        records = [kafka.received(record) for of_partition in polled.values() for record in of_partition]
+        records = kafka.poll(self._consumer, timeout)
         self._follow(records)
         return records
 
@@ -113,7 +112,10 @@ class KafkaSource:
         for partition, offset in self._next_offsets.items():
             end = self._consumer.highwater(self._partition(partition))
             if end is not None:
-                lag[partition] = max(0, end - offset)
+                # Behind the last record may be transactions' markers alone: the client goes past them, nobody polls
+                # them.
+                at = kafka.position(self._consumer, self._partition(partition)) if end > offset else offset
+                lag[partition] = max(0, end - at)
         return lag
 
     def close(self) -> None:

@@ -47,8 +47,13 @@ BUSY = Figure(
 )
 EVENT = Figure(
     470,
-    "bytes of an event in Kafka, uncompressed",
+    "bytes of an event on its way to Kafka, uncompressed",
     "measured: the mean of the journeys that `make seed` makes up",
+)
+COMPRESSED = Figure(
+    0.25,
+    "of that is left in Kafka",
+    "measured with `KAFKA_COMPRESSION=lz4`: 0.17 with 600 events in a batch, 0.22 with 30, 0.5 with 3",
 )
 DOCUMENT = Figure(
     485,
@@ -93,6 +98,6 @@ SPARE_PARTITIONS = Figure(
 )
 
 FIGURES = (
-    *(API_BATCHED, API_SINGLE, CONSUMER, CONSUMER_BATCH, BULK_WRITE, BUSY, EVENT, DOCUMENT, INDEX_ENTRIES, UPSERTS),
-    *(BROKER, BROKER_DISK, COPIES, RETENTION, SPARE_PARTITIONS),
+    *(API_BATCHED, API_SINGLE, CONSUMER, CONSUMER_BATCH, BULK_WRITE, BUSY, EVENT, COMPRESSED, DOCUMENT),
+    *(INDEX_ENTRIES, UPSERTS, BROKER, BROKER_DISK, COPIES, RETENTION, SPARE_PARTITIONS),
 )

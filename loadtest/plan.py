@@ -19,6 +19,7 @@ from loadtest.figures import (
     BROKER_DISK,
     BULK_WRITE,
     BUSY,
+    COMPRESSED,
     CONSUMER,
     CONSUMER_BATCH,
     COPIES,
@@ -58,9 +59,9 @@ class Plan:
 def plan(rate: int) -> Plan:
     """What so many events a second need, at least what the manifests start with."""
     consumers = _enough(rate, consumer_rate())
-    megabytes = rate * EVENT.value / 1e6
+    megabytes = rate * EVENT.value * COMPRESSED.value / 1e6
     copies_a_day = rate * _SECONDS_A_DAY * COPIES.value
-    kafka = copies_a_day * RETENTION.value * EVENT.value / 1e12
+    kafka = copies_a_day * RETENTION.value * EVENT.value * COMPRESSED.value / 1e12
     return Plan(
         rate=rate,
         api_pods_batched=max(LEAST_API_PODS, _enough(rate, 1e6 / API_BATCHED.value)),

@@ -21,7 +21,15 @@ def build_app(broker: FakeBroker, access: AccessSettings | None = None, capacity
     kafka = kafka_settings("127.0.0.1:1", TOPIC)
     log, address = LogSettings("info", "text"), Address("", 8080)
     settings = ApiSettings(
-        log, kafka, address, 1, 4, queue_capacity=capacity, journal=None, access=access or AccessSettings()
+        log,
+        kafka,
+        address,
+        1,
+        4,
+        queue_capacity=capacity,
+        queue_max_bytes=2**26,
+        journal=None,
+        access=access or AccessSettings(),
     )
     return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
 
@@ -38,7 +46,7 @@ def running_app(broker: FakeBroker, access: AccessSettings | None = None, capaci
 def take_accepted(app: Flask) -> list[AcceptedEvent]:
     """What an app that is not running has accepted since it was last asked."""
     queue = app.extensions["worker"].queue
-    taken = queue.take(1_000_000, 0.0)
+    taken = queue.take(1_000_000, 2**30, 0.0)
     queue.acknowledge(taken)
     accepted: list[AcceptedEvent] = taken.events
     return accepted

@@ -262,6 +262,7 @@ def kafka_settings(broker: str, topic: str) -> KafkaSettings:
         sasl_username=None,
         sasl_password=None,
         ssl_cafile=None,
+        compression="none",
     )
 
 

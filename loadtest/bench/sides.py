@@ -61,7 +61,8 @@ def broker() -> Iterator[Broker]:
     """Kafka as a process; its data goes with it."""
     kafka.check_java()
     port = ports.free_port()
-    settings = KafkaSettings((Address("127.0.0.1", port),), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None)
+    address = Address("127.0.0.1", port)
+    settings = KafkaSettings((address,), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None, "lz4")
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
         command = kafka.prepare(Path(folder, "kafka"), port, kafka.jars(Path("var/kafka/libs")))
         with process(command, {}):

@@ -1,6 +1,7 @@
 """The Kafka side on a real broker."""
 
 import contextlib
+import dataclasses
 import random
 import socket
 import threading
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import NewPartitions
+from kafka.record import MemoryRecords
 
 from common import bulk_append
 from common.errors import ReadError, TopicError
@@ -17,6 +20,7 @@ from common.kafka import (
     KafkaError,
     KafkaReader,
     KafkaSender,
+    NewTopic,
     ReceivedRecord,
     Record,
     RecordReader,
@@ -35,6 +39,19 @@ from tests.servers import KafkaServer, kafka_settings
 @pytest.fixture
 def topic(kafka: KafkaServer) -> KafkaSettings:
     return kafka.create_topics(fresh_name("topic"))
+
+
+RECORDS = [Record(b"customer-%d" % number, b"%d" % number) for number in range(2000)]
+"""Of so many customers that each partition gets some."""
+
+
+def create_topic(kafka: KafkaServer, partitions: int) -> KafkaSettings:
+    settings = kafka.settings(fresh_name("topic"))
+    with contextlib.closing(connect_admin(settings)) as admin:
+        admin.create_topics([NewTopic(settings.topic, partitions, 1)])
+    # It knows the ends of all partitions once each has a leader.
+    KafkaReader(settings, settings.topic).close()
+    return settings
 
 
 @pytest.fixture
@@ -156,6 +173,65 @@ def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
         one_by_one = arrived(kafka.create_topics(fresh_name("topic")))
     monkeypatch.delattr(KafkaProducer, "send")
     assert arrived(kafka.create_topics(fresh_name("topic"))) == one_by_one
+
+
+@pytest.mark.parametrize("partitions", [50, 334])
+def test_a_chunk_goes_to_any_number_of_partitions(kafka: KafkaServer, partitions: int) -> None:
+    topic = create_topic(kafka, partitions)
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        assert sender.send(RECORDS) == [None] * len(RECORDS)
+    with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
+        records = list(reader.read())
+    assert sorted(record.value or b"" for record in records) == sorted(record.value or b"" for record in RECORDS)
+    assert len({record.partition for record in records}) > partitions * 0.9
+
+
+def test_a_chunk_with_headers_goes_to_any_number_of_partitions(kafka: KafkaServer) -> None:
+    """It is given to the client record by record."""
+    topic = create_topic(kafka, 50)
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        records = [record._replace(headers=(("name", b"value"),)) for record in RECORDS]
+        assert sender.send(records) == [None] * len(records)
+
+
+def test_a_sender_goes_on_when_its_topic_gets_more_partitions(kafka: KafkaServer) -> None:
+    topic = create_topic(kafka, 3)
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        assert not any(sender.send(RECORDS))
+        with contextlib.closing(connect_admin(topic)) as admin:
+            admin.create_partitions({topic.topic: NewPartitions(50)})
+        for _ in range(3):
+            assert not any(sender.send(RECORDS))
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        assert not any(sender.send(RECORDS))
+    with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
+        records = list(reader.read())
+    assert len(records) == 5 * len(RECORDS)
+    assert len({record.partition for record in records}) > 45
+
+
+@pytest.mark.parametrize("headers", [(), (("name", b"value"),)], ids=["in bulk", "one by one"])
+@pytest.mark.parametrize(("codec", "number"), [("none", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)])
+def test_what_is_sent_is_compressed_as_the_settings_say(
+    kafka: KafkaServer, codec: Any, number: int, headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    topic = create_topic(kafka, 1)
+    records = [Record(b"key", b"%d" % n * 50, headers) for n in range(100)]
+    with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
+        assert not any(sender.send(records))
+    log = Path(kafka.command[-1]).with_name("data") / f"{topic.topic}-0" / f"{0:020}.log"
+    assert MemoryRecords(log.read_bytes()).next_batch().compression_type == number
+    with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
+        assert [record.value for record in reader.read()] == [record.value for record in records]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_cannot_be_compressed_is_taken_too(kafka: KafkaServer, codec: Any) -> None:
+    """A batch is full at 1,000,000 bytes, and the broker takes 1,048,588."""
+    topic = create_topic(kafka, 1)
+    records = [Record(b"key", random.randbytes(60_000)) for _ in range(50)]
+    with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
+        assert not any(sender.send(records))
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:

@@ -34,6 +34,17 @@ def test_is_due_when_full(buffer: Buffer) -> None:
     assert buffer.due
 
 
+def test_is_due_when_its_records_are_large(clock: FakeClock) -> None:
+    buffer = Buffer(max_records=10_000, max_age=1.0, clock=clock)
+    for offset in range(128):
+        assert not buffer.due
+        buffer.add_event(record(offset)._replace(value=bytes(64 * 1024)), {})
+    assert buffer.due
+    buffer.clear()
+    buffer.add_event(record(128), {})
+    assert not buffer.due
+
+
 def test_stays_due_when_a_part_is_safe(buffer: Buffer) -> None:
     for offset in range(3):
         buffer.add_event(record(offset), {})

@@ -19,9 +19,11 @@ from common.errors import QueueFullError
 from common.metrics import ApiMetrics
 from tests.waiting import eventually
 
+MUCH = 2**30
 
-def queue_of(capacity: int) -> EventQueue:
-    return EventQueue(capacity, ApiMetrics(CollectorRegistry()))
+
+def queue_of(capacity: int, max_bytes: int = MUCH) -> EventQueue:
+    return EventQueue(capacity, max_bytes, ApiMetrics(CollectorRegistry()))
 
 
 def events(count: int, first: int = 0) -> list[AcceptedEvent]:
@@ -36,18 +38,31 @@ def events(count: int, first: int = 0) -> list[AcceptedEvent]:
     ]
 
 
+def large_events(count: int, first: int = 0) -> list[AcceptedEvent]:
+    """Of 1,000 bytes each."""
+    return [event._replace(key=b"", value=event.value.ljust(1000)) for event in events(count, first)]
+
+
 def test_gives_events_in_the_order_they_came() -> None:
     queue = queue_of(100)
     queue.put(events(3))
     queue.put(events(2, first=3))
-    assert queue.take(100, timeout=0).events == events(5)
+    assert queue.take(100, MUCH, timeout=0).events == events(5)
 
 
 def test_takes_whole_requests_until_there_are_enough() -> None:
     queue = queue_of(100)
     for first in (0, 10, 20):
         queue.put(events(10, first))
-    assert len(queue.take(15, timeout=0).events) == 20
+    assert len(queue.take(15, MUCH, timeout=0).events) == 20
+
+
+def test_takes_whole_requests_until_there_are_enough_bytes() -> None:
+    queue = queue_of(100)
+    for first in (0, 10, 20):
+        queue.put(large_events(10, first))
+    assert len(queue.take(100, 15_000, timeout=0).events) == 20
+    assert len(queue.take(100, 1, timeout=0).events) == 10
 
 
 def test_takes_all_of_a_request_or_nothing() -> None:
@@ -61,11 +76,20 @@ def test_takes_all_of_a_request_or_nothing() -> None:
 def test_is_full_until_kafka_acknowledges_not_until_events_are_taken() -> None:
     queue = queue_of(100)
     queue.put(events(100))
-    taken = queue.take(100, timeout=0)
+    taken = queue.take(100, MUCH, timeout=0)
     with pytest.raises(QueueFullError):
         queue.put(events(1))
     queue.acknowledge(taken)
     queue.put(events(100))
+
+
+def test_is_full_of_bytes_before_it_is_of_events() -> None:
+    queue = queue_of(100, max_bytes=10_000)
+    queue.put(large_events(9))
+    with pytest.raises(QueueFullError):
+        queue.put(large_events(2, first=9))
+    queue.acknowledge(queue.take(1, 1, timeout=0))
+    queue.put(large_events(10))
 
 
 def test_says_when_to_try_again() -> None:
@@ -79,7 +103,7 @@ def test_says_when_to_try_again() -> None:
 def test_take_waits_for_what_comes() -> None:
     queue = queue_of(1)
     taken: list[Taken] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.take(1, timeout=30)))
+    thread = threading.Thread(target=lambda: taken.append(queue.take(1, MUCH, timeout=30)))
     thread.start()
     queue.put(events(1))
     thread.join(30)
@@ -87,7 +111,7 @@ def test_take_waits_for_what_comes() -> None:
 
 
 def test_take_returns_nothing_when_nothing_comes() -> None:
-    assert queue_of(1).take(1, timeout=0).events == []
+    assert queue_of(1).take(1, MUCH, timeout=0).events == []
 
 
 def test_never_lets_in_more_than_fits_however_many_threads_put() -> None:
@@ -117,8 +141,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-def queue_with(journal: Journal, capacity: int = 10) -> EventQueue:
-    queue = queue_of(capacity)
+def queue_with(journal: Journal, capacity: int = 10, max_bytes: int = MUCH) -> EventQueue:
+    queue = queue_of(capacity, max_bytes)
     queue.keep_in(journal)
     return queue
 
@@ -134,13 +158,27 @@ def test_with_a_journal_more_than_the_capacity_is_accepted(journal: Journal) -> 
     assert (queue.in_memory, queue.unacknowledged) == (8, 16)
 
 
+def test_with_a_journal_more_bytes_than_fit_into_memory_are_accepted(journal: Journal) -> None:
+    queue = queue_with(journal, capacity=100, max_bytes=10_000)
+    for first in range(0, 40, 8):
+        queue.put(large_events(8, first))
+    assert (queue.in_memory, queue.unacknowledged) == (8, 40)
+    got = []
+    while queue.unacknowledged:
+        taken = queue.take(100, 10_000, timeout=0)
+        assert len(taken.events) <= 16
+        got += numbers(taken)
+        queue.acknowledge(taken)
+    assert got == list(range(40))
+
+
 def test_what_overflowed_is_read_back_in_order(journal: Journal) -> None:
     queue = queue_with(journal)
     for first in range(0, 40, 8):
         queue.put(events(8, first))
     got = []
     while queue.unacknowledged:
-        taken = queue.take(16, timeout=0)
+        taken = queue.take(16, MUCH, timeout=0)
         got += numbers(taken)
         queue.acknowledge(taken)
     assert got == list(range(40))
@@ -150,10 +188,10 @@ def test_nothing_overtakes_what_overflowed(journal: Journal) -> None:
     queue = queue_with(journal)
     queue.put(events(8))
     queue.put(events(8, first=8))
-    taken = queue.take(1, timeout=0)
+    taken = queue.take(1, MUCH, timeout=0)
     queue.acknowledge(taken)
     queue.put(events(1, first=16))
-    assert numbers(queue.take(1, timeout=0)) == list(range(8, 16))
+    assert numbers(queue.take(1, MUCH, timeout=0)) == list(range(8, 16))
 
 
 def test_is_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
@@ -161,8 +199,8 @@ def test_is_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
     queue.put(events(8))
     queue.put(events(8, first=8))
     for _ in range(2):
-        queue.acknowledge(queue.take(1, timeout=0))
-    queue.take(1, timeout=0)
+        queue.acknowledge(queue.take(1, MUCH, timeout=0))
+    queue.take(1, MUCH, timeout=0)
     queue.put(events(1, first=16))
     assert queue.in_memory == 1
 
@@ -171,7 +209,7 @@ def test_what_a_dead_worker_left_comes_first(journal: Journal) -> None:
     queue_with(journal).put(events(3))
     queue = queue_with(journal)
     queue.put(events(3, first=3))
-    assert numbers(queue.take(100, timeout=0)) == list(range(6))
+    assert numbers(queue.take(100, MUCH, timeout=0)) == list(range(6))
 
 
 def test_a_full_journal_refuses_and_keeps_nothing_of_the_request(journal: Journal) -> None:
@@ -196,12 +234,12 @@ def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(
 ) -> None:
     queue = queue_with(journal)
     queue.put(events(3))
-    taken = queue.take(100, timeout=0)
+    taken = queue.take(100, MUCH, timeout=0)
     environment = Mock(wraps=journal._environment, begin=Mock(side_effect=lmdb.DiskError("no space left")))
     with monkeypatch.context() as full:
         full.setattr(journal, "_environment", environment)
         queue.acknowledge(taken)
-    assert journal.read(0, 1)[0]
+    assert journal.read(0, 1, MUCH)[0]
     assert queue.oldest() is None
 
 
@@ -212,33 +250,43 @@ def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
     def oldest() -> float | None:
         return registry.get_sample_value("pulse_api_oldest_unsent_timestamp_seconds")
 
-    queue = EventQueue(100, ApiMetrics(registry))
+    queue = EventQueue(100, MUCH, ApiMetrics(registry))
     queue.keep_in(journal)
     assert oldest() == math.inf
     before = time.time()
     queue.put(events(1))
     queue.put(events(1, first=1))
     assert before <= (oldest() or 0) <= time.time()
-    queue.acknowledge(queue.take(1, timeout=0))
+    queue.acknowledge(queue.take(1, MUCH, timeout=0))
     assert oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
-    queue.acknowledge(queue.take(1, timeout=0))
+    queue.acknowledge(queue.take(1, MUCH, timeout=0))
     assert oldest() == math.inf
 
 
 def test_shows_how_full_it_is() -> None:
     registry = CollectorRegistry()
-    queue = EventQueue(200, ApiMetrics(registry))
+    queue = EventQueue(200, MUCH, ApiMetrics(registry))
     for number in range(3):
         queue.put(events(50, first=number * 50))
     queue.set_gauges()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
-    queue.acknowledge(queue.take(100, timeout=0))
+    queue.acknowledge(queue.take(100, MUCH, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
+
+
+def test_shows_how_full_of_bytes_it_is_when_that_is_nearer() -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(200, 10_000, ApiMetrics(registry))
+    queue.put(large_events(5))
+    queue.set_gauges()
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.5
+    queue.acknowledge(queue.take(100, MUCH, timeout=0))
+    assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0
 
 
 def test_requests_set_the_gauges_now_and_then() -> None:
     registry = CollectorRegistry()
-    queue = EventQueue(200, ApiMetrics(registry))
+    queue = EventQueue(200, MUCH, ApiMetrics(registry))
 
     def depth_after_one_more() -> float:
         queue.put(events(1))

@@ -19,6 +19,7 @@ from common.errors import QueueFullError
 from common.metrics import ApiMetrics
 
 CAPACITY = 10
+MAX_BYTES = 6_000
 CUSTOMERS = ("alice", "ben")
 
 
@@ -37,7 +38,7 @@ class QueueStates(RuleBasedStateMachine):
         self.sending: Taken | None = None
         self.journal = Journal(Path(self.folder.name), max_bytes=64 * 1024, sync=False)
         self.registry = CollectorRegistry()
-        self.queue = EventQueue(CAPACITY, ApiMetrics(self.registry))
+        self.queue = EventQueue(CAPACITY, MAX_BYTES, ApiMetrics(self.registry))
         self.queue.keep_in(self.journal)
 
     @rule(customers=st.lists(st.sampled_from(CUSTOMERS), min_size=1, max_size=6), size=st.sampled_from([10, 2000]))
@@ -50,9 +51,9 @@ class QueueStates(RuleBasedStateMachine):
         self.accepted += events
 
     @precondition(lambda self: self.sending is None and self.queue.unacknowledged)
-    @rule(at_least=st.integers(1, 15))
-    def take(self, at_least: int) -> None:
-        taken = self.queue.take(at_least, timeout=0)
+    @rule(enough_events=st.integers(1, 15), enough_bytes=st.sampled_from([1, 3_000, 100_000]))
+    def take(self, enough_events: int, enough_bytes: int) -> None:
+        taken = self.queue.take(enough_events, enough_bytes, timeout=0)
         assert taken.events
         self.sending = taken
 
@@ -96,7 +97,7 @@ class QueueStates(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.sending is not None or self.queue.unacknowledged:
             if self.sending is None:
-                self.take(at_least=100)
+                self.take(enough_events=100, enough_bytes=2**20)
             self.acknowledge()
         self.first_deliveries_are_in_order()
         assert {event.value for event in self.accepted} == set(self.kafka)

@@ -68,6 +68,13 @@ def test_reads_whole_requests_until_there_are_enough(journal: Journal) -> None:
     assert len(journal.read(0, 15)[0]) == 20
 
 
+def test_reads_whole_requests_until_there_are_enough_bytes(journal: Journal) -> None:
+    for first in (0, 10, 20):
+        journal.append([b"%d" % number * 100 for number in range(first + 10, first + 20)])
+    assert len(journal.read(0, 100, 2010)[0]) == 20
+    assert len(journal.read(0, 100, 1)[0]) == 10
+
+
 def test_goes_on_reading_after_a_position(journal: Journal) -> None:
     position = journal.append(values(1, 2))
     journal.append(values(3))

@@ -32,6 +32,16 @@ def test_says_so_when_it_begins_each_minute_and_when_it_ends(
     ]
 
 
+def test_names_a_new_cause_at_once_and_each_only_once(
+    outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker that was away is back, and has no room."""
+    for error in (OSError("away"), TimeoutError("no memory"), OSError("away"), TimeoutError("no memory")):
+        outage.failed(error)
+        clock.advance(1)
+    assert [record.__dict__["error"] for record in caplog.records] == ["away", "no memory"]
+
+
 def test_says_how_long_it_took(outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     outage.failed(OSError("away"))
     clock.advance(75)

@@ -30,7 +30,7 @@ class Parts:
         self.broker = self.sender.broker
         self.registry = CollectorRegistry()
         metrics = ApiMetrics(self.registry)
-        self.queue = EventQueue(100_000, metrics)
+        self.queue = EventQueue(100_000, 2**30, metrics)
         self.died: list[bool] = []
         self.producer = Producer(
             self.queue,

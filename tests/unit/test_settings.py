@@ -81,6 +81,7 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_DLQ_TOPIC", "pulse.events.v1"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("KAFKA_TOPIC", ".."),
+        ("KAFKA_COMPRESSION", "brotli"),
         ("KAFKA_SSL_CAFILE", "/no/such/file"),
         ("API_KEYS_FILE", "/no/such/file"),
         ("API_CORS_ORIGINS", "shop.example"),
