@@ -101,9 +101,7 @@ def _with_loaded_events(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return document
     loaded = map(_FAST_EVENT, pieces)
-    document["events"] = [
-        event if fast is None else Loaded(fast) for event, fast in zip(events, loaded, strict=True)
-    ]
+    document["events"] = [event if fast is None else Loaded(fast) for event, fast in zip(events, loaded, strict=True)]
     return document
 
 

@@ -50,7 +50,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class Fault(str):
-    """What to tell a client of a broken rule, and of which kind (`RULES`) that is. marshmallow takes it as a message."""
+    """What to tell a client of a broken rule, and which kind of rule (`RULES`) that is. A message for marshmallow."""
 
     __slots__ = ("rule",)
     rule: str
@@ -112,25 +112,26 @@ def _is_an_id(text: str) -> None:
 
 _NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 _OBJECT = Fault("type", "Must be a JSON object.")
-_OF_EVERY_FIELD = {
-    "required": Fault("required", "Missing data for required field."),
-    "null": Fault("type", "Field may not be null."),
-}
+
+
+def _messages(**own: Fault) -> dict[str, str]:
+    """A field's own messages, beside those of every field."""
+    missing = Fault("required", "Missing data for required field.")
+    return {"required": missing, "null": Fault("type", "Field may not be null."), **own}
 
 
 class Text(fields.String):
     """A string."""
 
-    default_error_messages = {**_OF_EVERY_FIELD, "invalid": Fault("type", "Must be a string.")}
+    default_error_messages = _messages(invalid=Fault("type", "Must be a string."))
 
 
 class Timestamp(fields.Field[datetime]):
     """An RFC 3339 text, loaded as a datetime in UTC."""
 
-    default_error_messages = {
-        **_OF_EVERY_FIELD,
-        "invalid": Fault("format", "Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z."),
-    }
+    default_error_messages = _messages(
+        invalid=Fault("format", "Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z.")
+    )
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
         del attr, data, kwargs
@@ -143,12 +144,11 @@ class Timestamp(fields.Field[datetime]):
 class Scalar(fields.Field[str | int | float | bool]):
     """A string, number or boolean, exactly as it was sent."""
 
-    default_error_messages = {
-        **_OF_EVERY_FIELD,
-        "invalid": Fault("type", "Must be a string, a number or a boolean."),
-        "integer": Fault("storable", "Integers must fit into 64 bits."),
-        "float": Fault("storable", "Must be a finite number."),
-    }
+    default_error_messages = _messages(
+        invalid=Fault("type", "Must be a string, a number or a boolean."),
+        integer=Fault("storable", "Integers must fit into 64 bits."),
+        float=Fault("storable", "Must be a finite number."),
+    )
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -170,7 +170,7 @@ class Scalar(fields.Field[str | int | float | bool]):
 class Properties(fields.Dict):
     """An object of scalars, with one list of messages a key in its errors."""
 
-    default_error_messages = {**_OF_EVERY_FIELD, "invalid": _OBJECT}
+    default_error_messages = _messages(invalid=_OBJECT)
 
     def __init__(self, **kwargs: Any) -> None:
         key = Text(
@@ -203,7 +203,7 @@ _EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, 128), _storable_tex
 class Object(fields.Nested):
     """An object of fields."""
 
-    default_error_messages = {**_OF_EVERY_FIELD, "type": _OBJECT}
+    default_error_messages = _messages(type=_OBJECT)
 
 
 class ObjectSchema(Schema):
@@ -244,7 +244,9 @@ class EventSchema(ObjectSchema):
             "pattern": _NOT_BLANK,
         },
     )
-    event_type = Text(required=True, validate=validate.OneOf(EVENT_TYPES, error=Fault("choice", "Must be one of: {choices}.")))
+    event_type = Text(
+        required=True, validate=validate.OneOf(EVENT_TYPES, error=Fault("choice", "Must be one of: {choices}."))
+    )
     event_id = Text(
         validate=[*_EVENT_ID_RULES, _not_blank, _is_an_id],
         metadata={
@@ -286,7 +288,7 @@ class _EventOfBatch(Object):
 class Events(fields.List[dict[str, Any]]):
     """The events of a batch: counted before they are looked at, and looked at while there are not too many faults."""
 
-    default_error_messages = {**_OF_EVERY_FIELD, "invalid": Fault("type", "Must be an array of events.")}
+    default_error_messages = _messages(invalid=Fault("type", "Must be an array of events."))
 
     def __init__(self) -> None:
         limit = _length(1, MAX_BATCH_EVENTS, "Must hold {min} to {max} events.")

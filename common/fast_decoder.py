@@ -33,7 +33,8 @@ class Vouched:
     values: by class of field, the type of the JSON values that it takes, all of them, as they are.
     parsers: by class of field, what makes its value of a text, or raises ValueError.
     same: by class of field, the class of marshmallow's that takes the same, with the same value.
-    implied: validators that no text in valid UTF-8 breaks, and methods of schemas that take all documents of known fields.
+    implied: validators that no text in valid UTF-8 breaks, and code of schemas that changes nothing about a document
+        of known fields.
     """
 
     values: Mapping[type[Field], Any]
