@@ -114,7 +114,7 @@ _NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
 _OBJECT = Fault("type", "Must be a JSON object.")
 
 
-def _messages(**own: Fault) -> dict[str, str]:
+def _messages(**own: Fault) -> dict[str, Any]:
     """A field's own messages, beside those of every field."""
     missing = Fault("required", "Missing data for required field.")
     return {"required": missing, "null": Fault("type", "Field may not be null."), **own}
