@@ -20,6 +20,10 @@ _ONE_GZIP_MEMBER = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 64 * 1024
 
 
+class WastefulChunksError(ParseException):  # type: ignore[misc]  # gunicorn has no types
+    """A chunked body has more chunks, or more around them, than `api.connections` reads."""
+
+
 class _UnsupportedEncoding(UnsupportedMediaType):
     """415 that says which encoding is taken, as RFC 9110 wants it."""
 
@@ -54,6 +58,8 @@ def _read(announced: int, limit: int) -> bytes:
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
     except TimeoutError:
         raise RequestTimeout(TOO_SLOW) from None
+    except WastefulChunksError:
+        raise BadRequest("The body comes in too many chunks, or with too much around them.") from None
     except (ParseException, OSError):
         raise BadRequest("The body ended early or is not properly chunked.") from None
     if len(body) > limit:
