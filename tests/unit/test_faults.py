@@ -18,6 +18,7 @@ from common.metrics import REFUSED_FIELDS
 from tests import sent
 from tests.apps import build_app
 from tests.fakes import FakeBroker
+from tests.observed import RUNBOOKS
 
 TRACK = "/api/v1/track"
 BATCH = "/api/v1/track/batch"
@@ -113,6 +114,10 @@ def test_clients_cannot_invent_fields_or_rules(idle_app: Flask, body: Any) -> No
     exposed = idle_app.test_client().get("/metrics").text
     series = re.findall(r'^pulse_api_refused_fields_total{field="(.*)",rule="(.*)"}', exposed, re.MULTILINE)
     assert len(series) == len(REFUSED_FIELDS) * len(RULES)
+
+
+def test_the_runbook_explains_each_rule() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", RUNBOOKS["Why was it refused"], re.MULTILINE) == list(RULES)
 
 
 # ── The client ──
