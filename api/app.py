@@ -12,6 +12,7 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 from api.auth import WriteKeys, require_key
 from api.cors import allow_origins
 from api.docs import docs_routes
+from api.faults import Faults
 from api.health import health_routes
 from api.instrumentation import instrument
 from api.metrics_files import VARIABLE, drop_broken
@@ -54,8 +55,9 @@ def create_app(
     )
 
     instrument(app, metrics)
-    answer_errors(app, metrics)
-    track = track_routes(worker.queue, metrics)
+    faults = Faults(metrics)
+    answer_errors(app, metrics, faults)
+    track = track_routes(worker.queue, metrics, faults)
     needs_key = bool(settings.access.keys or settings.access.keys_file)
     if needs_key:
         require_key(track, WriteKeys(settings.access), metrics)

@@ -4,16 +4,20 @@ import contextlib
 import logging
 import math
 import re
+import resource
 import select
 import socket
 import struct
 import time
 from typing import Any
 
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import UnsupportedTransferCoding
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from api import early_answers
+from api.body import WastefulChunksError
 from api.connection_counts import ConnectionCounts
 from api.early_answers import Refusal
 from api.responses import count_rejected
@@ -32,6 +36,11 @@ _NAPS_FOR_OTHERS = 20
 _NO_NAPS_SECONDS = 0.1
 _SEND_SECONDS = 10
 _HANG_UP_SECONDS = 2.0
+_NO_DESCRIPTOR_SECONDS = 0.05
+_WARN_EVERY_SECONDS = 10.0
+_OTHER_DESCRIPTORS = 100
+_MOST_CHUNKS = 8 * 1024
+_MOST_READ_BY_THREAD = 2 * MAX_BATCH_BYTES
 _PIECE_BYTES = 64 * 1024
 _PIECES_AT_ONCE = 16
 _LONGEST_HEAD = 64 * 1024
@@ -91,8 +100,9 @@ class Incoming:
 class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's gthread, but a request waits beside the threads, with those kept alive, until all of it is here.
 
-    With gthread alone, as many half requests as there are threads keep everybody else out, and of connections that
-    come together nearly all go to the worker that happens to be awake.
+    With gthread alone, as many half requests as there are threads keep everybody else out, and so do as many idle
+    connections as a worker may have; of connections that come together nearly all go to the worker that happens to be
+    awake.
     """
 
     counts: ConnectionCounts
@@ -103,6 +113,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         self._wait_until = math.inf
         self._held_bytes = 0
         self._no_naps_until = 0.0
+        self._no_descriptor = False
+        self._no_warning_until = 0.0
+        self.worker_connections = _most_connections(self.worker_connections)
+        self.max_keepalived = self.worker_connections - self.cfg.threads
 
     def accept(self, listener: socket.socket) -> None:
         """Take a new connection, but leave a worker with fewer the time to do so first. In the main loop."""
@@ -116,7 +130,16 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             else:
                 # The other is busy, or frozen: not every new connection shall wait for it.
                 self._no_naps_until = time.monotonic() + _NO_NAPS_SECONDS
-        super().accept(listener)
+        try:
+            super().accept(listener)
+        except OSError as error:
+            # gunicorn would end the worker. Most of all it is a lack of descriptors, which a closed connection mends.
+            self._no_descriptor = True
+            now = time.monotonic()
+            if now >= self._no_warning_until:
+                self._no_warning_until = now + _WARN_EVERY_SECONDS
+                logger.warning("a connection could not be taken", extra={"error": str(error)})
+            time.sleep(_NO_DESCRIPTOR_SECONDS)
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection, or hand it back to wait for more. In a thread.
@@ -147,8 +170,18 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             return self._begin_to_leave(conn)
         unreader.unread(bytes(conn.incoming))
         unreader.deadline = now + BODY_SECONDS
+        unreader.left = _MOST_READ_BY_THREAD
         conn.incoming = None
         return super().handle(conn) or self._begin_to_leave(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Hand a request to the app, but for codings that gunicorn lets pass and nobody undoes. In a thread."""
+        codings = [value for name, value in req.headers if name == "TRANSFER-ENCODING"]
+        if codings and [coding.strip().lower() for coding in ",".join(codings).split(",")] != ["chunked"]:
+            raise UnsupportedTransferCoding(codings)
+        if codings:
+            req.body.reader = _FewChunks(req, conn.parser.unreader)
+        return super().handle_request(req, conn)
 
     def _refusal(self, incoming: Incoming, now: float) -> Refusal | None:
         """Why not to wait for the rest of it."""
@@ -168,12 +201,36 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             if getattr(conn, "incoming", None) and conn.incoming.size:
                 self._refuse(conn.sock, early_answers.SLOW)
         super().murder_pending()
+        for conn in [conn for conn in self.pending_conns if (getattr(conn, "leave_at", None) or math.inf) <= now]:
+            self._drop(conn)
+        if self.alive and (self._no_descriptor or self.nr_conns >= self.worker_connections):
+            self._make_room()
         if self.alive:
             self.counts.write(self.age, self.nr_conns)
         else:
             self.counts.forget(self.age)
         waiting = (getattr(conn, "incoming", None) for conn in self.pending_conns)
         self._held_bytes = sum(incoming.size for incoming in waiting if incoming)
+
+    def _make_room(self) -> None:
+        """Close the connection that has been idle longest or, if none is idle, the longest silent half request."""
+        self._no_descriptor = False
+        waiting = sorted(
+            (*self.keepalived_conns, *self.pending_conns), key=lambda conn: (_half_sent(conn), conn.timeout)
+        )
+        conn = next((conn for conn in waiting if _silent(conn.sock)), None)
+        if conn is None:
+            return
+        if _half_sent(conn):
+            self._refuse(conn.sock, early_answers.CROWDED)
+        self._drop(conn)
+
+    def _drop(self, conn: Any) -> None:
+        """Close a connection that waits. After the turn's events: one of them could be about it."""
+        (self.pending_conns if conn in self.pending_conns else self.keepalived_conns).remove(conn)
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Part of a stop: wait until then for what is still coming, not only for those kept alive."""
@@ -218,9 +275,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
 
 class _UnreaderWithDeadline(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
-    """Reads from the socket only until a moment of the monotonic clock; then raises TimeoutError."""
+    """Reads from the socket only until a moment of the monotonic clock, then raises TimeoutError; and only so much."""
 
     deadline = 0.0
+    left = 0
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         left = self.deadline - time.monotonic()
@@ -231,7 +289,43 @@ class _UnreaderWithDeadline(SocketUnreader):  # type: ignore[misc]  # gunicorn h
             received: bytes = super().chunk(size_hint)
         finally:
             self.sock.settimeout(None)
+        self.left -= len(received)
+        if self.left < 0:
+            raise WastefulChunksError
         return received
+
+
+class _FewChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads a chunked body, but no crowd of tiny chunks: each costs 5 us, so a MiB of them a second."""
+
+    chunks = 0
+
+    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> Any:
+        self.chunks += 1
+        if self.chunks > _MOST_CHUNKS:
+            raise WastefulChunksError
+        return super().parse_chunk_size(unreader, data)
+
+
+def _most_connections(wanted: int) -> int:
+    """As many as there are descriptors for, beside those that a worker needs for other things."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(limit - _OTHER_DESCRIPTORS, limit // 2))
+
+
+def _half_sent(conn: Any) -> bool:
+    """Whether a part of a request is here."""
+    incoming = getattr(conn, "incoming", None)
+    return incoming is not None and incoming.size > 0
+
+
+def _silent(sock: socket.socket) -> bool:
+    """Whether nothing has come that is not yet read."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        # Nothing is there, or the client is gone.
+        return True
 
 
 def _receive(sock: socket.socket, incoming: Incoming) -> bool:

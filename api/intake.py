@@ -79,7 +79,7 @@ class _Receipt(msgspec.Struct):
 
 _IDENTITY = msgspec.json.Decoder(_Identity)
 _RECEIPT = msgspec.json.Decoder(_Receipt)
-_TOO_LARGE = f"Larger than {events.MAX_EVENT_BYTES} bytes."
+_TOO_LARGE = events.Fault("size", f"Larger than {events.MAX_EVENT_BYTES} bytes.")
 
 
 def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
@@ -90,7 +90,7 @@ def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
         try:
             accepted[index] = _accept(event, received_at, new_ids)
         except InvalidEventError as error:
-            errors[index] = [str(error)]
+            errors[index] = list(error.args)
     return AcceptedBatch(accepted, dict(sorted(errors.items())))
 
 

@@ -18,8 +18,8 @@ Send page views, clicks and purchases; each is stored exactly once.
 - **A 202 is a promise.** The event is kept and will be stored, whatever dies in between.
 - **Send again what was not answered.** An `event_id` is stored once, however often it is sent.
 - **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
-  sends. They may be zipped (`Content-Encoding: gzip`). An event may have up to {events.MAX_EVENT_BYTES // 1024} KiB,
-  a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
+  sends. They may be zipped (`Content-Encoding: gzip`, one member). An event may have up to
+  {events.MAX_EVENT_BYTES // 1024} KiB, a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
 - **Errors** all have the form `Error`, whose `message` says what to mend: also those of paths that are not here (404),
   of methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
 - **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
@@ -111,7 +111,8 @@ _ANSWER_SCHEMAS: Json = {
     ),
     "Faults": {
         "type": "object",
-        "description": "All faults, by field; in a batch by index and field. Empty when it is not about the event.",
+        "description": "The faults, by field; in a batch by index and field. Those that do not fit into some KiB are "
+        "counted under `…`. Empty when it is not about the event.",
         "additionalProperties": {"anyOf": [{"type": "array", "items": _TEXT}, _FAULTS]},
     },
     "Health": _object(

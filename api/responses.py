@@ -9,6 +9,7 @@ import msgspec
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from api.faults import Faults, told
 from common.errors import InvalidEventError, QueueFullError
 from common.logs import request_id
 from common.metrics import ApiMetrics
@@ -54,14 +55,14 @@ def count_rejected(metrics: ApiMetrics, status: int) -> None:
     metrics.rejected.labels(_REASONS.get(status, "other")).inc()
 
 
-def answer_errors(app: Flask, metrics: ApiMetrics) -> None:
+def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults) -> None:
     """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
 
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> Response:
-        metrics.validation_errors.inc()
+        faults.note(error)
         metrics.rejected.labels("invalid").inc()
-        return error_answer(400, str(error), error.errors)
+        return error_answer(400, str(error), told(error.errors))
 
     @app.errorhandler(QueueFullError)
     def full(error: QueueFullError) -> Response:

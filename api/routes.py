@@ -7,16 +7,18 @@ from flask import Blueprint, Response, jsonify, request
 
 from api.body import read_body
 from api.event_queue import EventQueue
+from api.faults import Faults, told
 from api.intake import AcceptedEvent, accept_batch, accept_event, accept_partial_batch
 from api.responses import accepted_answer
 from common.errors import InvalidEventError
-from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from common.event_json import invalid_batch
+from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Fault
 from common.metrics import ApiMetrics, Children
 
 logger = logging.getLogger(__name__)
 
 
-def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
+def track_routes(queue: EventQueue, metrics: ApiMetrics, faults: Faults) -> Blueprint:
     """The routes that put events into the queue. They raise what `responses` answers."""
     routes = Blueprint("track", __name__, url_prefix="/api/v1")
     events_accepted = Children(metrics.events_accepted)
@@ -40,9 +42,9 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics) -> Blueprint:
         accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
         keep(list(accepted.values()))
         if errors:
-            metrics.validation_errors.inc()
+            faults.note(invalid_batch(errors))
         ids = [accepted[index].event_id if index in accepted else None for index in range(len(accepted) + len(errors))]
-        return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=errors), 202
+        return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=told(errors)), 202
 
     def keep(accepted: list[AcceptedEvent]) -> None:
         queue.put(accepted)
@@ -58,5 +60,6 @@ def _wants_partial() -> bool:
     """Whether the right events of a batch shall be accepted when others are wrong."""
     sent = request.args.get("partial", "false").lower()
     if sent not in {"true", "false"}:
-        raise InvalidEventError("partial: Must be true or false.", {"partial": ["Must be true or false."]})
+        wrong = Fault("choice", "Must be true or false.")
+        raise InvalidEventError(f"partial: {wrong}", {"partial": [wrong]})
     return sent == "true"

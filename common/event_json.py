@@ -13,9 +13,11 @@ from marshmallow import Schema, ValidationError
 
 from common.errors import InvalidEventError
 from common.events import (
+    MAX_BATCH_EVENTS,
     VOUCHED,
     BatchSchema,
     EventSchema,
+    Fault,
     Loaded,
     NewerEventSchema,
     StoredEventSchema,
@@ -24,6 +26,8 @@ from common.events import (
 from common.fast_decoder import FastDecoder
 
 _LONGEST_SHOWN = 80
+# Of an integer of twice as many digits. Python reads at least 640 of them, and raises ValueError when there are more.
+_PIECE_OF_DIGITS = 300
 
 
 class Batch(NamedTuple):
@@ -89,14 +93,15 @@ def _with_loaded_events(body: bytes) -> Any:
     So that one bad event does not make the others slow.
     """
     document = parse_json(body)
+    events = document.get("events") if isinstance(document, dict) else None
+    if not isinstance(events, list) or len(events) > MAX_BATCH_EVENTS:
+        return document
     try:
         pieces = _SPLIT.decode(body).events
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return document
     loaded = map(_FAST_EVENT, pieces)
-    document["events"] = [
-        event if fast is None else Loaded(fast) for event, fast in zip(document["events"], loaded, strict=True)
-    ]
+    document["events"] = [event if fast is None else Loaded(fast) for event, fast in zip(events, loaded, strict=True)]
     return document
 
 
@@ -115,36 +120,33 @@ def encode(event: Mapping[str, Any]) -> bytes:
 def decode(value: bytes | None) -> dict[str, Any]:
     """The event in a record's value, its times as datetimes. Raises InvalidEventError."""
     if value is None:
-        raise InvalidEventError("The record has no value.")
+        raise InvalidEventError(Fault("json", "The record has no value."))
     return _FAST_STORED(value) or _load(_STORED, parse_json(value))
 
 
 def parse_json(body: bytes) -> Any:
     """Strict JSON: one document in UTF-8 and nothing after it, no NaN. Raises InvalidEventError."""
     if not body:
-        raise InvalidEventError("The body is empty.")
+        raise InvalidEventError(Fault("json", "The body is empty."))
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        raise InvalidEventError("The body is not valid UTF-8.") from None
+        raise InvalidEventError(Fault("json", "The body is not valid UTF-8.")) from None
     if text.startswith("\ufeff"):
-        raise InvalidEventError("The body begins with a byte order mark: send it without one.")
+        raise InvalidEventError(Fault("json", "The body begins with a byte order mark: send it without one."))
+    pieces = (body[at : at + _PIECE_OF_DIGITS] for at in range(0, len(body), _PIECE_OF_DIGITS))
+    # The event that holds too many digits shall be named.
+    parse_int = _shortened if any(map(bytes.isdigit, pieces)) else None
     try:
-        try:
-            return json.loads(text, parse_constant=_refuse_constant)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
-            # It has an integer of more digits than Python reads. The event that holds it shall be named.
-            return json.loads(text, parse_constant=_refuse_constant, parse_int=_shortened)
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
     except RecursionError:
-        raise InvalidEventError("The body is nested too deeply.") from None
+        raise InvalidEventError(Fault("json", "The body is nested too deeply.")) from None
     except json.JSONDecodeError as error:
-        raise InvalidEventError(f"The body is not valid JSON: {error}") from None
+        raise InvalidEventError(Fault("json", f"The body is not valid JSON: {error}")) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidEventError(f"The body is not valid JSON: {name} is not a number.")
+    raise InvalidEventError(Fault("json", f"The body is not valid JSON: {name} is not a number."))
 
 
 def _shortened(digits: str) -> int:
@@ -156,7 +158,7 @@ def _load(schema: Schema, document: Any) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(document)
     except ValidationError as error:
-        messages = _plain(error.normalized_messages(), document)  # type: ignore[no-untyped-call]
+        messages = _plain(error.messages, document)
         raise InvalidEventError(_first_fault(messages), messages if isinstance(messages, dict) else {}) from None
     return loaded
 
@@ -179,10 +181,12 @@ def _first_fault(messages: Any) -> str:
     while isinstance(found, dict):
         step, found = next(iter(found.items()))
         path += f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
-    return f"{path}: {found[0]}" if path else str(found[0])
+    fault: str = found[0]
+    return f"{path}: {fault}" if path else fault
 
 
 def _readable(name: str) -> str:
     """A name that a client made up, fit for a line."""
-    shown = name if name.isprintable() else ascii(name)[1:-1]
+    shown = name[: _LONGEST_SHOWN + 1]
+    shown = shown if shown.isprintable() else ascii(shown)[1:-1]
     return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import msgspec
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
@@ -22,14 +22,48 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_EVENTS = 100
 MAX_PROPERTIES = 50
+MAX_FIELDS = 32
 MAX_KEY_LENGTH = 256
+NO_IDS = ("undefined", "null", "NaN", "[object Object]")
+"""What a program makes of an id that it does not have: the second event of that id would be taken for the first."""
 
 RFC_3339 = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})",
+    r"\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
+RULES = (
+    "required",
+    "type",
+    "length",
+    "choice",
+    "blank",
+    "format",
+    "storable",
+    "unknown",
+    "size",
+    "json",
+    "other",
+)
+"""Which kinds of rule can be broken."""
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _INT64 = range(-(2**63), 2**63)
+
+
+class Fault(str):
+    """What to tell a client of a broken rule, and which kind of rule (`RULES`) that is. A message for marshmallow."""
+
+    __slots__ = ("rule",)
+    rule: str
+
+    def __new__(cls, rule: str, message: str) -> Self:
+        """`message` may have places to `format`, as marshmallow's messages have."""
+        fault = super().__new__(cls, message)
+        fault.rule = rule
+        return fault
+
+    def format(self, *args: object, **kwargs: object) -> Self:
+        """As that of a str; the rule stays."""
+        return type(self)(self.rule, super().format(*args, **kwargs))
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -52,34 +86,52 @@ def _storable_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValidationError("Holds half a character (a lone surrogate).") from None
+        raise ValidationError(Fault("storable", "Holds half a character (a lone surrogate).")) from None
 
 
 def _storable_key(key: str) -> None:
     if key.startswith("$"):
-        raise ValidationError("Must not begin with '$'.")
+        raise ValidationError(Fault("storable", "Must not begin with '$'."))
     if "\0" in key:
-        raise ValidationError("Must not hold a NUL character.")
+        raise ValidationError(Fault("storable", "Must not hold a NUL character."))
 
 
 def _not_blank(text: str) -> None:
     if not text.strip():
-        raise ValidationError("Must not be blank.")
+        raise ValidationError(Fault("blank", "Must not be blank."))
 
 
-_OBJECT = "Must be a JSON object."
+def _length(least: int | None, most: int, message: str = "Length must be between {min} and {max}.") -> validate.Length:
+    return validate.Length(least, most, error=Fault("length", message))
+
+
+def _is_an_id(text: str) -> None:
+    if text in NO_IDS:
+        raise ValidationError(Fault("format", f"Must not be {text!r}: give each event an id of its own, or none."))
+
+
+_NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
+_OBJECT = Fault("type", "Must be a JSON object.")
+
+
+def _messages(**own: Fault) -> dict[str, Any]:
+    """A field's own messages, beside those of every field."""
+    missing = Fault("required", "Missing data for required field.")
+    return {"required": missing, "null": Fault("type", "Field may not be null."), **own}
 
 
 class Text(fields.String):
     """A string."""
 
-    default_error_messages = {"invalid": "Must be a string."}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = _messages(invalid=Fault("type", "Must be a string."))
 
 
 class Timestamp(fields.Field[datetime]):
     """An RFC 3339 text, loaded as a datetime in UTC."""
 
-    default_error_messages = {"invalid": "Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z."}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = _messages(
+        invalid=Fault("format", "Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z.")
+    )
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> datetime:
         del attr, data, kwargs
@@ -92,11 +144,11 @@ class Timestamp(fields.Field[datetime]):
 class Scalar(fields.Field[str | int | float | bool]):
     """A string, number or boolean, exactly as it was sent."""
 
-    default_error_messages = {  # noqa: RUF012, as marshmallow has it
-        "invalid": "Must be a string, a number or a boolean.",
-        "integer": "Integers must fit into 64 bits.",
-        "float": "Must be a finite number.",
-    }
+    default_error_messages = _messages(
+        invalid=Fault("type", "Must be a string, a number or a boolean."),
+        integer=Fault("storable", "Integers must fit into 64 bits."),
+        float=Fault("storable", "Must be a finite number."),
+    )
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
@@ -118,14 +170,14 @@ class Scalar(fields.Field[str | int | float | bool]):
 class Properties(fields.Dict):
     """An object of scalars, with one list of messages a key in its errors."""
 
-    default_error_messages = {"invalid": _OBJECT}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = _messages(invalid=_OBJECT)
 
     def __init__(self, **kwargs: Any) -> None:
         key = Text(
-            validate=[validate.Length(1, MAX_KEY_LENGTH), _storable_key, _storable_text],
+            validate=[_length(1, MAX_KEY_LENGTH), _storable_key, _storable_text],
             metadata={"pattern": r"^[^$\x00][^\x00]*$"},
         )
-        limit = validate.Length(max=MAX_PROPERTIES, error=f"At most {MAX_PROPERTIES} properties.")
+        limit = _length(None, MAX_PROPERTIES, "At most {max} properties.")
         super().__init__(keys=key, values=Scalar(), validate=limit, **kwargs)
 
     def _deserialize(
@@ -145,13 +197,25 @@ class Properties(fields.Dict):
         return properties
 
 
-_EVENT_ID_RULES: list[Callable[[str], object]] = [validate.Length(1, 128), _storable_text]
+_EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, 128), _storable_text]
+
+
+class Object(fields.Nested):
+    """An object of fields."""
+
+    default_error_messages = _messages(type=_OBJECT)
 
 
 class ObjectSchema(Schema):
     """A JSON object."""
 
-    error_messages = {"type": _OBJECT}  # noqa: RUF012, as marshmallow has it
+    error_messages = {"type": _OBJECT, "unknown": Fault("unknown", "Unknown field.")}  # noqa: RUF012, as marshmallow has it
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Counted before it is looked at: a crowd of unknown fields is not worth a list of faults."""
+        if self.unknown == RAISE and isinstance(data, dict) and len(data) > MAX_FIELDS:
+            raise ValidationError(Fault("length", f"At most {MAX_FIELDS} fields: all else goes into properties."))
+        return super().load(data, **kwargs)
 
 
 class ContextSchema(ObjectSchema):
@@ -174,22 +238,28 @@ class EventSchema(ObjectSchema):
 
     customer_id = Text(
         required=True,
-        validate=[validate.Length(1, 256), _not_blank, _storable_text],
+        validate=[_length(1, 256), _not_blank, _storable_text],
         metadata={
             "description": "Whose event; not blank. A customer's events stay in order.",
-            "pattern": r"[^\s\x1c-\x1f\x85]",
+            "pattern": _NOT_BLANK,
         },
     )
-    event_type = Text(required=True, validate=validate.OneOf(EVENT_TYPES))
+    event_type = Text(
+        required=True, validate=validate.OneOf(EVENT_TYPES, error=Fault("choice", "Must be one of: {choices}."))
+    )
     event_id = Text(
-        validate=_EVENT_ID_RULES,
-        metadata={"description": "Stored once, however often it is sent; made for you if missing."},
+        validate=[*_EVENT_ID_RULES, _not_blank, _is_an_id],
+        metadata={
+            "description": "Stored once, however often it is sent; made for you if missing.",
+            "pattern": _NOT_BLANK,
+            "not": {"enum": list(NO_IDS)},
+        },
     )
     timestamp = Timestamp(
         metadata={"description": "RFC 3339 with an offset; the time of receipt if missing. Stored to the millisecond."}
     )
     properties = Properties(metadata={"description": "Whatever you want to know later."})
-    context = fields.Nested(ContextSchema, metadata={"description": "Where the event came from."})
+    context = Object(ContextSchema, metadata={"description": "Where the event came from."})
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +269,16 @@ class Loaded:
     event: dict[str, Any]
 
 
-class _EventOfBatch(fields.Nested):
+_MOST_FAULTS = 1_000
+_NOT_LOOKED_AT = Fault("other", "Not looked at: mend the events before it first.")
+
+
+def _count(messages: Any) -> int:
+    """How many fields are at fault."""
+    return sum(map(_count, messages.values())) if isinstance(messages, dict) else 1
+
+
+class _EventOfBatch(Object):
     """An event, or what the fast decoder has made of it."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -207,25 +286,40 @@ class _EventOfBatch(fields.Nested):
 
 
 class Events(fields.List[dict[str, Any]]):
-    """The events of a batch, counted before they are looked at: a crowd of wrong ones is not worth a list of faults."""
+    """The events of a batch: counted before they are looked at, and looked at while there are not too many faults."""
 
-    default_error_messages = {"invalid": "Must be an array of events."}  # noqa: RUF012, as marshmallow has it
+    default_error_messages = _messages(invalid=Fault("type", "Must be an array of events."))
 
     def __init__(self) -> None:
-        limit = validate.Length(1, MAX_BATCH_EVENTS, error="Must hold {min} to {max} events.")
+        limit = _length(1, MAX_BATCH_EVENTS, "Must hold {min} to {max} events.")
         super().__init__(_EventOfBatch(EventSchema), required=True, validate=limit)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
-        if isinstance(value, list):
-            self._validate(value)
-        events: list[Any] = super()._deserialize(value, attr, data, **kwargs)
+        del attr, data
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        self._validate(value)
+        events: list[Any] = []
+        wrong: dict[int, Any] = {}
+        faults = 0
+        for index, event in enumerate(value):
+            if faults > _MOST_FAULTS and not isinstance(event, Loaded):
+                wrong[index] = [_NOT_LOOKED_AT]
+                continue
+            try:
+                events.append(self.inner.deserialize(event, **kwargs))
+            except ValidationError as error:
+                wrong[index] = error.messages
+                faults += _count(error.messages)
+        if wrong:
+            raise ValidationError(wrong)
         return events
 
 
 class BatchSchema(ObjectSchema):
     """The body of a batch."""
 
-    error_messages = {"type": 'Must be a JSON object such as {"events": […]}.'}  # noqa: RUF012, as above
+    error_messages = {"type": Fault("type", 'Must be a JSON object such as {"events": […]}.')}  # noqa: RUF012, as above
 
     class Meta:
         unknown = RAISE
@@ -234,7 +328,7 @@ class BatchSchema(ObjectSchema):
 
 
 class StoredEventSchema(EventSchema):
-    """What the API writes to Kafka."""
+    """What the API writes to Kafka, and wrote before it refused what it refuses now."""
 
     event_id = Text(required=True, validate=_EVENT_ID_RULES)
     timestamp = Timestamp(required=True)
@@ -252,7 +346,7 @@ class NewerEventSchema(StoredEventSchema):
     def _refuse_what_cannot_be_stored(self, data: Mapping[str, Any], **_: Any) -> None:
         for name in data.keys() - self.fields.keys():
             if not _FIELD_NAME.fullmatch(name):
-                raise ValidationError("Not a field's name.", name)
+                raise ValidationError(Fault("storable", "Not a field's name."), name)
             value = data[name]
             field: fields.Field[Any] = Properties() if isinstance(value, dict) else Scalar()
             try:
@@ -264,7 +358,13 @@ class NewerEventSchema(StoredEventSchema):
 VOUCHED = Vouched(
     values={Scalar: str | Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])] | float | bool},
     parsers={Timestamp: parse_timestamp},
-    same={Text: fields.String, Properties: fields.Dict, Events: fields.List, _EventOfBatch: fields.Nested},
-    implied=[_storable_text],
+    same={
+        Text: fields.String,
+        Properties: fields.Dict,
+        Events: fields.List,
+        Object: fields.Nested,
+        _EventOfBatch: fields.Nested,
+    },
+    implied=[_storable_text, ObjectSchema.load],
 )
 """What the fast decoder may take for granted of the fields above."""

@@ -33,7 +33,8 @@ class Vouched:
     values: by class of field, the type of the JSON values that it takes, all of them, as they are.
     parsers: by class of field, what makes its value of a text, or raises ValueError.
     same: by class of field, the class of marshmallow's that takes the same, with the same value.
-    implied: validators that no text in valid UTF-8 breaks.
+    implied: validators that no text in valid UTF-8 breaks, and code of schemas that changes nothing about a document
+        of known fields.
     """
 
     values: Mapping[type[Field], Any]
@@ -68,7 +69,7 @@ class _Generator:
 
     def of_schema(self, schema: Schema, where: str) -> tuple[Any, Step | None]:
         """An unknown field is not taken, whatever the schema does with it."""
-        _refuse_own_code(schema, where)
+        self._refuse_own_code(schema, where)
         members: list[Any] = []
         steps: dict[str, Step] = {}
         for name, field in schema.fields.items():
@@ -85,6 +86,17 @@ class _Generator:
 
         type_ = msgspec.defstruct(type(schema).__name__, members, kw_only=True, forbid_unknown_fields=True)
         return type_, finish if steps else None
+
+    def _refuse_own_code(self, schema: Schema, where: str) -> None:
+        """A schema may declare fields, messages and options; hooks and overridden methods could do anything."""
+        for class_ in type(schema).__mro__[: -len(Schema.__mro__)]:
+            for name, value in vars(class_).items():
+                if name in _WITHOUT_CODE or value in self._vouched.implied:
+                    continue
+                if callable(value) or not name.startswith("__"):
+                    raise SchemaError(where, f"code of its own, {name}")
+        if schema.many or schema.partial:
+            raise SchemaError(where, "the option many or partial")
 
     def _of_field(self, field: Field, where: str) -> tuple[Any, Step | None]:
         _refuse_options(field, where)
@@ -171,16 +183,6 @@ def _known_keys(key_field: Field) -> Step:
         return mapping
 
     return check
-
-
-def _refuse_own_code(schema: Schema, where: str) -> None:
-    """A schema may declare fields, messages and options; hooks and overridden methods could do anything."""
-    for class_ in type(schema).__mro__[: -len(Schema.__mro__)]:
-        for name, value in vars(class_).items():
-            if name not in _WITHOUT_CODE and (callable(value) or not name.startswith("__")):
-                raise SchemaError(where, f"code of its own, {name}")
-    if schema.many or schema.partial:
-        raise SchemaError(where, "the option many or partial")
 
 
 def _refuse_options(field: Field, where: str) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.build_info import VERSION, commit
 from common.errors import InvalidEventError, RefusedDocumentError
-from common.events import EVENT_TYPES
+from common.events import EVENT_TYPES, RULES, EventSchema
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 Values = tuple[str, ...] | str
@@ -41,6 +41,9 @@ REJECTED = (
     "other",
 )
 """Why a request can be refused as a whole."""
+
+REFUSED_FIELDS = (*EventSchema().fields, "properties.*", "context.*", "(unknown)", "(request)")
+"""Where a fault can be: in a field of an event; in a part of it; in one that is unknown; in no field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,14 @@ class ApiMetrics(_Metrics):
             "pulse_api_rejected_total",
             "Requests refused as a whole, by reason. Our fault are queue_full and journal_full, and crowded at times.",
             reason=REJECTED,
+        )
+
+        self.refused_fields = self._counter(
+            "pulse_api_refused_fields_total",
+            "Faults of refused events, by field and kind of rule; those of partial batches too. (unknown): a field "
+            "that events do not have; (request): the JSON, the batch, the size of an event.",
+            field=REFUSED_FIELDS,
+            rule=RULES,
         )
 
         # ── Events, on their way to Kafka ──

@@ -40,7 +40,7 @@ right_scalars = st.one_of(
 events = st.fixed_dictionaries(
     {"customer_id": st.text(min_size=1, max_size=260), "event_type": st.sampled_from(EVENT_TYPES)},
     optional={
-        "event_id": st.text(min_size=1, max_size=130),
+        "event_id": st.one_of(st.text(min_size=1, max_size=130), st.sampled_from(["null", "undefined", "nul", " "])),
         "timestamp": times,
         "properties": st.one_of(
             st.dictionaries(right_keys, right_scalars, max_size=50), st.dictionaries(keys, scalars, max_size=52)

@@ -239,12 +239,20 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
         empty="nothing rejected",
     )
     yield panels.graph(
+        "Refused by field and rule",
+        "Faults of refused events, those of partial batches too: the client's to mend.",
+        units.Short,
+        Query(_rate("pulse_api_refused_fields_total", "field", "rule") + " > 0", "{{field}}: {{rule}}"),
+        runbook="why-was-it-refused",
+        width=8,
+        empty="nothing refused",
+    )
+    yield panels.graph(
         "Failed tries to send to Kafka",
         "Each failed try of each event; it is tried again until Kafka has it.",
         units.EventsPerSecond,
         Query(_rate("pulse_api_produce_errors_total"), "failed tries"),
         runbook="events-unsent",
-        width=8,
     )
     yield panels.graph(
         "Queue and journal",
@@ -253,7 +261,6 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
         Query("sum(pulse_api_queue_depth)", "queue"),
         Query("sum(pulse_api_journal_events)", "journal"),
         runbook="queue-filling",
-        width=8,
     )
     yield panels.graph(
         "Queue and journal, how full",
@@ -262,7 +269,6 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
         Query("max(pulse_api_queue_filled_ratio)", "queue"),
         Query("max(pulse_api_journal_filled_ratio)", "journal"),
         runbook="journal-filling",
-        width=8,
         most=1,
     )
     yield panels.graph(
@@ -271,7 +277,6 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
         units.Seconds,
         Query("clamp_min(time() - min(pulse_api_oldest_unsent_timestamp_seconds), 0)", "age"),
         runbook="events-unsent",
-        width=8,
     )
 
 

@@ -84,6 +84,26 @@ def test_a_chunked_body_with_a_wrong_size_is_the_clients_fault(api: ApiServer) -
     assert post(api, CHUNKED, b"zz\r\n" + EVENT + b"\r\n0\r\n\r\n")[0] == 400
 
 
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b" \tchunked\t"])
+def test_a_coding_may_be_written_as_http_allows(api: ApiServer, coding: bytes) -> None:
+    assert post(api, b"Transfer-Encoding:" + coding, chunks(EVENT))[0] == 202
+
+
+def test_a_zipped_body_called_merely_chunked_in_transfer_is_not_taken_for_unzipped(api: ApiServer) -> None:
+    status, answer = post(api, b"Transfer-Encoding: gzip, chunked", chunks(gzip.compress(EVENT)))
+    assert (status, answer["message"]) == (501, "The only Transfer-Encoding that is understood is chunked.")
+
+
+def test_a_body_of_a_crowd_of_chunks_is_refused(api: ApiServer) -> None:
+    body = chunks(*(b" " for _ in range(8_500)), EVENT)
+    status, answer = post(api, CHUNKED, body)
+    assert (status, answer["message"]) == (400, "The body comes in too many chunks, or with too much around them.")
+
+
+def test_a_body_of_many_small_chunks_is_taken(api: ApiServer) -> None:
+    assert post(api, CHUNKED, chunks(*(b" " for _ in range(8_000)), EVENT))[0] == 202
+
+
 def test_a_chunked_body_that_ends_early_is_refused(api: ApiServer) -> None:
     assert post(api, CHUNKED, b"100\r\n" + EVENT)[0] == 400
 
@@ -104,6 +124,11 @@ def test_a_body_shorter_than_announced_is_refused(api: ApiServer) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 9_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: x\r\n" * 20_000, 431),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, foo\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Deflate\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
     ],
 )
 def test_what_is_no_proper_http_gets_an_answer_like_all_others(api: ApiServer, request_: bytes, status: int) -> None:

@@ -4,7 +4,9 @@ import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 
@@ -24,6 +26,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 def read_all(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def open_connections(api: ApiServer) -> int:
+    """How many its worker has not closed."""
+    assert api.child is not None
+    (worker,) = psutil.Process(api.child.pid).children()
+    port = urlsplit(api.url).port
+    return sum(each.laddr.port == port and each.status != psutil.CONN_LISTEN for each in worker.net_connections())
 
 
 @pytest.mark.parametrize(
@@ -78,6 +88,16 @@ def test_a_client_that_falls_silent_is_told_so(tmp_path: Path, begin: bytes) -> 
         connections(api.url, 1, begin) as (client,),
     ):
         assert read_all(client).startswith(b"HTTP/1.1 408")
+
+
+def test_a_client_that_does_not_hang_up_after_its_answer_is_let_go(tmp_path: Path) -> None:
+    """After 2 s, long before the 30 s that another may be silent between two requests."""
+    with api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 3600") as api:
+        before = open_connections(api)
+        with connections(api.url, 5, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as clients:
+            for client in clients:
+                assert b"200 OK" in read_all(client)
+            eventually(lambda: open_connections(api) == before, what="the end of the connections")
 
 
 def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:

@@ -61,6 +61,8 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"event_type": "login"}, f"event_type: Must be one of: {', '.join(events.EVENT_TYPES)}."),
         ({"event_id": ""}, "event_id: Length must be between 1 and 128."),
         ({"event_id": "x" * 129}, "event_id: Length must be between 1 and 128."),
+        ({"event_id": "\u00a0\n"}, "event_id: Must not be blank."),
+        ({"event_id": "null"}, "event_id: Must not be 'null': give each event an id of its own, or none."),
         ({"timestamp": 5}, "timestamp: Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z."),
         ({"event_type": ["click"]}, "event_type: Must be a string."),
         ({"properties": []}, "properties: Must be a JSON object."),
@@ -80,10 +82,28 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"user": "bob"}, "user: Unknown field."),
         ({"new\nline \ud800": 1}, r"new\nline \ud800: Unknown field."),
         ({"received_at": "2026-01-31T12:00:00Z"}, "received_at: Unknown field."),
+        ({str(n): n for n in range(31)}, "At most 32 fields: all else goes into properties."),
+        ({"context": {str(n): n for n in range(33)}}, "context: At most 32 fields: all else goes into properties."),
     ],
 )
 def test_a_broken_rule_is_named_with_its_field(fields: dict[str, Any], message: str) -> None:
     assert str(refusal(body(**fields))) == message
+
+
+@pytest.mark.parametrize("no_id", ["undefined", "null", "NaN", "[object Object]", " ", "\t"])
+class TestWhatIsNoId:
+    """Programs make it of an id that they do not have, for more than one event."""
+
+    def test_is_refused(self, no_id: str) -> None:
+        assert refusal(body(event_id=no_id)).errors.keys() == {"event_id"}
+
+    def test_is_read_from_a_record_that_was_accepted_earlier(self, no_id: str) -> None:
+        assert decode(json.dumps({**STORED, "event_id": no_id}).encode())["event_id"] == no_id
+
+
+def test_a_record_may_have_more_fields_than_a_client_may_send() -> None:
+    newer = {f"field_{n}": n for n in range(100)}
+    assert decode(json.dumps({**STORED, **newer}).encode()).items() >= newer.items()
 
 
 def test_all_faults_are_reported_at_once() -> None:
@@ -129,6 +149,7 @@ def test_of_a_repeated_key_the_last_value_counts() -> None:
         ("2026-01-31t12:00:00z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("2026-01-31 12:00:00+00:00", datetime(2026, 1, 31, 12, tzinfo=UTC)),
         ("2026-01-31T12:00:00-01:30", datetime(2026, 1, 31, 13, 30, tzinfo=UTC)),
+        ("2026-01-31T23:59:59+23:59", datetime(2026, 1, 31, 0, 0, 59, tzinfo=UTC)),
         ("2026-01-31T12:00:00.5Z", datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)),
         ("2026-01-31T12:00:00.123456789Z", datetime(2026, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)),
     ],
@@ -149,6 +170,9 @@ def test_times_become_utc(text: str, moment: datetime) -> None:
         "2026-W05-6T12:00:00Z",
         "2026-01-31T12:00:00+0100",
         "2026-01-31T12:00:00+24:00",
+        "2026-01-31T12:00:00+05:60",
+        "2026-01-31T12:00:00-00:99",
+        "2026-01-31T12:60:00Z",
         "0001-01-01T00:00:00+01:00",
         "9999-12-31T23:59:59-01:00",
         "２026-01-31T12:00:00Z",
@@ -200,6 +224,14 @@ def test_what_is_no_batch_is_refused_as_a_whole(raw: bytes, message: str) -> Non
     with pytest.raises(InvalidEventError) as raised:
         load_batch(raw)
     assert str(raised.value) == message
+
+
+def test_what_comes_after_a_crowd_of_faults_is_named_but_not_looked_at() -> None:
+    crowd = {**LEAST, "properties": {str(n): None for n in range(50)}}
+    right, wrong = load_batch(batch(*[crowd] * 30, {"customer_id": 5}, LEAST))
+    assert right == {31: LEAST}
+    assert wrong.keys() == {*range(31)}
+    assert wrong[30] == ["Not looked at: mend the events before it first."]
 
 
 def test_an_endless_integer_is_the_fault_of_one_event() -> None:

@@ -100,7 +100,7 @@ valid_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
 valid_events = st.fixed_dictionaries(
     {"customer_id": valid_texts.filter(str.strip), "event_type": st.sampled_from(events.EVENT_TYPES)},
     optional={
-        "event_id": valid_texts,
+        "event_id": valid_texts.filter(lambda text: text.strip() and text not in events.NO_IDS),
         "timestamp": moments,
         "properties": st.dictionaries(sent.right_keys, sent.right_scalars, max_size=50),
         "context": st.dictionaries(st.sampled_from(sorted(events.ContextSchema().fields)), valid_texts),

@@ -1,0 +1,88 @@
+"""What only a socket can send costs no more than a moment of CPU either (tests/unit/test_costly_requests.py)."""
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from common.events import MAX_BATCH_BYTES
+from tests.clients import connections
+from tests.servers import ApiServer, api_without_kafka
+
+MOST_SECONDS = 0.25
+POST = b"POST /api/v1/track/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with api_without_kafka(tmp_path_factory.mktemp("api")) as api:
+        yield api
+
+
+class Costly(NamedTuple):
+    """What somebody may send in the hope that it is dear."""
+
+    what: str
+    sent: Callable[[], bytes]
+
+
+def filled(head: bytes, unit: bytes, tail: bytes = b"0\r\n\r\n") -> bytes:
+    """As much as a request may have."""
+    return head + unit * ((MAX_BATCH_BYTES - len(head) - len(tail)) // len(unit)) + tail
+
+
+TABLE = [
+    Costly("chunks of a byte", lambda: filled(CHUNKED, b"1\r\n \r\n")),
+    Costly("chunks of a hundred bytes", lambda: filled(CHUNKED, b"64\r\n%s\r\n" % (b" " * 100))),
+    Costly("chunks with long names of extensions", lambda: filled(CHUNKED, b"1;%s\r\n \r\n" % (b"a" * 8000))),
+    Costly("chunks with many extensions", lambda: filled(CHUNKED, b"1;%sa\r\n \r\n" % (b"a;" * 4000))),
+    Costly("chunks with quoted extensions", lambda: filled(CHUNKED, b'1;a="%s"\r\n \r\n' % (rb"\a" * 4000))),
+    Costly("a chunk with an endless extension", lambda: filled(CHUNKED + b"1;a=", b"a")),
+    Costly("a chunk with an endless size", lambda: filled(CHUNKED, b"0")),
+    Costly("many trailers", lambda: filled(CHUNKED + b"0\r\n", b"a: b\r\n")),
+    Costly("an endless trailer", lambda: filled(CHUNKED + b"0\r\na: ", b"b")),
+    Costly("many headers", lambda: filled(POST, b"a: b\r\n")),
+    Costly("an endless header", lambda: filled(POST + b"a: ", b"b")),
+    Costly("many lengths", lambda: filled(POST, b"Content-Length: x\r\n")),
+    Costly("an endless length", lambda: filled(POST + b"Content-Length: ", b"0")),
+    Costly("spaces for a length", lambda: filled(POST + b"Content-Length:", b" ")),
+    Costly("no line", lambda: filled(b"", b"A")),
+    Costly("empty lines", lambda: filled(b"", b"\r\n")),
+    Costly("an endless URL", lambda: filled(b"GET /", b"a/")),
+    Costly("a body for nobody", lambda: filled(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n", b" ")),
+    Costly("a body longer than it says", lambda: filled(POST + b"Content-Length: 5\r\n\r\n", b"1")),
+]
+
+
+def send(api: ApiServer, sent: bytes) -> None:
+    """Send it, as far as it is read, and wait until the connection is closed."""
+    with connections(api.url, 1, b"") as (client,):
+        try:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65536):
+                pass
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+
+def cpu_seconds(api: ApiServer) -> float:
+    """What its worker has used."""
+    assert api.child is not None
+    (worker,) = psutil.Process(api.child.pid).children()
+    times = worker.cpu_times()
+    return float(times.user + times.system)
+
+
+@pytest.mark.parametrize("costly", TABLE, ids=lambda costly: costly.what)
+def test_it_costs_little(api: ApiServer, costly: Costly) -> None:
+    sent = costly.sent()
+    costs: list[float] = []
+    while len(costs) < 3 and min(costs, default=MOST_SECONDS) >= MOST_SECONDS:
+        before = cpu_seconds(api)
+        send(api, sent)
+        costs.append(cpu_seconds(api) - before)
+    assert min(costs) < MOST_SECONDS
