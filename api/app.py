@@ -70,6 +70,7 @@ def create_app(
     # The exporter's own route fails on a query.
     @app.get("/metrics")
     def exposed() -> Response:
+        worker.set_aside()
         text, content_type = exporter.generate_metrics(request.headers.get("Accept"))
         return Response(text, content_type=content_type)
 

@@ -230,7 +230,7 @@ def test_shows_how_full_it_is() -> None:
     queue = EventQueue(200, ApiMetrics(registry))
     for number in range(3):
         queue.put(events(50, first=number * 50))
-    queue.set_gauges()
+    queue.look_after()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
     queue.acknowledge(queue.take(100, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
