@@ -7,20 +7,25 @@ from flask import Flask
 
 from api.app import create_app
 from api.intake import AcceptedEvent
-from common.settings import AccessSettings, Address, ApiSettings, LogSettings
+from common.settings import AccessSettings, Address, ApiSettings, JournalSettings, LogSettings
 from tests.fakes import FakeBroker, FakeSender
 from tests.servers import kafka_settings
 
 TOPIC, DLQ = "events", "events.dlq"
 
 
-def build_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Flask:
+def build_app(
+    broker: FakeBroker,
+    access: AccessSettings | None = None,
+    capacity: int = 100,
+    journal: JournalSettings | None = None,
+) -> Flask:
     """The app, nothing of it running: what it accepts stays in its queue."""
     # Port 1 is never listened on: a health check finds no broker at once.
     kafka = kafka_settings("127.0.0.1:1", TOPIC)
     log, address = LogSettings("info", "text"), Address("", 8080)
     settings = ApiSettings(
-        log, kafka, address, 1, 4, queue_capacity=capacity, journal=None, access=access or AccessSettings()
+        log, kafka, address, 1, 4, queue_capacity=capacity, journal=journal, access=access or AccessSettings()
     )
     return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
 
