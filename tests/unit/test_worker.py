@@ -74,7 +74,7 @@ def metric(app: Flask, name: str) -> float:
     return float(next(line.split()[1] for line in exposed.splitlines() if line.startswith(f"{name} ")))
 
 
-def in_kafka(broker: FakeBroker) -> set[bytes]:
+def in_kafka(broker: FakeBroker) -> set[bytes | None]:
     return {record.value for record in broker.records(TOPIC)}
 
 
