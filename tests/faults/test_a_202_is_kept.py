@@ -221,10 +221,9 @@ def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, t
     scene.broker.kill()
     scene.send("alice", 2000)
     scene.api.kill()
-    for file in (tmp_path / "journal").glob("*/data.mdb"):
-        # Where the trees begin: LMDB finds nothing any more.
-        with file.open("r+b") as damaged:
-            damaged.write(b"\0" * 8192)
+    with (tmp_path / "journal" / "worker-0" / "data.mdb").open("r+b") as damaged:
+        # Where LMDB begins to look for anything.
+        damaged.write(b"\0" * 8192)
     scene.broker.start()
     scene.restart_api()
     assert "pulse_api_journal_set_aside_events 2000.0" in requests.get(f"{scene.api.url}/metrics", timeout=10).text
