@@ -85,14 +85,18 @@ class Journal:
         self._trouble: JournalState | None = None
         self._may_not_grow = False
         self._environment = open_environment(folder, max_bytes, sync=sync)
-        self._page_bytes = int(self._environment.stat()["psize"])
-        self._next = self._last_position() + 1
-        self._events = self._count()
-        self._acknowledged_to = 0
-        self._undeleted = 0
-        self._used_bytes = self._measure()
-        self._file_bytes = self._measure_file()
-        self._try_to_write()
+        try:
+            self._page_bytes = int(self._environment.stat()["psize"])
+            self._next = self._last_position() + 1
+            self._events = self._count()
+            self._acknowledged_to = 0
+            self._undeleted = 0
+            self._used_bytes = self._measure()
+            self._file_bytes = self._measure_file()
+            self._try_to_write()
+        except BaseException:
+            self._environment.close()
+            raise
 
     @property
     def events(self) -> int:

@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 _LOCK = "owner.lock"
 _RESTORED = "worker-restored-"
 _CHECK_TIMEOUT = 300.0
+_COUNT_SECONDS = 60.0
 _SIGNS_OF_DAMAGE = (FOUND_DAMAGE, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _SET_ASIDE = re.compile(r"damaged-[^.]*?(?:-(?P<events>[0-9]+)-events)?\.mdb")
 
@@ -179,7 +182,9 @@ def told(folder: Path) -> Iterator[None]:
 
 
 def _set_aside(data: Path) -> None:
-    events = sum(1 for _ in salvaged(data))
+    # gunicorn kills a worker that takes 300 s to start: what is not counted by then is there all the same.
+    until = time.monotonic() + _COUNT_SECONDS
+    events = sum(1 for _ in takewhile(lambda _: time.monotonic() < until, salvaged(data)))
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ").replace(".", "")
     aside = data.with_name(f"damaged-{now}-{events}-events.mdb")
     data.rename(aside)

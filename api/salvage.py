@@ -22,7 +22,7 @@ _ELSEWHERE = 1
 _KEY_BYTES = 8
 _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
-# Copies of a page are near each other in the order of their positions.
+# Copies of a page are near each other in the order of their positions: so many events, or twice as many.
 _REMEMBERED = 100_000
 
 
@@ -50,17 +50,18 @@ def salvaged(file: Path) -> Iterator[bytes]:
             for number in range(file.stat().st_size // pages.page_bytes + 1)
             if (nodes := pages.nodes(number, _LEAF))
         )
-        seen: dict[int, None] = {}
+        seen: set[int] = set()
+        seen_before: set[int] = set()
         for _, number in leaves:
             for node in pages.nodes(number, _LEAF):
                 if node.position < oldest:
                     continue
                 for event in pages.value(node).split(b"\n"):
                     known = hash(event)
-                    if known not in seen and is_event(event):
-                        seen[known] = None
+                    if known not in seen and known not in seen_before and is_event(event):
+                        seen.add(known)
                         if len(seen) > _REMEMBERED:
-                            del seen[next(iter(seen))]
+                            seen, seen_before = set(), seen
                         yield event
 
 

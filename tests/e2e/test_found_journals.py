@@ -1,4 +1,4 @@
-"""A start of the API that finds a journal which it cannot use: it stops, and one line says why and what to do."""
+"""What the API makes of the journals that it finds when it starts."""
 
 import os
 from pathlib import Path
@@ -41,3 +41,24 @@ def test_a_file_of_another_user_stops_the_start_and_keeps_its_events(tmp_path: P
             what="the event",
         )
     assert list(folder.glob("damaged-*")) == []
+
+
+def test_what_was_set_aside_is_counted_once_whichever_worker_is_asked(tmp_path: Path) -> None:
+    with api_without_kafka(tmp_path, API_WORKERS="3") as api:
+        aside = tmp_path / "journal" / "worker-0" / "damaged-20260131T120000Z-7-events.mdb"
+        aside.touch()
+        assert set_aside(api) == {"7.0"}
+        aside.unlink()
+        assert set_aside(api) == {"0.0"}
+
+
+def set_aside(api: ApiServer) -> set[str]:
+    """What the metric says over connections that go to different workers."""
+    found = set()
+    sessions = [requests.Session() for _ in range(6)]
+    for session in sessions:
+        lines = session.get(f"{api.url}/metrics", timeout=10).text.splitlines()
+        found |= {line.split()[1] for line in lines if line.startswith("pulse_api_journal_set_aside_events ")}
+    for session in sessions:
+        session.close()
+    return found
