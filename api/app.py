@@ -75,6 +75,7 @@ def create_app(
     # The exporter's own route fails on a query.
     @app.get("/metrics")
     def exposed() -> Response:
+        worker.set_aside()
         accept = request.headers.get("Accept")
         try:
             text, content_type = exporter.generate_metrics(accept)

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from api.intake import AcceptedEvent, read_back, received_at
 from api.journal import Journal
-from common.errors import JournalFullError, QueueFullError
+from common.errors import JournalError, JournalFullError, QueueFullError
 from common.metrics import ApiMetrics
 
 RETRY_AFTER_SECONDS = 1
@@ -67,7 +67,7 @@ class EventQueue:
     def keep_in(self, journal: Journal) -> None:
         """Use this journal. Call it once, before anything is put or taken."""
         self.journal = journal
-        self._overflowing = journal.events > 0
+        self._overflowing = journal.unacknowledged > 0
         self._set_gauges()
         self._set_oldest()
 
@@ -84,7 +84,7 @@ class EventQueue:
     @property
     def unacknowledged(self) -> int:
         """Events accepted that Kafka does not have for certain."""
-        return self._in_memory if self.journal is None else self.journal.events
+        return self._in_memory if self.journal is None else self.journal.unacknowledged
 
     def put(self, events: Sequence[AcceptedEvent]) -> None:
         """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
@@ -96,8 +96,8 @@ class EventQueue:
             if self.journal is not None:
                 try:
                     position = self.journal.append([event.value for event in events])
-                except JournalFullError:
-                    raise QueueFullError("journal_full", RETRY_AFTER_SECONDS) from None
+                except JournalFullError as error:
+                    raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
             elif not fits:
                 raise QueueFullError("queue_full", RETRY_AFTER_SECONDS)
             if self.journal is not None and not fits:
@@ -145,9 +145,11 @@ class EventQueue:
             self._set_gauges()
             self._set_oldest()
 
-    def set_gauges(self) -> None:
-        """`put` does so only now and then; whoever cannot acknowledge for long has to."""
+    def look_after(self) -> None:
+        """Let the journal recover, and set the gauges. Who has nothing to acknowledge for long has to call it."""
         with self._lock:
+            if self.journal is not None:
+                self.journal.recover()
             self._set_gauges()
 
     def oldest(self) -> datetime | None:
@@ -157,10 +159,13 @@ class EventQueue:
 
     def _oldest(self) -> datetime | None:
         if not self.unacknowledged:
-            # What the journal could not forget, on a full disk, is in Kafka all the same.
             return None
         if self.journal is not None:
-            values = self.journal.read(0, 1, 1)[0]
+            try:
+                values = self.journal.read(0, 1, 1)[0]
+            except JournalError:
+                # Who takes events hears of it; there is no telling when the oldest came in.
+                return None
         else:
             waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
             values = [waiting[0].value] if waiting else []

@@ -6,11 +6,12 @@ import os
 import sys
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from api.connection_counts import ConnectionCounts
 from api.metrics_files import metrics_files
-from common.errors import SettingsError
+from common.errors import JournalError, SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings, read_dotenv
 
@@ -68,7 +69,12 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
-    worker.wsgi.extensions["worker"].start()
+    try:
+        worker.wsgi.extensions["worker"].start()
+    except JournalError as error:
+        # The status by which gunicorn knows that another worker would fare no better.
+        worker.log.critical("the API cannot start: %s", error)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
     # What is there now stays: the collector need not look through it again and again (docs/decisions.md, 37).
     gc.collect()
     gc.freeze()

@@ -20,7 +20,9 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
         """Blocks up to a second when no broker answers."""
         kafka_up = not worker.producer.failing and kafka.reachable(settings)
         ready = worker.can_take
-        status = "unavailable" if not ready else "ok" if kafka_up else "degraded"
+        set_aside = worker.set_aside()
+        good = kafka_up and not set_aside and not worker.unopened
+        status = "unavailable" if not ready else "ok" if good else "degraded"
         queue = worker.queue
         checks: dict[str, Any] = {
             "kafka": {"status": _up(kafka_up)},
@@ -30,10 +32,12 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
         }
         if queue.journal is not None:
             checks["journal"] = {
-                "status": "full" if queue.journal.nearly_full else "up",
+                "status": queue.journal.state,
                 "events": queue.journal.events,
                 "bytes": queue.journal.used_bytes,
                 "max_bytes": queue.journal.max_bytes,
+                "set_aside": [{"file": str(aside.file), "events": aside.events} for aside in set_aside],
+                "unopened": worker.unopened,
             }
         oldest = queue.oldest()
         age = round((datetime.now(UTC) - oldest).total_seconds(), 1) if oldest else 0.0
@@ -49,7 +53,7 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
     @routes.get("/live")
     def live() -> tuple[Response, int]:
         """Fails when only a restart can help."""
-        return _probe(good=worker.producer.alive)
+        return _probe(good=worker.can_go_on)
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:

@@ -11,6 +11,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter, Rule
 
+from api.responses import REFUSED
 from common.logs import new_request_id, request_id
 from common.metrics import ApiMetrics, Children
 
@@ -56,6 +57,8 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
                 asked_for = path if rule else _NOT_PLAIN.sub(r"\1…", environ["PATH_INFO"])
                 milliseconds = round(seconds * 1000, 2)
                 extra = {"method": method, "path": asked_for, "status": int(code), "milliseconds": milliseconds}
+                if REFUSED in environ:
+                    extra["reason"] = environ[REFUSED]
                 logger.log(level, "request answered", extra=extra)
             return start_response(status, headers, *exc_info)
 

@@ -8,6 +8,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
+from api.journal import JournalState
 from common import events
 
 Json = dict[str, Any]
@@ -118,7 +119,8 @@ _ANSWER_SCHEMAS: Json = {
     "Health": _object(
         status={
             "enum": ["ok", "degraded", "unavailable"],
-            "description": "degraded: Kafka is away, but events are kept; unavailable: no event can be taken.",
+            "description": "degraded: Kafka is away, but events are kept, or a journal is set aside or cannot be "
+            "opened; unavailable: no event can be taken.",
         },
         oldest_unsent_seconds={"type": "number", "description": "Age of the oldest event that Kafka does not have."},
         checks=_object(
@@ -128,7 +130,14 @@ _ANSWER_SCHEMAS: Json = {
             journal={
                 "anyOf": [
                     _object(status={"const": "off"}),
-                    _object(status={"enum": ["up", "full"]}, events=_COUNT, bytes=_COUNT, max_bytes=_COUNT),
+                    _object(
+                        status={"enum": [state.value for state in JournalState]},
+                        events=_COUNT,
+                        bytes=_COUNT,
+                        max_bytes=_COUNT,
+                        set_aside={"type": "array", "items": _object(file=_TEXT, events=_COUNT)},
+                        unopened={"type": "object", "additionalProperties": _TEXT},
+                    ),
                 ]
             },
         ),
@@ -305,7 +314,14 @@ _HEALTH: Json = {
         "kafka": {"status": "up"},
         "producer": {"status": "up"},
         "queue": {"events": 0, "capacity": 10_000},
-        "journal": {"status": "up", "events": 0, "bytes": 12_288, "max_bytes": 1024**3},
+        "journal": {
+            "status": "up",
+            "events": 0,
+            "bytes": 12_288,
+            "max_bytes": 1024**3,
+            "set_aside": [],
+            "unopened": {},
+        },
     },
 }
 _GOOD: Json = {"status": "ok"}

@@ -9,6 +9,7 @@ from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, read_back
 from api.journal import Journal
 from api.refused import RefusedEvents
+from common.errors import JournalError
 from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics, Children
 from common.outage import Outage
@@ -81,6 +82,10 @@ class Producer:
         """Send what waits, for at most `timeout` seconds (blocks)."""
         self._stopping.set()
         self._thread.join(timeout)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Send no more than what is on its way now. Blocks not: the thread itself may call it."""
         self._given_up.set()
 
     def _live(self) -> None:
@@ -93,7 +98,11 @@ class Producer:
 
     def _run(self) -> None:
         for journal in self._left_behind:
-            self._empty(journal)
+            try:
+                self._empty(journal)
+            except JournalError:
+                # Our own events must not wait for somebody else's.
+                logger.exception("what a dead worker left behind cannot be read")
         while not self._given_up.is_set():
             taken = self._queue.take(_CHUNK_EVENTS, _TAKE_BYTES, _TAKE_SECONDS)
             if taken.events and self._deliver(taken.events):
@@ -101,13 +110,15 @@ class Producer:
                 if len(taken.events) < _CHUNK_EVENTS and taken.size < _TAKE_BYTES:
                     # What comes meanwhile goes together: a chunk costs much more than the events in it.
                     self._stopping.wait(_PAUSE_SECONDS)
+            elif not taken.events:
+                self._queue.look_after()
             if self._stopping.is_set() and not self._queue.unacknowledged:
                 self._sender.close()
                 return
 
     def _empty(self, journal: Journal) -> None:
         """Send all that is in a dead worker's journal."""
-        logger.warning("sending what a dead worker left behind", extra={"events": journal.events})
+        logger.warning("sending what a dead worker left behind", extra={"events": journal.unacknowledged})
         values, position = journal.read(0, _CHUNK_EVENTS, _TAKE_BYTES)
         while values and self._deliver([read_back(value) for value in values]):
             journal.acknowledge(position, len(values))
@@ -123,7 +134,7 @@ class Producer:
             waiting = self._queue.unacknowledged
             if self._given_up.wait(self._outage.failed(left[0].error, waiting=waiting)):
                 return False
-            self._queue.set_gauges()
+            self._queue.look_after()
             left = self._try([failed.event for failed in left])
         self._outage.over(waiting=self._queue.unacknowledged)
         return True

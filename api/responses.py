@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.faults import Faults, told
@@ -30,6 +30,9 @@ _REASONS = {
     415: "unsupported_type",
     503: "crowded",
 }
+
+REFUSED = "pulse.refused"
+"""Where a request's environ says why it was refused, for its line in the log."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults) -> None:
     @app.errorhandler(QueueFullError)
     def full(error: QueueFullError) -> Response:
         metrics.rejected.labels(error.reason).inc()
+        request.environ[REFUSED] = error.reason
         answer = error_answer(503, str(error))
         answer.headers["Retry-After"] = str(error.retry_after)
         return answer

@@ -3,16 +3,15 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import lmdb
-
 from api.event_queue import EventQueue
-from api.journal import Journal, claim_left_behind, claim_own, open_journal
+from api.journal import Journal, JournalState
+from api.journal_folders import SetAside, claim_left_behind, claim_own, is_restored, open_journal, set_aside_files
 from api.producer import Producer
 from api.refused import RefusedEvents
-from common.errors import SettingsError
+from common.errors import JournalError
 from common.kafka import RecordSender
 from common.metrics import ApiMetrics
 from common.retry import Backoff
@@ -29,6 +28,8 @@ class Worker:
     ) -> None:
         """Touches no file and starts nothing: that is for `start`, after the fork."""
         self._journals = settings.journal
+        self._metrics = metrics
+        self.unopened: dict[str, str] = {}
         self.queue = EventQueue(settings.queue_capacity, settings.queue_max_bytes, metrics)
         folder = settings.journal.folder if settings.journal else None
         refused = RefusedEvents(dead_letters, settings.kafka.topic, folder, metrics)
@@ -40,25 +41,34 @@ class Worker:
     def can_take(self) -> bool:
         """Whether events can be kept and will be sent."""
         journal = self.queue.journal
-        room = self.queue.filled < 1 if journal is None else not journal.nearly_full
-        return room and self.producer.alive
+        if journal is None:
+            return self.queue.filled < 1 and self.producer.alive
+        return journal.state is JournalState.ROOM and self.producer.alive
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it is not for a restart to help."""
+        journal = self.queue.journal
+        return self.producer.alive and (journal is None or journal.state is not JournalState.FATAL)
+
+    def set_aside(self) -> list[SetAside]:
+        """The damaged journals of all workers, whoever has set them aside; brings the metric up to date."""
+        found = set_aside_files(self._journals.folder) if self._journals else []
+        self._metrics.set_aside.set(sum(aside.events for aside in found))
+        return found
 
     def start(self) -> None:
-        """Blocks while it looks through the journal. Raises SettingsError if that cannot be used."""
+        """Blocks while it looks through the journal. Raises JournalError if that cannot be used."""
         if self._journals is None:
             self.producer.start()
             return
-        try:
-            # Kept for as long as the worker lives: the lock goes with it.
-            self._claim = claim_own(self._journals.folder)
-            self.queue.keep_in(_open(self._claim.folder, self._journals))
-        except (OSError, lmdb.Error) as error:
-            folder = str(self._journals.folder)
-            raise SettingsError("API_JOURNAL_DIR", folder, f"a folder that can be written to ({error})") from error
+        # Kept for as long as the worker lives: the lock goes with it.
+        self._claim = claim_own(self._journals.folder)
+        self.queue.keep_in(_open(self._claim.folder, self._journals, self._end_for_the_journal))
         if self.queue.unacknowledged:
             waiting = {"events": self.queue.unacknowledged}
             logger.warning("the journal holds events from before; they are sent first", extra=waiting)
-        self.producer.start(_left_behind(self._journals))
+        self.producer.start(self._left_behind(self._journals))
 
     def stop(self, timeout: float) -> None:
         """Send what waits, for at most `timeout` seconds (blocks); what cannot be sent stays in the journal."""
@@ -71,24 +81,38 @@ class Worker:
         else:
             logger.warning("events stay in the journal; the next start sends them", extra=waiting)
 
+    def _left_behind(self, settings: JournalSettings) -> Iterator[Journal]:
+        """The journals of workers that are gone, each ours until the next is asked for."""
+        for claim in claim_left_behind(settings.folder, self._not_opened):
+            try:
+                journal = _open(claim.folder, settings)
+            except JournalError as error:
+                # Our own events must not wait for somebody else's folder.
+                self._not_opened(claim.folder, error)
+            else:
+                if journal.unacknowledged:
+                    yield journal
+                if journal.state is JournalState.FATAL:
+                    self._not_opened(claim.folder, JournalError("LMDB can no longer use it"))
+                journal.close()
+                if not journal.events and is_restored(claim.folder):
+                    claim.remove()
+            claim.release()
 
-def _open(folder: Path, settings: JournalSettings) -> Journal:
-    return open_journal(folder, max_bytes=settings.max_bytes, sync=settings.sync == "full")
+    def _not_opened(self, folder: Path, error: JournalError) -> None:
+        self.unopened[folder.name] = str(error)
+        self._metrics.unopened.set(len(self.unopened))
+        extra = {"folder": str(folder), "error": str(error)}
+        logger.error("events that a dead worker left behind are not sent: mend this and restart the API", extra=extra)
+
+    def _end_for_the_journal(self) -> None:
+        # What the producer would send now, the next worker finds in the journal and sends.
+        self.producer.give_up()
+        _end_this_process()
 
 
-def _left_behind(settings: JournalSettings) -> Iterator[Journal]:
-    """The journals of workers that are gone, each ours until the next is asked for."""
-    for claim in claim_left_behind(settings.folder):
-        try:
-            journal = _open(claim.folder, settings)
-        except (OSError, lmdb.Error):
-            # Our own events must not wait for somebody else's folder.
-            logger.exception("what a dead worker left behind cannot be read", extra={"folder": str(claim.folder)})
-        else:
-            if journal.events:
-                yield journal
-            journal.close()
-        claim.release()
+def _open(folder: Path, settings: JournalSettings, on_fatal: Callable[[], None] = lambda: None) -> Journal:
+    return open_journal(folder, max_bytes=settings.max_bytes, sync=settings.sync == "full", on_fatal=on_fatal)
 
 
 def _end_this_process() -> None:

@@ -7,6 +7,7 @@ PulseError
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
 ├── JournalFullError       the journal can keep no more events for now
+├── JournalError           a journal cannot be used, though its events are not damaged; the process does not start
 ├── TopicError             a topic is missing, or not as it has to be
 ├── ReadError              a topic cannot be read: no broker answers, or no longer
 ├── DeliveryError          Kafka did not acknowledge some records
@@ -53,17 +54,36 @@ class InvalidEventError(PulseError):
         self.errors = dict(errors or {})
 
 
+NO_ROOM = {
+    "queue_full": "Too many events are waiting for Kafka",
+    "journal_full": "Too many events are waiting for Kafka",
+    "journal_lowered": "More events are waiting for Kafka than the limit, which was lowered, allows",
+    "disk_full": "The disk that keeps events until Kafka has them is full",
+    "journal_failing": "The disk that keeps events until Kafka has them answers with errors",
+    "journal_fatal": "The journal that keeps events until Kafka has them has failed, and is being opened anew",
+}
+"""Why events can be kept nowhere, as the metric calls it and as a client reads it."""
+
+
 class QueueFullError(PulseError):
-    """The request's events can be kept nowhere. `reason` says where there is no room: queue_full or journal_full."""
+    """The request's events can be kept nowhere. `reason` is one of NO_ROOM; `retry_after` in seconds."""
 
     def __init__(self, reason: str, retry_after: int) -> None:
-        super().__init__(f"Too many events are waiting for Kafka; try again in {retry_after} s.")
+        super().__init__(f"{NO_ROOM[reason]}; try again in {retry_after} s.")
         self.reason = reason
         self.retry_after = retry_after
 
 
 class JournalFullError(PulseError):
-    """The journal has reached its limit, or the disk its end; nothing of the request is in it."""
+    """The journal has reached its limit, or the disk its end; nothing of the request is in it. `reason`: of NO_ROOM."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(NO_ROOM[reason])
+        self.reason = reason
+
+
+class JournalError(PulseError):
+    """A journal cannot be opened or read. Its events are where they were; the text says why and what to do."""
 
 
 class TopicError(PulseError):

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.build_info import VERSION, commit
-from common.errors import InvalidEventError, RefusedDocumentError
+from common.errors import NO_ROOM, InvalidEventError, RefusedDocumentError
 from common.events import EVENT_TYPES, RULES, EventSchema
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
@@ -35,8 +35,7 @@ REJECTED = (
     "no_length",
     "too_large",
     "unsupported_type",
-    "queue_full",
-    "journal_full",
+    *NO_ROOM,
     "crowded",
     "other",
 )
@@ -94,9 +93,14 @@ class _Metrics:
         return self._declare(Counter(name, meaning, tuple(labels), registry=self._registry), name, meaning, labels)
 
     def _gauge(
-        self, name: str, meaning: str, *, across_workers: Literal["sum", "min", "max"] = "sum", **labels: Values
+        self,
+        name: str,
+        meaning: str,
+        *,
+        across_workers: Literal["sum", "min", "max", "mostrecent"] = "sum",
+        **labels: Values,
     ) -> Gauge:
-        """`across_workers`: what becomes of the numbers of several processes: their sum, or the min or max of them."""
+        """`across_workers`: what becomes of the numbers of several processes: their sum, min or max, or the newest."""
         mode: Any = f"live{across_workers}"
         gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
         return self._declare(gauge, name, meaning, labels)
@@ -144,7 +148,7 @@ class ApiMetrics(_Metrics):
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. Our fault are queue_full and journal_full, and crowded at times.",
+            "Requests refused as a whole, by reason. Our fault are queue_full, journal_…, disk_full, at times crowded.",
             reason=REJECTED,
         )
 
@@ -186,12 +190,25 @@ class ApiMetrics(_Metrics):
         )
         self.journal_events = self._gauge(
             "pulse_api_journal_events",
-            "Events on disk that Kafka has not acknowledged; those in memory are among them.",
+            "Events on disk: those that Kafka has not acknowledged, among them those in memory, and those that it has "
+            "and a full disk does not let go yet.",
         )
         self.journal_bytes = self._gauge("pulse_api_journal_bytes", "What the journal uses of its limit.")
         self.journal_filled = self._gauge(
             "pulse_api_journal_filled_ratio",
             "How much of API_JOURNAL_MAX_BYTES is used, 0 to 1, by the worker that uses most.",
+            across_workers="max",
+        )
+        self.set_aside = self._gauge(
+            "pulse_api_journal_set_aside_events",
+            "Accepted events in damaged journals that were set aside, as far as they can be read; 1 if none can. They "
+            "are not sent: `python -m api.set_aside` brings them back. Looked up at each scrape.",
+            across_workers="mostrecent",
+        )
+        self.unopened = self._gauge(
+            "pulse_api_journal_unopened",
+            "Journals of dead workers that cannot be opened, as the worker knows that found most; /health says why. "
+            "Their events are not sent.",
             across_workers="max",
         )
         self.oldest_unsent = self._gauge(

@@ -8,14 +8,19 @@ from flask import Flask
 from api.app import create_app
 from api.intake import AcceptedEvent
 from common.addresses import Address
-from common.settings import AccessSettings, ApiSettings, LogSettings
+from common.settings import AccessSettings, ApiSettings, JournalSettings, LogSettings
 from tests.fakes import FakeBroker, FakeSender
 from tests.servers import kafka_settings
 
 TOPIC, DLQ = "events", "events.dlq"
 
 
-def build_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Flask:
+def build_app(
+    broker: FakeBroker,
+    access: AccessSettings | None = None,
+    capacity: int = 100,
+    journal: JournalSettings | None = None,
+) -> Flask:
     """The app, nothing of it running: what it accepts stays in its queue."""
     # Port 1 is never listened on: a health check finds no broker at once.
     kafka = kafka_settings("127.0.0.1:1", TOPIC)
@@ -28,7 +33,7 @@ def build_app(broker: FakeBroker, access: AccessSettings | None = None, capacity
         4,
         queue_capacity=capacity,
         queue_max_bytes=2**26,
-        journal=None,
+        journal=journal,
         access=access or AccessSettings(),
     )
     return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -15,7 +17,7 @@ from consumer.source import KafkaSource
 from ops.local.ports import free_port
 from tests.clients import Client, SteadyClient, event
 from tests.contracts import Recorder, fresh_name
-from tests.servers import ApiServer, KafkaServer
+from tests.servers import ROOT, ApiServer, KafkaServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -152,6 +154,26 @@ def test_events_survive_the_death_of_the_producer_thread(scene: Scene, tmp_path:
     assert scene.in_kafka(1000) == {"alice": list(range(1000))}
 
 
+def test_events_survive_an_error_that_their_journal_does_not_get_over(scene: Scene, tmp_path: Path) -> None:
+    """The worker ends, the next one opens the journal anew; with Kafka away, so that nothing else gets them there."""
+    scene.api.stop()
+    scene.api.command[-1] = "tests.faults.breaking_journal:app"
+    breaks = tmp_path / "breaks"
+    scene.api.env |= {"API_WORKERS": "1", "API_JOURNAL_SYNC": "full", "JOURNAL_BREAKS": str(breaks)}
+    scene.restart_api()
+    scene.broker.kill()
+    scene.send("alice", 1000)
+    (before,) = scene.workers()
+    breaks.touch()
+    eventually(lambda: not breaks.exists(), what="the journal's break")
+    answer = requests.post(f"{scene.api.url}/api/v1/track", json=event("alice", 1000), timeout=30)
+    assert answer.status_code == 503
+    eventually(lambda: scene.workers() not in ([], [before]), what="the next worker")
+    scene.api.wait_until_ready()
+    scene.broker.start()
+    assert scene.in_kafka(1000) == {"alice": list(range(1000))}
+
+
 def test_50_000_events_wait_for_kafka_and_arrive_in_order(scene: Scene) -> None:
     scene.broker.kill()
     scene.send("alice", 50_000)
@@ -192,6 +214,28 @@ def test_the_api_starts_with_a_damaged_journal_and_says_so(scene: Scene, tmp_pat
     eventually(lambda: "a damaged journal was set aside" in scene.api.output(), what="the damage being noticed")
 
 
+def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, tmp_path: Path) -> None:
+    scene.api.stop()
+    scene.api.env["API_WORKERS"] = "1"
+    scene.restart_api()
+    scene.broker.kill()
+    scene.send("alice", 2000)
+    scene.api.kill()
+    with (tmp_path / "journal" / "worker-0" / "data.mdb").open("r+b") as damaged:
+        # Where LMDB begins to look for anything.
+        damaged.write(b"\0" * 8192)
+    scene.broker.start()
+    scene.restart_api()
+    assert "pulse_api_journal_set_aside_events 2000.0" in requests.get(f"{scene.api.url}/metrics", timeout=10).text
+    assert requests.get(f"{scene.api.url}/health", timeout=10).json()["status"] == "degraded"
+    command = [sys.executable, "-m", "api.set_aside", "restore"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **scene.api.env}, check=True, timeout=60)
+    assert "pulse_api_journal_set_aside_events 0.0" in requests.get(f"{scene.api.url}/metrics", timeout=10).text
+    scene.api.stop()
+    scene.restart_api()
+    assert scene.in_kafka(2000) == {"alice": list(range(2000))}
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 4 MiB."""
@@ -230,6 +274,44 @@ def test_a_full_disk_is_answered_503_and_loses_nothing_again_and_again(
             eventually(lambda: requests.get(f"{scene.api.url}/health/ready", timeout=5).ok, what="room again")
     finally:
         scene.kill()
+
+
+def test_a_limit_that_was_lowered_on_a_full_disk_keeps_no_event_and_takes_new_ones_again(
+    kafka_libs: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    scene = Scene(kafka_libs, tmp_path, API_JOURNAL_DIR=str(small_disk), API_WORKERS="1")
+    url = f"{scene.api.url}/api/v1/track/batch"
+    try:
+        scene.broker.kill()
+        events = [event("alice", number) for number in range(50_000)]
+        accepted = 0
+        while requests.post(url, json={"events": events[accepted : accepted + 100]}, timeout=30).status_code == 202:
+            accepted += 100
+        scene.api.kill()
+        scene.api.env["API_JOURNAL_MAX_BYTES"] = "1MiB"
+        scene.api.start()
+        eventually(lambda: journal(scene)["status"] == "lowered", what="the lowered limit")
+        answer = requests.post(url, json={"events": events[accepted : accepted + 100]}, timeout=30)
+        assert (answer.status_code, "was lowered" in answer.json()["message"]) == (503, True)
+        scene.broker.start()
+        assert scene.in_kafka(accepted) == {"alice": list(range(accepted))}
+        eventually(lambda: requests.get(f"{scene.api.url}/health/ready", timeout=5).ok, what="room again")
+        assert journal(scene)["events"] == 0
+        scene.api.kill()
+        scene.restart_api()
+        assert "the journal holds events from before" not in scene.api.output().rpartition("Starting gunicorn")[2]
+    finally:
+        scene.kill()
+
+
+def journal(scene: Scene) -> dict[str, Any]:
+    """The journal of the one worker, as /health shows it; nothing before it answers."""
+    try:
+        checks = requests.get(f"{scene.api.url}/health", timeout=5).json()["checks"]
+    except requests.ConnectionError:
+        return {"status": "away"}
+    found: dict[str, Any] = checks["journal"]
+    return found
 
 
 def test_two_instances_share_a_journal_folder_without_a_clash(scene: Scene, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def produce(kafka_libs: Path) -> Produce:
     """Have Java's producer take its steps: `produce(topic, "commit:2", "abort:3", codec="zstd")`."""
 
     def produce(topic: KafkaSettings, *steps: str, codec: str = "none") -> None:
-        arguments = [topic.brokers[0], topic.topic, codec, *steps]
+        arguments = [str(topic.brokers[0]), topic.topic, codec, *steps]
         command = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{kafka_libs}/*", str(PRODUCER), *arguments]
         subprocess.run(command, check=True, timeout=60, capture_output=True)
 

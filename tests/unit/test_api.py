@@ -161,6 +161,14 @@ def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app
     assert "pulse_api_queue_depth 0.0" in exposed
 
 
+def test_a_503_says_in_the_log_why(client: FlaskClient, broker: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
+    broker.up = False
+    client.post(BATCH, json=batch(*[LEAST] * 100))
+    client.post(TRACK, json=LEAST)
+    line = next(record for record in caplog.records if vars(record).get("status") == 503)
+    assert (line.levelname, vars(line)["reason"]) == ("WARNING", "queue_full")
+
+
 def test_refusals_are_counted(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     client.post(TRACK, json={})

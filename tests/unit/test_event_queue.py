@@ -6,17 +6,16 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from unittest.mock import Mock
 
-import lmdb
 import pytest
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
-from api.journal import Journal
+from api.journal import DATA, Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
+from tests.bad_disks import BROKEN, FULL, bad_disk
 from tests.waiting import eventually
 
 MUCH = 2**30
@@ -229,18 +228,61 @@ def test_knows_when_its_oldest_event_came_in(journal: Journal) -> None:
     assert queue.oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(journal: Journal, tmp_path: Path) -> None:
     queue = queue_with(journal)
     queue.put(events(3))
     taken = queue.take(100, MUCH, timeout=0)
-    environment = Mock(wraps=journal._environment, begin=Mock(side_effect=lmdb.DiskError("no space left")))
-    with monkeypatch.context() as full:
-        full.setattr(journal, "_environment", environment)
+    with bad_disk(FULL, tmp_path / DATA):
         queue.acknowledge(taken)
-    assert journal.read(0, 1, MUCH)[0]
+    assert journal.events == 3
     assert queue.oldest() is None
+
+
+def test_the_oldest_event_is_not_one_that_kafka_has_and_a_full_disk_keeps(journal: Journal, tmp_path: Path) -> None:
+    queue = queue_with(journal)
+    for first in (0, 2):
+        queue.put(events(2, first))
+    taken = queue.take(1, MUCH, timeout=0)
+    with bad_disk(FULL, tmp_path / DATA):
+        queue.acknowledge(taken)
+    assert (journal.events, queue.unacknowledged) == (4, 2)
+    assert numbers(queue.take(1, MUCH, timeout=0)) == [2, 3]
+
+
+def test_what_a_full_disk_keeps_is_deleted_when_there_is_room_again(journal: Journal, tmp_path: Path) -> None:
+    queue = queue_with(journal)
+    queue.put(events(3))
+    taken = queue.take(100, MUCH, timeout=0)
+    with bad_disk(FULL, tmp_path / DATA):
+        queue.acknowledge(taken)
+    queue.look_after()
+    assert journal.events == 0
+
+
+def test_the_metric_counts_what_is_on_the_disk(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    queue = EventQueue(100, MUCH, ApiMetrics(registry))
+    journal = Journal(tmp_path, max_bytes=1024 * 1024, sync=False)
+    queue.keep_in(journal)
+    queue.put(events(3))
+    taken = queue.take(100, MUCH, timeout=0)
+    with bad_disk(FULL, tmp_path / DATA):
+        queue.acknowledge(taken)
+    assert registry.get_sample_value("pulse_api_journal_events") == 3
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "reason", "text"),
+    [(FULL, "disk_full", "The disk that keeps events"), (BROKEN, "journal_failing", "answers with errors")],
+)
+def test_says_which_fault_of_the_disk_keeps_events_out(
+    journal: Journal, tmp_path: Path, device: str, reason: str, text: str
+) -> None:
+    queue = queue_with(journal)
+    with bad_disk(device, tmp_path / DATA), pytest.raises(QueueFullError, match=text) as refused:
+        queue.put(events(1))
+    assert refused.value.reason == reason
 
 
 def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
@@ -268,7 +310,7 @@ def test_shows_how_full_it_is() -> None:
     queue = EventQueue(200, MUCH, ApiMetrics(registry))
     for number in range(3):
         queue.put(events(50, first=number * 50))
-    queue.set_gauges()
+    queue.look_after()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.75
     queue.acknowledge(queue.take(100, MUCH, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
@@ -278,7 +320,7 @@ def test_shows_how_full_of_bytes_it_is_when_that_is_nearer() -> None:
     registry = CollectorRegistry()
     queue = EventQueue(200, 10_000, ApiMetrics(registry))
     queue.put(large_events(5))
-    queue.set_gauges()
+    queue.look_after()
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.5
     queue.acknowledge(queue.take(100, MUCH, timeout=0))
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0

@@ -6,6 +6,7 @@ import math
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,9 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
-from api.journal import Journal
+from api.journal import DATA, Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
+from tests.bad_disks import BROKEN, FULL, bad_disk
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 CAPACITY = 10
 MAX_BYTES = 6_000
@@ -35,6 +40,8 @@ class QueueStates(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
+        self.bad: AbstractContextManager[None] | None = None
+        self.acknowledged_in_this_life: set[bytes] = set()
         self.sending: Taken | None = None
         self.journal = Journal(Path(self.folder.name), max_bytes=64 * 1024, sync=False)
         self.registry = CollectorRegistry()
@@ -55,6 +62,7 @@ class QueueStates(RuleBasedStateMachine):
     def take(self, enough_events: int, enough_bytes: int) -> None:
         taken = self.queue.take(enough_events, enough_bytes, timeout=0)
         assert taken.events
+        assert not self.acknowledged_in_this_life & {event.value for event in taken.events}
         self.sending = taken
 
     @precondition(lambda self: self.sending is not None)
@@ -63,6 +71,7 @@ class QueueStates(RuleBasedStateMachine):
         assert self.sending is not None
         self.kafka += [event.value for event in self.sending.events]
         self.queue.acknowledge(self.sending)
+        self.acknowledged_in_this_life |= {event.value for event in self.sending.events}
         self.sending = None
 
     @precondition(lambda self: self.sending is not None)
@@ -72,6 +81,22 @@ class QueueStates(RuleBasedStateMachine):
         assert self.sending is not None
         self.kafka += [event.value for event in self.sending.events[:part]]
 
+    @precondition(lambda self: self.bad is None)
+    @rule(device=st.sampled_from([FULL, BROKEN]))
+    def disk_goes_bad(self, device: str) -> None:
+        """Nothing is accepted, and nothing deleted."""
+        self.bad = bad_disk(device, Path(self.folder.name) / DATA)
+        self.bad.__enter__()
+
+    @precondition(lambda self: self.bad is not None)
+    @rule()
+    def disk_is_mended(self) -> None:
+        assert self.bad is not None
+        self.bad.__exit__(None, None, None)
+        self.bad = None
+        self.queue.look_after()
+
+    @precondition(lambda self: self.bad is None)
     @rule()
     def crash_and_restart(self) -> None:
         self.journal.close()
@@ -95,6 +120,8 @@ class QueueStates(RuleBasedStateMachine):
         assert (oldest != math.inf) == bool(self.queue.unacknowledged)
 
     def teardown(self) -> None:
+        if self.bad is not None:
+            self.disk_is_mended()
         while self.sending is not None or self.queue.unacknowledged:
             if self.sending is None:
                 self.take(enough_events=100, enough_bytes=2**20)

@@ -1,0 +1,143 @@
+"""What can still be read of a damaged journal: it looks at page by page, without LMDB, which may crash on them.
+
+The format is that of LMDB 0.9 on 64-bit machines (docs/decisions.md, 39).
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from api.journal_check import is_event
+
+_PAGE_HEADER = struct.Struct("<QHHHH")  # number, padding, flags, end of the offsets, beginning of the nodes
+_NODE_HEADER = struct.Struct("<HHHH")  # lower and upper half of a size, flags, size of the key
+_META = struct.Struct("<IIQQ")  # magic, version, address and size of the map; then the trees of free pages and of data
+_TREE = struct.Struct("<IHHQQQQQ")  # page size (in the first), flags, depth, pages and entries (four counts), root
+_META_END = struct.Struct("<QQ")  # last page, transaction
+_MAGIC = 0xBEEFC0DE
+_BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
+_ELSEWHERE = 1
+_KEY_BYTES = 8
+_DEEPEST = 16
+_LARGEST_VALUE_BYTES = 16 * 1024 * 1024
+# Copies of a page are near each other in the order of their positions: so many events, or twice as many.
+_REMEMBERED = 100_000
+
+
+class _Node(NamedTuple):
+    """Of a leaf: a position, and its value or, when `elsewhere`, the number of the page where that begins. Of a branch:
+    the page below it is `size`.
+    """
+
+    position: int
+    size: int
+    elsewhere: bool
+    rest: bytes
+
+
+def salvaged(file: Path) -> Iterator[bytes]:
+    """The events that can be read, oldest first as far as it can be told. Raises OSError if the file cannot be opened.
+
+    LMDB frees a page by leaving it as it is: some of the events may be in Kafka already.
+    """
+    with file.open("rb", buffering=0) as data:
+        pages = _Pages(data)
+        oldest = pages.oldest_position()
+        leaves = sorted(
+            (nodes[0].position, number)
+            for number in range(file.stat().st_size // pages.page_bytes + 1)
+            if (nodes := pages.nodes(number, _LEAF))
+        )
+        seen: set[int] = set()
+        seen_before: set[int] = set()
+        for _, number in leaves:
+            for node in pages.nodes(number, _LEAF):
+                if node.position < oldest:
+                    continue
+                for event in pages.value(node).split(b"\n"):
+                    known = hash(event)
+                    if known not in seen and known not in seen_before and is_event(event):
+                        seen.add(known)
+                        if len(seen) > _REMEMBERED:
+                            seen, seen_before = set(), seen
+                        yield event
+
+
+class _Pages:
+    """A file's pages, of which any may be rubbish, or cannot be read."""
+
+    def __init__(self, data: BinaryIO) -> None:
+        self._data = data
+        self.page_bytes = mmap.PAGESIZE
+        self._root: int | None = None
+        newest = -1
+        # The second page's place is known when the first one, or a good guess, has told how large they are.
+        for number in (0, 1):
+            meta = self._read(number * self.page_bytes, 4096)[_PAGE_HEADER.size :]
+            if len(meta) < _META.size + 2 * _TREE.size + _META_END.size or _META.unpack_from(meta)[0] != _MAGIC:
+                continue
+            page_bytes = _TREE.unpack_from(meta, _META.size)[0]
+            if page_bytes not in {1 << power for power in range(9, 17)}:
+                continue
+            self.page_bytes = page_bytes
+            transaction = _META_END.unpack_from(meta, _META.size + 2 * _TREE.size)[1]
+            if transaction > newest:
+                newest, self._root = transaction, _TREE.unpack_from(meta, _META.size + _TREE.size)[-1]
+
+    def oldest_position(self) -> int:
+        """The first position of the newest tree, 0 if it cannot be found: those before are in Kafka."""
+        number = self._root
+        for _ in range(_DEEPEST):
+            if number is None:
+                break
+            leaf = self.nodes(number, _LEAF)
+            if leaf:
+                return leaf[0].position
+            branch = self.nodes(number, _BRANCH)
+            number = branch[0].size if branch else None
+        return 0
+
+    def nodes(self, number: int, kind: int) -> list[_Node]:
+        """What a page of this kind holds; nothing if it is of another kind, or rubbish."""
+        page = self._read(number * self.page_bytes, self.page_bytes)
+        if len(page) < self.page_bytes:
+            return []
+        own_number, _, flags, end, _ = _PAGE_HEADER.unpack_from(page)
+        if own_number != number or not flags & kind or not _PAGE_HEADER.size < end <= self.page_bytes:
+            return []
+        found = []
+        for (offset,) in struct.iter_unpack("<H", page[_PAGE_HEADER.size : end - end % 2]):
+            if offset + _NODE_HEADER.size > self.page_bytes:
+                continue
+            low, high, node_flags, key_bytes = _NODE_HEADER.unpack_from(page, offset)
+            begin = offset + _NODE_HEADER.size
+            key, rest = page[begin : begin + key_bytes], page[begin + key_bytes :]
+            size = low | high << 16
+            if kind == _BRANCH:
+                # The first key of a branch is empty.
+                found.append(_Node(0, size | node_flags << 32, elsewhere=False, rest=b""))
+            elif key_bytes == _KEY_BYTES and size <= _LARGEST_VALUE_BYTES:
+                elsewhere = bool(node_flags & _ELSEWHERE)
+                found.append(_Node(int.from_bytes(key, "big"), size, elsewhere, rest[: 8 if elsewhere else size]))
+        return found
+
+    def value(self, node: _Node) -> bytes:
+        """An entry's value, or as much of it as there is."""
+        if not node.elsewhere:
+            return node.rest
+        number = int.from_bytes(node.rest, "little")
+        page = self._read(number * self.page_bytes, _PAGE_HEADER.size + node.size)
+        if len(page) < _PAGE_HEADER.size:
+            return b""
+        own_number, _, flags, _, _ = _PAGE_HEADER.unpack_from(page)
+        return page[_PAGE_HEADER.size :] if own_number == number and flags & _OVERFLOW else b""
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """Fewer bytes at the end of the file; none where the disk has an error."""
+        try:
+            self._data.seek(offset)
+            return self._data.read(length)
+        except (OSError, OverflowError, ValueError):
+            return b""

@@ -1,0 +1,133 @@
+"""`python -m api.set_aside`: look at the journals that were set aside for being damaged, and send what they still hold.
+
+Safe beside a running API, with its settings: it touches no journal that a worker has.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from api.journal import DATA, Journal
+from api.journal_folders import SetAside, claim, restored_folder, set_aside_files, told
+from api.salvage import salvaged
+from common.errors import JournalError, JournalFullError, PulseError
+from common.settings import load_api_settings
+
+_EVENTS_AN_ENTRY = 100
+_ROOM_FOR_PAGES = 4
+_LEAST_BYTES = 64 * 1024 * 1024
+
+
+@click.group()
+def cli() -> None:
+    """Damaged journals that the API has set aside: their events were accepted and are not sent."""
+
+
+@cli.command("list")
+def show() -> None:
+    """Show each file, and how many events can be read in it."""
+    root = _root()
+    found = set_aside_files(root)
+    click.echo(f"API_JOURNAL_DIR={root}: {len(found)} set aside")
+    for aside in found:
+        click.echo(f"{aside.events:>9} events  {aside.file.stat().st_size >> 10:>9} KiB  {aside.file}")
+
+
+@cli.command("restore")
+def restore_all() -> None:
+    """Put what can be read in the files where the next worker that starts finds it and sends it.
+
+    An event that is in Kafka already may be sent again; the consumer stores it once.
+    """
+    root = _root()
+    found = set_aside_files(root)
+    click.echo(f"API_JOURNAL_DIR={root}: {len(found)} set aside")
+    for aside in found:
+        events = restore(root, aside)
+        click.echo(f"{events:>9} events  from {aside.file}")
+        if not events:
+            click.echo("                  nothing can be read in it; delete it if you have no use for it")
+    if found:
+        click.echo("Restart the API: it sends them first. The files are named restored-… now; delete them afterwards.")
+
+
+def restore(root: Path, aside: SetAside) -> int:
+    """Write a file's events into a new journal, as a dead worker would have left it, and give the file another name.
+
+    Returns how many events, and changes nothing if there are none. Raises JournalError; can then be called again, as
+    after a kill. Blocks for as long as reading and writing takes.
+    """
+    file = aside.file
+    making, made = restored_folder(root, file)
+    with told(making):
+        making.mkdir(exist_ok=True)
+        claimed = claim(making)
+        if claimed is None:
+            raise JournalError(f"somebody else restores {file}")
+        try:
+            if made.exists():
+                # An earlier call was ended between the two new names.
+                events = aside.events
+            else:
+                (making / DATA).unlink(missing_ok=True)
+                events = _copy(file, making)
+                if not events:
+                    return 0
+                making.rename(made)
+                _sync(root)
+            file.rename(file.with_name(f"restored-{file.name.removeprefix('damaged-')}"))
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+            claimed.release()
+    return events
+
+
+def _copy(file: Path, folder: Path) -> int:
+    """Fill a claimed folder's journal with a file's events."""
+    size = max(file.stat().st_size * _ROOM_FOR_PAGES, _LEAST_BYTES)
+    journal = Journal(folder, max_bytes=size, sync=True)
+    try:
+        for events in _by_hundreds(salvaged(file)):
+            journal.append(events)
+        copied = journal.events
+    except JournalFullError as error:
+        raise JournalError(f"{file} cannot be restored: {error}; make room on the disk") from error
+    finally:
+        journal.close()
+    if os.geteuid() == 0:
+        # The API need not be root.
+        owner = file.stat()
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    return copied
+
+
+def _by_hundreds(events: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while some := list(islice(events, _EVENTS_AN_ENTRY)):
+        yield some
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _root() -> Path:
+    settings = load_api_settings().journal
+    if settings is None:
+        raise click.ClickException("the journal is off: API_JOURNAL_DIR is empty")
+    return settings.folder
+
+
+if __name__ == "__main__":
+    try:
+        cli(prog_name="python -m api.set_aside")
+    except PulseError as error:
+        raise SystemExit(f"api.set_aside: {error}") from error

@@ -1,0 +1,23 @@
+"""The API, whose journal breaks for good, once, when the file JOURNAL_BREAKS exists: as if a disk had a bad block."""
+
+import os
+import threading
+from pathlib import Path
+
+from api.app import create_app
+from api.journal import DATA
+from common.settings import load_api_settings
+from tests.bad_disks import BROKEN, break_for_good
+from tests.waiting import eventually
+
+
+def _break() -> None:
+    sign = Path(os.environ["JOURNAL_BREAKS"])
+    eventually(sign.exists, timeout=600)
+    sign.unlink()
+    for file in Path(os.environ["API_JOURNAL_DIR"]).resolve().glob(f"*/{DATA}"):
+        break_for_good(BROKEN, file)
+
+
+app = create_app(load_api_settings())
+threading.Thread(target=_break, daemon=True).start()

@@ -1,0 +1,283 @@
+"""Whose each journal is, what is opened, what is set aside, and what stops the start."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from api.journal import DATA, Journal
+from api.journal_folders import claim_left_behind, claim_own, open_journal, set_aside_files
+from common.errors import JournalError
+from tests.journals import journalled
+from tests.servers import ROOT
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
+    """Opens the journal of worker-0 anew, as the next process would."""
+    opened: list[Journal] = []
+
+    def reopen() -> Journal:
+        close_all()
+        folder = tmp_path / "worker-0"
+        folder.mkdir(exist_ok=True)
+        opened.append(open_journal(folder, max_bytes=8 * MIB, sync=False))
+        return opened[-1]
+
+    def close_all() -> None:
+        while opened:
+            opened.pop().close()
+
+    yield reopen
+    close_all()
+
+
+@pytest.fixture
+def data(reopen: Callable[[], Journal], tmp_path: Path) -> Path:
+    """The file of a journal of 2,000 events, closed."""
+    journal = reopen()
+    for number in range(2000):
+        journal.append([journalled(number)])
+    journal.close()
+    return tmp_path / "worker-0" / DATA
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:8192] + b"\0" * (len(data) - 8192),
+        lambda data: b"rubbish" * 10_000,
+        lambda data: data.replace(journalled(77), journalled(77).replace(b":", b"\0")),
+        lambda data: data.replace(journalled(77), journalled(77).replace(b"event_id", b"event-id")),
+    ],
+    ids=["cut off", "zeroed", "overwritten", "no JSON", "no event"],
+)
+def test_a_damaged_journal_is_set_aside(
+    damage: Callable[[bytes], bytes], data: Path, reopen: Callable[[], Journal], tmp_path: Path
+) -> None:
+    data.write_bytes(damaged := damage(data.read_bytes()))
+    assert reopen().events == 0
+    assert [aside.file.read_bytes() for aside in set_aside_files(tmp_path)] == [damaged]
+
+
+def test_says_how_many_events_can_be_read_in_what_was_set_aside(
+    data: Path, reopen: Callable[[], Journal], tmp_path: Path
+) -> None:
+    data.write_bytes(data.read_bytes().replace(journalled(77), journalled(77).replace(b":", b"\0")))
+    reopen()
+    assert [aside.events for aside in set_aside_files(tmp_path)] == [1999]
+
+
+def test_counts_what_was_set_aside_before_as_one_event(tmp_path: Path) -> None:
+    """By a version that did not count."""
+    (tmp_path / "worker-0").mkdir()
+    (tmp_path / "worker-0" / "damaged-20260131T120000Z.mdb").touch()
+    assert [aside.events for aside in set_aside_files(tmp_path)] == [1]
+
+
+def test_a_journal_that_is_damaged_again_is_set_aside_beside_the_first(
+    data: Path, reopen: Callable[[], Journal], tmp_path: Path
+) -> None:
+    for count in (1, 2):
+        data.write_bytes(b"rubbish" * 10_000)
+        reopen().close()
+        assert len(set_aside_files(tmp_path)) == count
+
+
+@pytest.mark.parametrize("contents", [b"", b"rubbish" * 1000], ids=["empty", "rubbish"])
+def test_a_broken_lock_file_of_lmdb_is_no_damage(data: Path, reopen: Callable[[], Journal], contents: bytes) -> None:
+    """Versions before this one had it; it holds no events."""
+    data.with_name("lock.mdb").write_bytes(contents)
+    data.with_name("lock.mdb").chmod(0)
+    assert reopen().events == 2000
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_as_good_as_any(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"sp\xe9cial")
+    folder.mkdir()
+    for _ in range(2):
+        journal = open_journal(folder, max_bytes=MIB, sync=False)
+        journal.append([journalled(journal.events)])
+        journal.close()
+    assert open_journal(folder, max_bytes=MIB, sync=False).events == 2
+
+
+OPEN = (
+    "import sys; from pathlib import Path; from api.journal_folders import *; from common.errors import JournalError\n"
+)
+ATTEMPT = """
+try:
+    claim = claim_own(Path(sys.argv[1]))
+    print(open_journal(claim.folder, max_bytes=1 << 20, sync=False).events)
+except JournalError as error:
+    print(error)
+"""
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+def attempt(root: Path, *, before: str = "", prefix: list[str] | None = None) -> str:
+    """What a process says that opens the first journal; root's right to read everything is taken from it."""
+    rights = WITHOUT_PRIVILEGES if os.geteuid() == 0 else []
+    script = f"{OPEN}{before}{ATTEMPT}"
+    command = [*(prefix or rights), sys.executable, "-c", script, str(root)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def is_left_alone(data: Path, said: str) -> None:
+    """It was not opened; nothing was set aside; the cause names the setting; once mended, all events are there."""
+    assert said.startswith("API_JOURNAL_DIR: ")
+    assert "\n" not in said
+    assert [file.name for file in data.parent.glob("*.mdb")] == [DATA]
+
+
+def test_a_file_of_another_user_stops_the_start(data: Path, tmp_path: Path) -> None:
+    data.chmod(0)
+    said = attempt(tmp_path)
+    is_left_alone(data, said)
+    assert "Permission denied" in said
+    assert "to the user that runs the API" in said
+    data.chmod(0o600)
+    assert attempt(tmp_path) == "2000"
+
+
+def test_a_lock_of_another_user_stops_the_start(data: Path, tmp_path: Path) -> None:
+    claim_own(tmp_path).release()
+    data.with_name("owner.lock").chmod(0)
+    said = attempt(tmp_path)
+    is_left_alone(data, said)
+    assert "Permission denied" in said
+
+
+def test_a_folder_that_may_not_be_written_to_stops_the_start(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    said = attempt(tmp_path)
+    tmp_path.chmod(0o700)
+    assert "Permission denied" in said
+
+
+@pytest.mark.parametrize("free", range(6))
+def test_too_few_open_files_stop_the_start(data: Path, tmp_path: Path, free: int) -> None:
+    """However many there are, it opens, or says why not."""
+    limit = (
+        "import os, resource\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1 + {free}, 4096))\n"
+    )
+    said = attempt(tmp_path, before=limit)
+    if said != "2000":
+        is_left_alone(data, said)
+        assert "Too many open files" in said
+        assert "ulimit -n" in said
+    assert attempt(tmp_path) == "2000"
+
+
+def test_too_little_memory_stops_the_start(data: Path, tmp_path: Path) -> None:
+    limit = (
+        "import resource\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), -1))\n"
+    )
+    said = attempt(tmp_path, before=limit)
+    is_left_alone(data, said)
+    assert "Cannot allocate memory" in said or "MemoryError" in said
+
+
+def test_a_full_disk_without_a_journal_stops_the_start(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        said = attempt(tmp_path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+    assert "No space left on device" in said
+    assert "make room on its disk" in said
+
+
+def test_a_journal_of_another_version_of_lmdb_stops_the_start(data: Path, tmp_path: Path) -> None:
+    written = data.read_bytes()
+    data.write_bytes(written[:20] + b"\7" + written[21:4096] + written[4096 : 4096 + 20] + b"\7" + written[4096 + 21 :])
+    said = attempt(tmp_path)
+    is_left_alone(data, said)
+    assert "run that one until it has sent all events" in said
+
+
+def test_a_path_that_is_a_file_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "give a path that is a folder" in attempt(tmp_path / "file")
+
+
+def test_a_journal_that_cannot_be_checked_is_left_alone(
+    data: Path, reopen: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(JournalError, match="reads it through failed"):
+        reopen()
+    monkeypatch.undo()
+    assert reopen().events == 2000
+
+
+def test_a_check_that_is_killed_says_nothing_about_the_journal(
+    data: Path, reopen: Callable[[], Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel kills it when memory is short."""
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(killed))
+    with pytest.raises(JournalError, match="ended by SIGKILL"):
+        reopen()
+    monkeypatch.undo()
+    assert reopen().events == 2000
+
+
+def test_each_worker_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    claims = [claim_own(tmp_path) for _ in range(3)]
+    assert [claim.folder.name for claim in claims] == ["worker-0", "worker-1", "worker-2"]
+    for claim in claims:
+        claim.release()
+
+
+def test_a_new_worker_takes_the_folder_of_a_dead_one(tmp_path: Path) -> None:
+    first, second = claim_own(tmp_path), claim_own(tmp_path)
+    first.release()
+    again = claim_own(tmp_path)
+    assert again.folder == first.folder
+    again.release()
+    second.release()
+
+
+def test_only_the_folders_of_dead_workers_are_left_behind(tmp_path: Path) -> None:
+    dead, living = claim_own(tmp_path), claim_own(tmp_path)
+    dead.release()
+    found = []
+    for claim in claim_left_behind(tmp_path, unexpected):
+        found.append(claim.folder)
+        claim.release()
+    assert found == [dead.folder]
+    living.release()
+
+
+def test_a_folder_left_behind_that_cannot_be_claimed_is_told_and_the_others_are_found(tmp_path: Path) -> None:
+    for claim in [claim_own(tmp_path) for _ in range(2)]:
+        claim.release()
+    (tmp_path / "worker-0" / "owner.lock").unlink()
+    (tmp_path / "worker-0" / "owner.lock").mkdir()
+    told = []
+    found = list(claim_left_behind(tmp_path, lambda folder, error: told.append((folder.name, str(error)))))
+    assert [claim.folder.name for claim in found] == ["worker-1"]
+    assert [(name, "Is a directory" in error) for name, error in told] == [("worker-0", True)]
+    found[0].release()
+
+
+def unexpected(folder: Path, error: JournalError) -> None:
+    pytest.fail(f"{folder}: {error}")
