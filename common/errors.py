@@ -87,7 +87,7 @@ class JournalError(PulseError):
 
 
 class TopicError(PulseError):
-    """A topic is missing, or has fewer partitions or replicas than the settings ask for."""
+    """A topic is missing, has fewer partitions or replicas than asked for, or a setting that loses or stops events."""
 
 
 class ReadError(PulseError):

@@ -124,7 +124,9 @@ def _check(admin: Any, topic: Topic, *, fix: bool) -> str | None:
         config = kafka.topic_config(admin, topic.name).values
     except kafka.KafkaError as error:
         # noida-db knows no such request, and a login may lack the right to ask.
-        logger.warning("its settings are not checked", extra={"topic": topic.name, "error": _reason(error)})
+        logger.warning(
+            "the settings of the topic are not checked", extra={"topic": topic.name, "error": _reason(error)}
+        )
         return None
     differences = _differences(topic, replicas, config)
     for setting, consequence, serious in differences:
