@@ -115,7 +115,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         self._no_naps_until = 0.0
         self._no_descriptor = False
         self._no_warning_until = 0.0
-        self.worker_connections = _most_connections(self.worker_connections)
+        self.worker_connections = _most_connections(self.cfg.worker_connections)
         self.max_keepalived = self.worker_connections - self.cfg.threads
 
     def accept(self, listener: socket.socket) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.build_info import VERSION, commit
 from common.errors import NO_ROOM, InvalidEventError, RefusedDocumentError
-from common.events import EVENT_TYPES, RULES, EventSchema
+from common.events import EVENT_TYPES, RULES, EventSchema, Object, Properties
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 Values = tuple[str, ...] | str
@@ -41,7 +41,9 @@ REJECTED = (
 )
 """Why a request can be refused as a whole."""
 
-REFUSED_FIELDS = (*EventSchema().fields, "properties.*", "context.*", "(unknown)", "(request)")
+_FIELDS = EventSchema().fields
+_PARTS = tuple(f"{name}.*" for name, field in _FIELDS.items() if isinstance(field, Properties | Object))
+REFUSED_FIELDS = (*_FIELDS, *_PARTS, "(unknown)", "(request)")
 """Where a fault can be: in a field of an event; in a part of it; in one that is unknown; in no field."""
 
 

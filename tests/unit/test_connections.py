@@ -1,8 +1,10 @@
-"""When a request is complete enough for a thread to begin with it."""
+"""When a request is complete enough for a thread to begin with it, and how many connections a worker takes."""
+
+import resource
 
 import pytest
 
-from api.connections import BODY_SECONDS, REQUEST_SECONDS, Incoming
+from api.connections import BODY_SECONDS, REQUEST_SECONDS, Incoming, _most_connections
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
@@ -79,3 +81,14 @@ def test_it_has_a_deadline() -> None:
 
 def test_a_thread_waits_for_less_time_than_the_poller() -> None:
     assert BODY_SECONDS < REQUEST_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most"),
+    [(resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 924), (256, 156), (100, 50)],
+)
+def test_a_worker_takes_no_more_connections_than_it_has_descriptors_for(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert _most_connections(1000) == most
