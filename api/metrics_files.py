@@ -34,6 +34,7 @@ SIZES = {
     "gauge_livesum": 64 * 1024,
     "gauge_livemin": 64 * 1024,
     "gauge_livemax": 64 * 1024,
+    "gauge_livemostrecent": 64 * 1024,
 }
 """Bytes by kind of file: more than all series together can need, since prometheus_client would let it grow sparse."""
 

@@ -138,6 +138,6 @@ def test_a_folder_that_cannot_be_used_stops_the_start(monkeypatch: pytest.Monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "file"))
     with pytest.raises(
-        SettingsError, match=r"^PROMETHEUS_MULTIPROC_DIR=.*/file is not allowed: give a folder with 1\.7"
+        SettingsError, match=r"^PROMETHEUS_MULTIPROC_DIR=.*/file is not allowed: give a folder with 1\.8"
     ):
         MetricsFiles(1)
