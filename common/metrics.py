@@ -186,7 +186,7 @@ class ApiMetrics(_Metrics):
         )
         self.unopened = self._gauge(
             "pulse_api_journal_unopened",
-            "Journals of dead workers that cannot be opened, as the worker knows that found most; /health says why. Their "
+            "Journals of dead workers that cannot be opened, by the worker that found most; /health says why. Their "
             "events are not sent.",
             across_workers="max",
         )
