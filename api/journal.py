@@ -241,19 +241,21 @@ class Journal:
 
     def _delete(self, most: int) -> bool:
         """Delete the oldest acknowledged entries, at most so many; whether that were all. Raises lmdb.Error."""
-        events = 0
         with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
             more = cursor.first()
-            while more and (position := _position(cursor.key())) <= self._acknowledged_to and most:
-                events += cursor.value().count(b"\n") + 1
+            # Each entry's position is at least one more than that of the one before.
+            all_of_them = not more or self._acknowledged_to - _position(cursor.key()) < most
+            events = self._undeleted if all_of_them else 0
+            while more and _position(cursor.key()) <= self._acknowledged_to and most:
+                if not all_of_them:
+                    events += cursor.value().count(b"\n") + 1
                 # Behind the last entry a cursor says that it has moved, and has no key.
                 more = cursor.delete() and bool(cursor.key())
                 most -= 1
-            finished = not more or position > self._acknowledged_to
         self._events -= events
-        self._undeleted = 0 if finished else self._undeleted - events
+        self._undeleted -= events
         self._used_bytes = self._measure()
-        return finished
+        return all_of_them
 
     def _try_to_write(self) -> None:
         """Change nothing, and have that written. Raises lmdb.Error when the journal would end at its first event."""

@@ -92,8 +92,8 @@ class Worker:
             else:
                 if journal.unacknowledged:
                     yield journal
-                if journal.state is JournalState.FATAL:
-                    self._not_opened(claim.folder, JournalError("LMDB can no longer use it"))
+                if journal.state in {JournalState.FATAL, JournalState.FAILING}:
+                    self._not_opened(claim.folder, JournalError("its disk answers with errors"))
                 journal.close()
                 if not journal.events and is_restored(claim.folder):
                     claim.remove()

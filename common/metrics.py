@@ -209,8 +209,8 @@ class ApiMetrics(_Metrics):
         )
         self.unopened = self._gauge(
             "pulse_api_journal_unopened",
-            "Journals of dead workers that cannot be opened, as the worker knows that found most; /health says why. "
-            "Their events are not sent.",
+            "Journals of dead workers that cannot be opened, by the worker that found most; /health says why. Their "
+            "events are not sent.",
             across_workers="max",
         )
         self.oldest_unsent = self._gauge(

@@ -157,6 +157,20 @@ def test_health_names_the_journals_state(start: Callable[[], Flask], tmp_path: P
     eventually(lambda: client.get("/health/ready").status_code == 200)
 
 
+def test_an_error_of_a_journal_left_behind_is_shown_and_does_not_end_the_worker(
+    start: Callable[[], Flask], broker: FakeBroker, left_behind: Path, terminated: list[int]
+) -> None:
+    broker.up = False
+    app = start()
+    eventually(lambda: app.extensions["worker"].producer.failing, what="its events on their way")
+    with bad_disk(BROKEN, left_behind, synced_writes=True):
+        broker.up = True
+        eventually(lambda: app.extensions["worker"].unopened == {"worker-1": "its disk answers with errors"})
+    assert len(in_kafka(broker)) == 3
+    assert app.test_client().post("/api/v1/track", json=EVENT).status_code == 202
+    assert terminated == []
+
+
 @pytest.fixture
 def terminated() -> Iterator[list[int]]:
     """The SIGTERMs that this process has got."""
