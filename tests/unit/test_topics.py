@@ -31,7 +31,7 @@ class Admin:
     def describe_configs(self, resources: list[Any]) -> list[Any]:
         if self._config is None:
             raise KafkaError("no such request")
-        rows = [(name, value, False, 1, False, []) for name, value in self._config.items()]
+        rows: list[Any] = [(name, value, False, 1, False, []) for name, value in self._config.items()]
         return [SimpleNamespace(resources=[(0, None, 2, resources[0].name, rows)])]
 
 
