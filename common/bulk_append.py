@@ -20,7 +20,6 @@ _VERSION = "2.2.3"
 _MAGIC = 2
 _SMALL_BYTES = 100_000
 
-
 Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 """Key, value and headers."""
 
@@ -120,12 +119,16 @@ class Hashes(dict[bytes, int]):
 
 
 class _Varints(dict[int, bytes]):
-    """Numbers as the format of records has them, each encoded once."""
+    """Numbers as the format of records has them, each encoded once; but for large ones, of which there are many."""
+
+    _COMMON = 16_384
 
     def __missing__(self, number: int) -> bytes:
         encoded = bytearray()
         encode_varint(number, encoded.append)
-        varint = self[number] = bytes(encoded)
+        varint = bytes(encoded)
+        if number < self._COMMON:
+            self[number] = varint
         return varint
 
 
