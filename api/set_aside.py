@@ -15,7 +15,7 @@ from api.journal import DATA, Journal
 from api.journal_folders import SetAside, claim, restored_folder, set_aside_files, told
 from api.salvage import salvaged
 from common.errors import JournalError, JournalFullError, PulseError
-from common.settings import load_api_settings
+from common.settings import load_api_settings, read_dotenv
 
 _EVENTS_AN_ENTRY = 100
 _ROOM_FOR_PAGES = 4
@@ -120,6 +120,7 @@ def _sync(folder: Path) -> None:
 
 
 def _root() -> Path:
+    read_dotenv()
     settings = load_api_settings().journal
     if settings is None:
         raise click.ClickException("the journal is off: API_JOURNAL_DIR is empty")
