@@ -1,7 +1,7 @@
 """What the consumer says of itself over HTTP: /health for people, its probes, and /metrics for Prometheus."""
 
 import json
-import threading
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +13,7 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from common.metrics import ConsumerMetrics
 from common.settings import Address
+from common.threads import start_thread
 
 STUCK_SECONDS = 120.0
 """After so long without progress, only a restart can help."""
@@ -96,8 +97,16 @@ class Health:
         return polling and self._partitions is not None
 
 
-def serve(address: Address, health: Health, registry: CollectorRegistry) -> None:
-    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use)."""
+def serve(
+    address: Address,
+    health: Health,
+    registry: CollectorRegistry,
+    on_death: Callable[[], None] = lambda: os._exit(1),
+) -> None:
+    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use).
+
+    `on_death` is called, in that thread, if it ends before.
+    """
     metrics_app = make_wsgi_app(registry)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -114,7 +123,7 @@ def serve(address: Address, health: Health, registry: CollectorRegistry) -> None
         return _answer(start_response, "404 Not Found", {"status": "error", "message": _PATHS})
 
     server = make_server(address.host, address.port, app, ThreadingWSGIServer, handler_class=_QuietHandler)
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    start_thread("health", server.serve_forever, on_death)
 
 
 def _probe(start_response: StartResponse, *, good: bool) -> list[bytes]:

@@ -1,8 +1,12 @@
 """The consumer's HTTP answers."""
 
+import threading
+from typing import NoReturn
+
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from common.metrics import ConsumerMetrics
 from common.settings import Address
@@ -82,3 +86,14 @@ def test_metrics_tell_the_state_of_the_moment_of_the_scrape() -> None:
 def test_other_paths_are_404_as_json(url: str) -> None:
     answer = requests.get(f"{url}/", timeout=5)
     assert (answer.status_code, answer.json()["status"]) == (404, "error")
+
+
+def test_the_process_hears_of_it_when_nothing_answers_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(server: ThreadingWSGIServer) -> NoReturn:
+        server.server_close()
+        raise OSError("too many open files")
+
+    heard = threading.Event()
+    monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", fail)
+    serve(Address("127.0.0.1", free_port()), Health(), CollectorRegistry(), on_death=heard.set)
+    assert heard.wait(10)
