@@ -13,15 +13,19 @@ from concurrent.futures import Future as ThreadFuture
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from kafka.admin import NewTopic
+from kafka.consumer import fetcher
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
 )
 from kafka.future import Future
 from kafka.structs import OffsetAndMetadata
@@ -32,8 +36,21 @@ from common.settings import KafkaSettings
 
 T = TypeVar("T")
 
+_NO_OFFSET = "NoOffsetForPartitionError"
+# The two clients have it in different places.
+NO_OFFSET: type[KafkaError] = getattr(fetcher, _NO_OFFSET, None) or getattr(kafka_errors, _NO_OFFSET)
+"""What `poll` raises where the group has committed nothing."""
+OUT_OF_RANGE: tuple[type[KafkaError], ...] = (
+    OffsetOutOfRangeError,
+    # kafka-python alone looks whether a log has been cut.
+    *filter(None, [getattr(kafka_errors, "LogTruncationError", None)]),
+)
+"""What `poll` raises where the record that comes next is gone, or was never there."""
+
 __all__ = [
     "MAX_RECORD_BATCH_BYTES",
+    "NO_OFFSET",
+    "OUT_OF_RANGE",
     "ConsumerRebalanceListener",
     "KafkaError",
     "KafkaReader",
@@ -47,10 +64,13 @@ __all__ = [
     "TopicPartition",
     "connect_admin",
     "connect_consumer",
+    "missing_topics",
     "never_takes",
     "offset_to_commit",
+    "out_of_range",
     "reachable",
     "received",
+    "without_offset",
 ]
 
 MAX_RECORD_BATCH_BYTES = 1_000_000
@@ -292,7 +312,7 @@ def received(record: Any) -> ReceivedRecord:
 
 
 def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
-    """A consumer of the group that commits nothing by itself and starts at the oldest record.
+    """A consumer of the group that commits nothing by itself. Its `poll` raises NO_OFFSET and OUT_OF_RANGE.
 
     `max_records`: what one poll returns at most. Blocks some seconds; raises KafkaError without a broker.
     """
@@ -301,13 +321,28 @@ def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int
         settings,
         group_id=group_id,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        # The client would go on at the oldest record in silence: nobody would hear of those that are gone.
+        auto_offset_reset="none",
         max_poll_records=max_records,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
         # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
         partition_assignment_strategy=[RangePartitionAssignor],
     )
+
+
+def out_of_range(error: KafkaError) -> dict[int, int | None]:
+    """By partition, the offset that was asked for in vain; None where only known is that the log was cut before it."""
+    if isinstance(error, OffsetOutOfRangeError):
+        return {partition.partition: offset for partition, offset in error.args[0].items()}
+    return {partition.partition: None for partition in error.divergent_offsets}
+
+
+def without_offset(error: KafkaError) -> list[Any]:
+    """The partitions of which nothing is committed, by the client's error."""
+    (named,) = error.args
+    # kafka-python-ng names one at a time.
+    return [named] if isinstance(named, TopicPartition) else list(named)
 
 
 def offset_to_commit(offset: int) -> Any:
@@ -324,6 +359,17 @@ def never_takes(error: Exception) -> bool:
 def connect_admin(settings: KafkaSettings) -> Any:
     """An admin client. Blocks some seconds; raises KafkaError without a broker."""
     return _new(KafkaAdminClient, settings)
+
+
+def missing_topics(admin: Any, topics: Sequence[str]) -> frozenset[str]:
+    """Those of the topics that do not exist. Can block for as long as no broker answers; raises KafkaError."""
+    described = admin.describe_topics(list(topics))
+    # The two clients name this field differently.
+    return frozenset(
+        topic.get("topic") or topic.get("name")
+        for topic in described
+        if topic["error_code"] == UnknownTopicOrPartitionError.errno
+    )
 
 
 def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:

@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender
 from consumer.source import Source
 from consumer.writer import Writer, Written
 from tests.waiting import eventually
+
+LATER = datetime(2026, 1, 31, 13, tzinfo=UTC)
 
 
 class Recorder:
@@ -20,6 +24,7 @@ class Recorder:
         self.partitions: frozenset[int] = frozenset()
         self.heard: list[str] = []
         self.when_revoked: Callable[[], None] = lambda: None
+        self.lost: dict[int, int] = {}
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
         self.heard.append("assigned")
@@ -31,6 +36,9 @@ class Recorder:
 
     def on_lost(self) -> None:
         self.heard.append("lost")
+
+    def on_records_lost(self, partition: int, records: int) -> None:
+        self.lost[partition] = self.lost.get(partition, 0) + records
 
 
 def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
@@ -277,6 +285,30 @@ class WriterContract:
         writer.write([document("a", customer_id="first")])
         writer.write([document("a", customer_id="second")])
         assert stored()["a"]["customer_id"] == "first"
+
+    @pytest.mark.parametrize(
+        "other", [{"customer_id": "ben"}, {"event_type": "search"}, {"properties": {"n": 2}}, {"properties": None}]
+    )
+    def test_tells_an_event_from_another_one_with_its_id(self, writer: Writer, other: dict[str, Any]) -> None:
+        writer.write([document("a", properties={"n": 1})])
+        assert writer.write([document("a", properties={"n": 1}) | other, document("b")]).conflicts == ("a",)
+
+    def test_tells_two_events_with_one_id_in_a_batch_apart(self, writer: Writer) -> None:
+        assert writer.write([document("a"), document("b"), document("a", customer_id="ben")]).conflicts == ("a",)
+
+    @pytest.mark.parametrize(
+        "again", [{}, {"received_at": LATER}, {"timestamp": LATER}, {"context": {"battery": 3}}], ids=str
+    )
+    def test_a_second_try_to_send_an_event_is_no_conflict(self, writer: Writer, again: dict[str, Any]) -> None:
+        sent = document("a", properties={"n": 2**63 - 1, "f": 1.0, "a.b": ["x\0", None, {"c": True}]})
+        writer.write([sent])
+        assert writer.write([sent | again]) == Written(0, 1)
+
+    def test_tells_conflicts_in_a_batch_of_which_some_are_refused(self, writer: Writer) -> None:
+        writer.write([document("a")])
+        bad = document("b", properties={"n": 2**64})
+        written = writer.write([document("a", customer_id="ben"), bad, document("c"), document("a")])
+        assert (written.stored, written.duplicates, written.conflicts) == (1, 2, ("a",))
 
     def test_refuses_what_is_no_bson_and_stores_the_others(
         self, writer: Writer, stored: Callable[[], dict[str, Any]]

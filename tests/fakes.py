@@ -197,6 +197,7 @@ class FakeWriter:
         self.refuses: set[str] = set()
         self.stored: dict[str, dict[str, Any]] = {}
         self.writes: list[list[str]] = []
+        self.letters: dict[str, bytes] = {}
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         self.writes.append([document["event_id"] for document in documents])
@@ -204,16 +205,24 @@ class FakeWriter:
             raise StoreError("MongoDB is away")
         before = len(self.stored)
         refused = {}
+        conflicts = []
         for index, document in enumerate(documents):
             if document["event_id"] in self.refuses or not _is_bson(document):
                 refused[index] = RefusedDocumentError("MongoDB refuses it")
             else:
-                self.stored.setdefault(document["event_id"], dict(document))
+                there = self.stored.setdefault(document["event_id"], dict(document))
+                if any(there.get(name) != document.get(name) for name in ("customer_id", "event_type", "properties")):
+                    conflicts.append(document["event_id"])
         new = len(self.stored) - before
-        return Written(new, len(documents) - len(refused) - new, refused)
+        return Written(new, len(documents) - len(refused) - new, refused, tuple(conflicts))
 
     def available(self) -> bool:
         return self.up
+
+    def keep_letter(self, name: str, content: bytes) -> None:
+        if not self.up:
+            raise StoreError("MongoDB is away")
+        self.letters.setdefault(name, content)
 
 
 def _is_bson(document: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from common.kafka import (
     RecordSender,
     connect_admin,
     connect_consumer,
+    missing_topics,
     reachable,
 )
 from common.settings import KafkaSettings
@@ -29,6 +30,7 @@ from consumer.source import KafkaSource, Source
 from ops.local.ports import free_port
 from tests.contracts import ReaderContract, Recorder, SenderContract, SourceContract, fresh_name, poll_until
 from tests.servers import KafkaServer, kafka_settings
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ class Members:
 
 
 @pytest.fixture
-def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], Source]]:
+def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], KafkaSource]]:
     members = Members(topic, group)
     yield members.join
     members.leave()
@@ -104,7 +106,7 @@ class TestKafkaReader(ReaderContract):
 
 class TestKafkaSource(SourceContract):
     @pytest.fixture
-    def join(self, join: Callable[[], Source]) -> Callable[[], Source]:
+    def join(self, join: Callable[[], KafkaSource]) -> Callable[[], Source]:
         return join
 
 
@@ -155,6 +157,100 @@ def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
         one_by_one = arrived(kafka.create_topics(fresh_name("topic")))
     monkeypatch.delattr(KafkaProducer, "send")
     assert arrived(kafka.create_topics(fresh_name("topic"))) == one_by_one
+
+
+def test_records_deleted_while_nobody_read_are_told_by_partition_and_number(
+    kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
+) -> None:
+    produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(100)])
+    before = read_and_commit(join, 100)
+    produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(100, 400)])
+    gone = {partition: end + 10 for partition, end in before.items()}
+    kafka.delete_records(topic.topic, gone)
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    records = poll_until(source, 300 - 10 * len(gone))
+    assert handler.lost == dict.fromkeys(gone, 10)
+    for partition, first in gone.items():
+        offsets = [record.offset for record in records if record.partition == partition]
+        assert offsets == list(range(first, first + len(offsets)))
+
+
+def test_records_deleted_are_told_when_no_others_come(
+    kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
+) -> None:
+    produce([Record(b"key", b"%d" % n) for n in range(10)])
+    ((partition, _),) = read_and_commit(join, 10).items()
+    produce([Record(b"key", b"%d" % n) for n in range(10)])
+    kafka.delete_records(topic.topic, {partition: 20})
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    eventually(lambda: source.poll(0.1) or handler.lost)
+    assert handler.lost == {partition: 10}
+
+
+def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
+    kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
+) -> None:
+    """Of one partition, again and again, while records of all are fetched and waiting."""
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    polled: list[ReceivedRecord] = []
+    for first in range(0, 12_000, 2000):
+        produce([Record(b"key%d" % (n % 50), b"%d" % n) for n in range(first, first + 2000)])
+        polled += poll_until(source, 300)
+        kafka.delete_records(topic.topic, {1: -1})
+    eventually(lambda: polled.extend(source.poll(0.1)) or len(polled) + sum(handler.lost.values()) >= 12_000)
+    assert handler.lost.keys() == {1}
+    assert len(polled) + handler.lost[1] == 12_000
+    assert len({(record.partition, record.offset) for record in polled}) == len(polled)
+
+
+def test_a_new_group_has_lost_nothing(
+    kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
+) -> None:
+    produce([Record(b"key", b"%d" % n) for n in range(20)])
+    kafka.delete_records(topic.topic, dict.fromkeys(range(3), -1))
+    produce([Record(b"key", b"20")])
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    assert [record.value for record in poll_until(source, 1)] == [b"20"]
+    assert handler.lost == {}
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning(
+    topic: KafkaSettings,
+    kafka: KafkaServer,
+    join: Callable[[], KafkaSource],
+    produce: Callable[[list[Record]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    produce([Record(b"key", b"old") for _ in range(20)])
+    poll_until(source, 20)
+    make_anew(kafka, topic)
+    produce([Record(b"key", b"%d" % n) for n in range(3)])
+    assert [record.value for record in poll_until(source, 3)] == [b"0", b"1", b"2"]
+    assert handler.lost == {}
+
+
+def read_and_commit(join: Callable[[], KafkaSource], count: int) -> dict[int, int]:
+    """As a consumer that stops after so many records; by partition, what it has committed."""
+    source = join()
+    source.subscribe(Recorder())
+    offsets = {record.partition: record.offset + 1 for record in poll_until(source, count)}
+    source.commit(offsets)
+    source.close()
+    return offsets
+
+
+def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:
+    admin = connect_admin(settings)
+    admin.delete_topics([settings.topic])
+    eventually(lambda: missing_topics(admin, [settings.topic]), what="the topic's end")
+    admin.close()
+    kafka.create_topics(settings.topic)
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:

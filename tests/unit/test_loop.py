@@ -33,14 +33,15 @@ class Consumer:
         self.letters = FakeSender(broker, DLQ)
         self.registry = CollectorRegistry()
         self.health = Health(clock)
+        metrics = ConsumerMetrics(self.registry)
         self.loop = Loop(
             self.source,
             Buffer(BATCH, INTERVAL, clock),
             self.writer,
-            DeadLetters(self.letters, TOPIC),
+            DeadLetters(self.letters, TOPIC, self.writer, DLQ, metrics),
             max_retries=3,
             death_limit=DeathLimit(max_ratio),
-            metrics=ConsumerMetrics(self.registry),
+            metrics=metrics,
             health=self.health,
             backoff=Backoff(first=1.0, jitter=lambda: 0.0),
             clock=clock,
@@ -69,9 +70,9 @@ def consumer(broker: FakeBroker, clock: FakeClock) -> Consumer:
     return Consumer(broker, clock).start()
 
 
-def send(broker: FakeBroker, *ids: str) -> None:
+def send(broker: FakeBroker, *ids: str, customer: str = "alice") -> None:
     for event_id in ids:
-        event = {"event_id": event_id, "customer_id": "alice", "event_type": "click"}
+        event = {"event_id": event_id, "customer_id": customer, "event_type": "click"}
         times = dict.fromkeys(("timestamp", "received_at"), "2026-01-31T12:00:00Z")
         broker.append(TOPIC, Record(b"alice", json.dumps({**event, **times}).encode()))
 
@@ -191,6 +192,28 @@ def test_counts_duplicates(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "a", "b")
     consumer.loop.step()
     assert consumer.metric("pulse_consumer_duplicates_skipped_total") == 1
+
+
+def test_counts_and_names_other_events_with_an_id_that_is_stored_already(
+    broker: FakeBroker, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(broker, "undefined", "b")
+    send(broker, "undefined", customer="ben")
+    consumer.loop.step()
+    assert consumer.metric("pulse_consumer_conflicting_ids_total") == 1
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert vars(line)["event_ids"] == ("undefined",)
+
+
+def test_names_no_more_than_ten_of_them_a_batch(
+    broker: FakeBroker, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(broker, *map(str, range(30)))
+    consumer.loop.step()
+    send(broker, *map(str, range(30)), customer="ben")
+    consumer.loop.step()
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (vars(line)["events"], len(vars(line)["event_ids"])) == (30, 10)
 
 
 @pytest.mark.parametrize("value", [b"garbage", b"{}", b"\xff", b"", None, b'{"customer_id":"a","event_type":"login"}'])

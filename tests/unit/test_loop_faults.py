@@ -27,14 +27,15 @@ class Member:
 
     def __init__(self, broker: FakeBroker, letters: FakeBroker, writer: FakeWriter, clock: FakeClock) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP, max_records=4)
+        metrics = ConsumerMetrics(CollectorRegistry())
         self.loop = Loop(
             self.source,
             Buffer(4, 1.0, clock),
             writer,
-            DeadLetters(FakeSender(letters, DLQ), TOPIC),
+            DeadLetters(FakeSender(letters, DLQ), TOPIC, writer, DLQ, metrics),
             max_retries=2,
             death_limit=DeathLimit(1.0),
-            metrics=ConsumerMetrics(CollectorRegistry()),
+            metrics=metrics,
             health=Health(clock),
             backoff=Backoff(first=1.0, jitter=lambda: 0.0),
             clock=clock,
