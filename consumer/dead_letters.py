@@ -16,11 +16,15 @@ from common.metrics import ConsumerMetrics
 logger = logging.getLogger(__name__)
 
 _REPLICAS = "bring its brokers back, or lower its min.insync.replicas"
+_SETTINGS = "its settings refuse them; its cleanup.policy has to be delete"
 _REMEDIES = {
     "UnknownTopicOrPartitionError": "create it with `python -m common.topics`",
     "TopicAuthorizationFailedError": "let this user write to it",
     "NotEnoughReplicasError": _REPLICAS,
     "NotEnoughReplicasAfterAppendError": _REPLICAS,
+    # What kafka-python-ng calls what it does not know, and what that is.
+    "UnknownError": _SETTINGS,
+    "InvalidRecordError": _SETTINGS,
     "StoreError": "they are too large for it: raise its max.message.bytes, or have MongoDB take them",
 }
 """By the class of the error."""
@@ -108,7 +112,7 @@ class DeadLetters:
         """What is wrong with the topic, and what to do, in a line."""
         error = unsent[0].error
         remedy = _REMEDIES.get(type(error).__name__, _OTHER_REMEDY)
-        return DeliveryError(f"{len(unsent)} dead letters wait for {self._topic} ({_one_line(error)}): {remedy}")
+        return DeliveryError(f"{self._topic} takes no dead letters, {len(unsent)} wait ({_one_line(error)}): {remedy}")
 
     def _keep(self, letter: DeadLetter) -> Exception | None:
         """Keep a letter that its topic will never take; the error, if that has to be tried again."""

@@ -87,7 +87,7 @@ class Loop:
 
     def _leave_deleted_topic(self) -> None:
         """Store what was read, once, and commit nothing: the offsets would count in the topic that takes its place."""
-        if self._buffer.records:
+        if self._buffer.offsets:
             self._flush(commit=False)
         if len(self._buffer):
             logger.error("events of the deleted topic were read, and could not be stored", extra=self._waiting())
@@ -133,9 +133,10 @@ class Loop:
         self._metrics.lag.clear()
         self._health.letters(None)
 
-    def on_records_lost(self, partition: int, records: int) -> None:
-        """Part of a poll."""
-        self._metrics.records_lost.labels(partition).inc(records)
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        """Part of a poll. Committed with what was read before it, or the next start would tell of the same records."""
+        self._metrics.records_lost.labels(partition).inc(lost)
+        self._buffer.jump(partition, offset)
 
     def _take(self, records: Sequence[ReceivedRecord]) -> None:
         types: list[str] = []
@@ -163,7 +164,7 @@ class Loop:
             self._health.progressed()
 
     def _flush_if_any(self) -> None:
-        if self._buffer.records:
+        if self._buffer.offsets:
             self._flush()
 
     def _flush(self, *, commit: bool = True) -> None:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class RebalanceHandler(Protocol):
-    """What hears, during a `poll`, of partitions that come and go, and of records that are gone."""
+    """What hears, during a `poll`, of partitions that come and go, and of records that will never come."""
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
         """These partitions are ours now."""
@@ -24,8 +24,8 @@ class RebalanceHandler(Protocol):
     def on_lost(self) -> None:
         """All partitions are somebody else's already."""
 
-    def on_records_lost(self, partition: int, records: int) -> None:
-        """So many records of a partition of ours were deleted by Kafka before they were read."""
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        """A partition goes on at another offset than the next one, having lost so many records that were never read."""
 
 
 class Source(Protocol):
@@ -161,13 +161,16 @@ class KafkaSource:
             begin = begins[self._partition(number)]
             self._consumer.seek(self._partition(number), begin)
             self._next_offsets[number] = begin
+            # What is on its way there is about what is no more.
+            self._to_commit.pop(number, None)
             places = {"partition": number, "offset": position, "goes_on_at": begin}
-            if position is not None and begin > position:
-                gone = {**places, "records": begin - position}
+            lost = 0 if position is None else max(0, begin - position)
+            if lost:
+                gone = {**places, "records": lost}
                 logger.error("records were gone before they were read: Kafka's retention is over", extra=gone)
-                self._handler.on_records_lost(number, begin - position)
             else:
                 logger.error("Kafka has fewer records than were read: the topic was made anew or cut", extra=places)
+            self._handler.on_jump(number, begin, lost=lost)
 
     def _poll_again_what_the_client_dropped(self) -> None:
         """kafka-python-ng loses what it has for a `poll` that raises, and goes on behind it."""

@@ -50,6 +50,9 @@ class Writer(Protocol):
     def available(self) -> bool:
         """Whether there seems to be a server to write to. Does not block."""
 
+    def keep_letter(self, name: str, content: bytes) -> None:
+        """As `consumer.dead_letters.LetterStore` has it."""
+
 
 class MongoWriter:
     """`Writer` on a real MongoDB. Connects when first used; each call blocks for 10 s at most."""

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +37,9 @@ class Recorder:
     def on_lost(self) -> None:
         self.heard.append("lost")
 
-    def on_records_lost(self, partition: int, records: int) -> None:
-        self.lost[partition] = self.lost.get(partition, 0) + records
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        self.heard.append(f"jump to {offset}")
+        self.lost[partition] = self.lost.get(partition, 0) + lost
 
 
 def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
@@ -171,7 +172,9 @@ class ReaderContract:
 
 
 class SourceContract:
-    """Subclasses have the fixtures `produce` (records into a fresh topic) and `join` (a new member of one group)."""
+    """Subclasses have the fixtures `produce` (records into a fresh topic), `join` (a new member of one group), and
+    `delete` (by partition, the records before an offset).
+    """
 
     def test_tells_which_partitions_it_got(self, join: Callable[[], Source]) -> None:
         source, handler = join(), Recorder()
@@ -231,6 +234,65 @@ class SourceContract:
         records = before + poll_until(source, 400 - len(before))
         assert [int(record.value or b"") for record in records] == list(range(400))
 
+    def test_tells_by_partition_how_many_records_were_deleted_before_they_were_read(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(100)])
+        first = join()
+        first.subscribe(Recorder())
+        ends = {record.partition: record.offset + 1 for record in poll_until(first, 100)}
+        first.commit(ends)
+        first.close()
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(300)])
+        begins = {partition: end + 10 for partition, end in ends.items()}
+        delete(begins)
+        second, handler = join(), Recorder()
+        second.subscribe(handler)
+        records = poll_until(second, 300 - 10 * len(ends))
+        assert handler.lost == dict.fromkeys(ends, 10)
+        for partition, begin in begins.items():
+            offsets = [record.offset for record in records if record.partition == partition]
+            assert offsets == list(range(begin, begin + len(offsets)))
+
+    def test_tells_of_deleted_records_when_no_others_come(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(20)])
+        first = join()
+        first.subscribe(Recorder())
+        partition = poll_until(first, 20)[0].partition
+        first.commit({partition: 10})
+        first.close()
+        delete({partition: 20})
+        second, handler = join(), Recorder()
+        second.subscribe(handler)
+        eventually(lambda: second.poll(0.1) or handler.lost)
+        assert handler.lost == {partition: 10}
+
+    def test_a_new_group_has_lost_nothing(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(20)])
+        source, handler = join(), Recorder()
+        source.subscribe(handler)
+        partition = poll_until(source, 20)[0].partition
+        source.close()
+        delete({partition: 20})
+        produce([Record(b"key", b"20")])
+        other = join()
+        other.subscribe(handler)
+        assert [record.value for record in poll_until(other, 1)] == [b"20"]
+        assert handler.lost == {}
+
     def test_knows_its_lag(self, join: Callable[[], Source], produce: Callable[[list[Record]], None]) -> None:
         produce([Record(b"key", b"%d" % n) for n in range(10)])
         source = join()
@@ -268,7 +330,9 @@ class SourceContract:
 
 
 class WriterContract:
-    """Subclasses have the fixtures `writer` (to an empty collection) and `stored` (its documents by event_id)."""
+    """Subclasses have the fixtures `writer` (to an empty collection), `stored` (its documents by event_id), and
+    `letters` (what it has kept of letters).
+    """
 
     def test_stores_what_is_new(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
         assert writer.write([document("a"), document("b")]) == Written(2, 0)
@@ -317,6 +381,13 @@ class WriterContract:
         written = writer.write([document("a"), bad[0], document("c"), bad[1], document("e")])
         assert (written.stored, written.duplicates, set(written.refused)) == (3, 0, {1, 3})
         assert stored().keys() == {"a", "c", "e"}
+
+    def test_keeps_a_letter_once_whatever_its_size(self, writer: Writer, letters: Callable[[], list[bytes]]) -> None:
+        large = b"0123456789" * 2_000_000
+        for _ in range(2):
+            writer.keep_letter("events-0-7", large)
+        writer.keep_letter("events-0-8", b"small")
+        assert sorted(letters()) == [large, b"small"]
 
     def test_is_available_when_it_has_stored_something(self, writer: Writer) -> None:
         writer.write([document("a")])

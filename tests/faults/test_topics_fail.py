@@ -123,7 +123,8 @@ def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scen
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="compact")
     scene.send(Record(None, b"no event"), record("alice", 1))
     problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
-    assert problem.startswith(f"1 dead letters wait for {scene.kafka.dlq_topic} (")
+    assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, 1 wait (")
+    assert problem.endswith("its settings refuse them; its cleanup.policy has to be delete")
     assert problem in scene.consumer.output()
     assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="delete")

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from common.errors import IndexConflictError, StoreError
 from common.settings import MongoSettings
-from consumer.writer import MongoWriter, Written
+from consumer.writer import LETTERS, MongoWriter, Written
 from ops.local.ports import free_port
 from tests.contracts import WriterContract, document
 from tests.servers import MongoServer
@@ -44,6 +45,16 @@ class TestMongoWriter(WriterContract):
     @pytest.fixture
     def stored(self, events: Collection[dict[str, Any]]) -> Callable[[], dict[str, Any]]:
         return lambda: {found["event_id"]: found for found in events.find()}
+
+    @pytest.fixture
+    def letters(self, events: Collection[dict[str, Any]]) -> Callable[[], list[bytes]]:
+        def read() -> list[bytes]:
+            contents: dict[str, bytes] = defaultdict(bytes)
+            for piece in events.database[events.name + LETTERS].find().sort({"letter": 1, "piece": 1}):
+                contents[piece["letter"]] += piece["content"]
+            return list(contents.values())
+
+        return read
 
 
 def test_stores_the_fields_as_they_are_and_when_it_did(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:
