@@ -24,6 +24,7 @@ class Recorder:
         self.partitions: frozenset[int] = frozenset()
         self.heard: list[str] = []
         self.when_revoked: Callable[[], None] = lambda: None
+        self.when_jumped: Callable[[dict[int, int]], None] = lambda offsets: None
         self.lost: dict[int, int] = {}
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
@@ -39,6 +40,7 @@ class Recorder:
 
     def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
         self.heard.append(f"jump to {offset}")
+        self.when_jumped({partition: offset})
         self.lost[partition] = self.lost.get(partition, 0) + lost
 
 
@@ -250,6 +252,8 @@ class SourceContract:
         begins = {partition: end + 10 for partition, end in ends.items()}
         delete(begins)
         second, handler = join(), Recorder()
+        # Or a rebalance in between would have it told again.
+        handler.when_jumped = second.commit
         second.subscribe(handler)
         records = poll_until(second, 300 - 10 * len(ends))
         assert handler.lost == dict.fromkeys(ends, 10)

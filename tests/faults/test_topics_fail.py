@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,25 @@ class Scene:
         with closing(KafkaSender(self.kafka, self.kafka.topic)) as sender:
             assert not any(sender.send(records))
 
+    def send_until(self, condition: Callable[[], Any], record: Record, what: str) -> int:
+        """Send the record again and again, until a setting works; returns how often."""
+        sent = 0
+
+        def true_now() -> Any:
+            nonlocal sent
+            self.send(record)
+            sent += 1
+            return condition()
+
+        eventually(true_now, what=what, every=0.5)
+        return sent
+
     def delete(self, topic: str) -> None:
         self.admin.delete_topics([topic])
         eventually(lambda: missing_topics(self.admin, [topic]), what="the topic's end")
 
     def configure(self, topic: str, **config: str) -> None:
+        """It works some time after this returns."""
         names = {name.replace("_", "."): value for name, value in config.items()}
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, names)])
 
@@ -121,25 +135,28 @@ def test_letters_wait_for_their_topic_to_be_made_anew(scene: Scene) -> None:
 def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scene: Scene) -> None:
     """One that is compacted takes none without a key."""
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="compact")
-    scene.send(Record(None, b"no event"), record("alice", 1))
-    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
-    assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, 1 wait (")
+    sent = scene.send_until(
+        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer noticing"
+    )
+    problem = scene.problem("dead_letters")
+    assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")
     assert problem.endswith("its settings refuse them; its cleanup.policy has to be delete")
     assert problem in scene.consumer.output()
     assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="delete")
     eventually(lambda: scene.health()[0] == 200, 60, what="health")
-    assert len(scene.letters()) == 1
+    eventually(lambda: len(scene.letters()) == sent, what="all letters")
 
 
 def test_letters_too_large_for_their_topic_go_to_mongodb_and_hold_up_none_of_the_others(scene: Scene) -> None:
     scene.configure(scene.kafka.dlq_topic, max_message_bytes="20000")
-    small, large = [Record(b"alice", b"small %d" % n) for n in range(40)], Record(b"\xff", b"\x00" * 50_000)
+    large = Record(b"\xff", b"\x00" * 50_000)
+    scene.send_until(scene.letters_in_mongodb, large, what="a large letter")
+    small = [Record(b"alice", b"small %d" % n) for n in range(40)]
     scene.send(*small[:20], large, *small[20:], record("alice", 1))
-    eventually(lambda: len(scene.letters_in_mongodb()) == 1, what="the large one")
-    eventually(lambda: scene.stored() == {"alice-1"} and len(scene.letters()) == 40, what="the others")
+    eventually(lambda: scene.stored() == {"alice-1"}, what="the event behind them")
+    eventually(lambda: {record.value for record in small} <= {letter.value for letter in scene.letters()})
     content = json.loads(scene.letters_in_mongodb()[0]["content"])
     assert [base64.b64decode(content[name]) for name in ("key", "value")] == [large.key, large.value]
-    assert scene.metric("pulse_consumer_letters_too_large_total") == 1
-    assert {letter.value for letter in scene.letters()} == {letter.value for letter in small}
+    eventually(lambda: scene.metric("pulse_consumer_letters_too_large_total") == len(scene.letters_in_mongodb()))
     assert scene.health()[0] == 200

@@ -174,7 +174,12 @@ def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
         produce([Record(b"key%d" % (n % 50), b"%d" % n) for n in range(first, first + 2000)])
         polled += poll_until(source, 300)
         kafka.delete_records(topic.topic, {1: -1})
-    eventually(lambda: polled.extend(source.poll(0.1)) or len(polled) + sum(handler.lost.values()) >= 12_000)
+
+    def all_are_read_or_lost() -> bool:
+        polled.extend(source.poll(0.1))
+        return len(polled) + sum(handler.lost.values()) >= 12_000
+
+    eventually(all_are_read_or_lost)
     assert handler.lost.keys() == {1}
     assert len(polled) + handler.lost[1] == 12_000
     assert len({(record.partition, record.offset) for record in polled}) == len(polled)

@@ -1,7 +1,5 @@
 """The watch on the two topics, without a broker."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from common import kafka
@@ -37,7 +35,7 @@ class Admin:
 
 
 @pytest.fixture
-def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
+def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
     admin = Admin()
     monkeypatch.setattr(kafka, "connect_admin", admin.connect)
     monkeypatch.setattr(kafka, "missing_topics", admin.answer)
