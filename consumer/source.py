@@ -1,7 +1,7 @@
 """The Kafka side: records in, offsets out, and whose partitions they are."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from common import kafka
@@ -105,8 +105,7 @@ class KafkaSource:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout * 1000))
         except kafka.NO_OFFSET as error:
-            # A new group: it reads all there is, and has lost nothing.
-            self._consumer.seek_to_beginning(*kafka.without_offset(error))
+            self._begin_at_the_oldest_record(kafka.without_offset(error))
             return []
         except kafka.OUT_OF_RANGE as error:
             self._go_on_behind_what_is_gone(kafka.out_of_range(error))
@@ -147,6 +146,21 @@ class KafkaSource:
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)
+
+    def _begin_at_the_oldest_record(self, partitions: Sequence[Any]) -> None:
+        """Where the group has committed nothing: it is new, or was away until Kafka forgot its offsets."""
+        self._consumer.seek_to_beginning(*partitions)
+        try:
+            begins = self._consumer.beginning_offsets(partitions)
+        except kafka.KafkaError:
+            # It is for the log only.
+            return
+        for partition, begin in begins.items():
+            if begin:
+                places = {"partition": partition.partition, "begins_at": begin}
+                logger.warning(
+                    "the group has no offset; it begins at the oldest record, and others are gone", extra=places
+                )
 
     def _go_on_behind_what_is_gone(self, positions: Mapping[int, int | None]) -> None:
         """Seek to the oldest record of each of these partitions; say how many were deleted before they were read."""

@@ -102,8 +102,6 @@ class MongoWriter:
             if rule.action is policy.Action.RETRY:
                 raise StoreError(f"MongoDB did not confirm a write: {_first_line(error)}") from error
             return self._write_halves(documents, error)
-        if not result.matched_count:
-            return Written(result.upserted_count, 0)
         new = result.upserted_ids or {}
         duplicates = [document for index, document in enumerate(documents) if index not in new]
         return Written(result.upserted_count, result.matched_count, {}, self._conflicts(duplicates))
@@ -162,6 +160,8 @@ class MongoWriter:
 
         Nothing waits for this to work: where MongoDB does not answer, none is found.
         """
+        if not duplicates:
+            return ()
         sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
         for document in duplicates[:_MOST_COMPARED]:
             sent[document["event_id"]].append(document)

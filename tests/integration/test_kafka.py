@@ -185,6 +185,24 @@ def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
     assert len({(record.partition, record.offset) for record in polled}) == len(polled)
 
 
+def test_a_group_without_an_offset_says_where_it_begins_if_others_are_gone(
+    kafka: KafkaServer,
+    topic: KafkaSettings,
+    join: Callable[[], KafkaSource],
+    produce: Callable[[list[Record]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may be new; or it was away until Kafka forgot its offsets."""
+    produce([Record(b"key", b"%d" % n) for n in range(20)])
+    kafka.delete_records(topic.topic, dict.fromkeys(range(3), -1))
+    produce([Record(b"key", b"20")])
+    source = join()
+    source.subscribe(Recorder())
+    poll_until(source, 1)
+    (line,) = [record for record in caplog.records if record.name == "consumer.source"]
+    assert vars(line)["begins_at"] == 20
+
+
 def test_a_topic_made_anew_is_read_from_its_beginning(
     topic: KafkaSettings,
     kafka: KafkaServer,
