@@ -149,13 +149,16 @@ class KafkaSource:
 
     def _begin_at_the_oldest_record(self, partitions: Sequence[Any]) -> None:
         """Where the group has committed nothing: it is new, or was away until Kafka forgot its offsets."""
-        self._consumer.seek_to_beginning(*partitions)
         try:
             begins = self._consumer.beginning_offsets(partitions)
-        except kafka.KafkaError:
-            # It is for the log only.
+        except kafka.KafkaError as error:
+            # The next poll comes here again.
+            logger.info("Kafka did not tell its oldest offsets yet", extra={"error": repr(error)})
             return
         for partition, begin in begins.items():
+            self._consumer.seek(partition, begin)
+            # Or what retention takes before the first record is polled would not be missed.
+            self._next_offsets[partition.partition] = begin
             if begin:
                 places = {"partition": partition.partition, "begins_at": begin}
                 logger.warning(
@@ -193,9 +196,7 @@ class KafkaSource:
             if position is None:
                 # Nothing of it was polled: it stands where the group left it.
                 position = self._consumer.committed(partition)
-            if position is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
+            if position is not None:
                 self._consumer.seek(partition, position)
 
     def _during_rebalance(self, handle: Callable[[], None]) -> None:
