@@ -14,6 +14,7 @@ from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics, Children
 from common.outage import Outage
 from common.retry import Backoff
+from common.threads import all_stacks
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Producer:
             self._run()
         except BaseException:
             # Not raised again: the thread ends in any case, and Python would print it past the log.
-            logger.critical("the producer thread died", exc_info=True)
+            logger.critical("the producer thread died", exc_info=True, extra={"stacks": all_stacks()})
             self._on_death()
 
     def _run(self) -> None:

@@ -12,6 +12,7 @@ PulseError
 ├── ReadError              a topic cannot be read: no broker answers, or no longer
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
+├── IndexConflictError     an index of the collection stands in the way of one of ours
 ├── RefusedDocumentError   MongoDB will never take this document
 ├── TooManyDeadLettersError  so many records cannot be stored that something else must be wrong
 └── LocalStackError        a local server cannot be set up or started
@@ -100,6 +101,14 @@ class DeliveryError(PulseError):
 
 class StoreError(PulseError):
     """MongoDB did not confirm a write: treat what happened to it as unknown and write it again."""
+
+
+class IndexConflictError(PulseError):
+    """An index of the collection, or what is stored in it, stands in the way of an index that the consumer needs."""
+
+    def __init__(self, index: str, collection: str, why: str, mend: str) -> None:
+        """`collection` with its database. `why` goes on after the names, `mend` says what somebody has to do."""
+        super().__init__(f"Index {index} of {collection} {why}: {mend} (docs/operations.md#index-conflict).")
 
 
 class RefusedDocumentError(PulseError):

@@ -14,16 +14,20 @@ from concurrent.futures import Future as ThreadFuture
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.consumer import fetcher
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
     RecordListTooLargeError,
     TopicAlreadyExistsError,
     UnknownError,
+    UnknownTopicOrPartitionError,
     UnsupportedCodecError,
     for_code,
 )
@@ -36,8 +40,21 @@ from common.settings import KafkaSettings
 
 T = TypeVar("T")
 
+_NO_OFFSET = "NoOffsetForPartitionError"
+# The two clients have it in different places.
+NO_OFFSET: type[KafkaError] = getattr(fetcher, _NO_OFFSET, None) or getattr(kafka_errors, _NO_OFFSET)
+"""What `poll` raises where the group has committed nothing."""
+OUT_OF_RANGE: tuple[type[KafkaError], ...] = (
+    OffsetOutOfRangeError,
+    # kafka-python alone looks whether a log has been cut.
+    *filter(None, [getattr(kafka_errors, "LogTruncationError", None)]),
+)
+"""What `poll` raises where the record that comes next is gone, or was never there."""
+
 __all__ = [
     "MAX_RECORD_BATCH_BYTES",
+    "NO_OFFSET",
+    "OUT_OF_RANGE",
     "ConsumerRebalanceListener",
     "KafkaError",
     "KafkaReader",
@@ -53,12 +70,15 @@ __all__ = [
     "change_topic_config",
     "connect_admin",
     "connect_consumer",
+    "missing_topics",
     "never_takes",
     "offset_to_commit",
+    "out_of_range",
     "poll",
     "position",
     "reachable",
     "topic_config",
+    "without_offset",
 ]
 
 MAX_RECORD_BATCH_BYTES = 1_000_000
@@ -296,7 +316,7 @@ class KafkaReader:
 
 
 def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
-    """A consumer of the group that commits nothing by itself and starts at the oldest record.
+    """A consumer of the group that commits nothing by itself. `poll` of it raises NO_OFFSET and OUT_OF_RANGE.
 
     `max_records`: what one poll returns at most, and never more than 200. Blocks some seconds; raises KafkaError
     without a broker.
@@ -304,7 +324,8 @@ def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int
     return _new_consumer(
         settings,
         group_id=group_id,
-        auto_offset_reset="earliest",
+        # The client would go on at the oldest record in silence: nobody would hear of those that are gone.
+        auto_offset_reset="none",
         max_poll_records=min(max_records, _MAX_POLL_RECORDS),
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
@@ -349,6 +370,20 @@ def _received(record: Any) -> ReceivedRecord:
         value=record.value,
         headers=tuple((name, value or b"") for name, value in record.headers),
     )
+
+
+def out_of_range(error: KafkaError) -> dict[int, int | None]:
+    """By partition, the offset that was asked for in vain; None where only known is that the log was cut before it."""
+    if isinstance(error, OffsetOutOfRangeError):
+        return {partition.partition: offset for partition, offset in error.args[0].items()}
+    return {partition.partition: None for partition in error.divergent_offsets}
+
+
+def without_offset(error: KafkaError) -> list[Any]:
+    """The partitions of which nothing is committed, by the client's error."""
+    (named,) = error.args
+    # kafka-python-ng names one at a time.
+    return [named] if isinstance(named, TopicPartition) else list(named)
 
 
 def offset_to_commit(offset: int) -> Any:
@@ -406,6 +441,17 @@ def change_topic_config(admin: Any, topic: str, changes: Mapping[str, str]) -> N
         ((code, message, *_),) = answer.resources
         if code:
             raise for_code(code)(message)
+
+
+def missing_topics(admin: Any, topics: Sequence[str]) -> frozenset[str]:
+    """Those of the topics that do not exist. Can block for as long as no broker answers; raises KafkaError."""
+    described = admin.describe_topics(list(topics))
+    # The two clients name this field differently.
+    return frozenset(
+        topic.get("topic") or topic.get("name")
+        for topic in described
+        if topic["error_code"] == UnknownTopicOrPartitionError.errno
+    )
 
 
 def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:

@@ -249,6 +249,10 @@ class ConsumerMetrics(_Metrics):
         self.duplicates_skipped = self._counter(
             "pulse_consumer_duplicates_skipped_total", "Events that were stored already."
         )
+        self.conflicting_ids = self._counter(
+            "pulse_consumer_conflicting_ids_total",
+            "Of these, events that are other events than the ones stored under their ids. They are not stored.",
+        )
         self.end_to_end = self._histogram(
             "pulse_consumer_end_to_end_seconds",
             "From an event's arrival at the API (its clock) until it is stored (the consumer's clock).",
@@ -261,15 +265,26 @@ class ConsumerMetrics(_Metrics):
         )
         self.dead_letters = self._counter(
             "pulse_consumer_dlq_total",
-            "Records sent to the dead letter topic, by the class of the error.",
+            "Records that became dead letters, by the class of the error.",
             reason=(InvalidEventError.__name__, RefusedDocumentError.__name__),
+        )
+        self.letters_too_large = self._counter(
+            "pulse_consumer_letters_too_large_total",
+            "Of these, letters that are too large for the dead letter topic: they are in MongoDB.",
+        )
+        self.records_lost = self._counter(
+            "pulse_consumer_records_lost_total",
+            "Records that Kafka deleted before this consumer had read them: its retention is over, or somebody did. "
+            "They are gone; places without a record, such as transaction markers, are counted with them.",
+            partition="the partition's number, of those this consumer has or had",
         )
 
         # ── Its own state, asked for at each scrape ──
         self.dependency_up = self._gauge(
             "pulse_consumer_dependency_up",
-            "Whether (1 or 0) the consumer is in its group and polls Kafka, and whether MongoDB takes writes.",
-            dependency=("kafka", "mongodb"),
+            "Whether (1 or 0; NaN: not known yet) the consumer is in its group and polls Kafka, MongoDB takes writes, "
+            "and the dead letter topic takes letters.",
+            dependency=("kafka", "mongodb", "dead_letters"),
         )
         self.progress_age = self._gauge(
             "pulse_consumer_progress_age_seconds",

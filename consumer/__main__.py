@@ -3,6 +3,7 @@
 import gc
 import logging
 import logging.config
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from common.errors import PulseError, ReadError, SettingsError, TooManyDeadLettersError
+from common.errors import IndexConflictError, PulseError, ReadError, SettingsError, TooManyDeadLettersError, TopicError
 from common.kafka import KafkaError, KafkaSender, reachable
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
@@ -25,6 +26,7 @@ from consumer.health import Health, serve
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
 from consumer.source import KafkaSource
+from consumer.topic_watch import TopicWatch
 from consumer.watchdog import Watchdog
 from consumer.writer import MongoWriter
 
@@ -54,30 +56,47 @@ def main() -> None:
 
     writer = MongoWriter(settings.mongo)
     Watchdog(health, stopping, partial(reachable, settings.kafka)).start()
+    topics = TopicWatch(settings.kafka, health)
+    topics.start(on_death=lambda: os._exit(1))
     metrics = ConsumerMetrics(registry)
     health.show_in(metrics)
-    if _until_it_works("connecting to MongoDB", writer.ensure_indexes, health, stopping):
-        _consume(settings, writer, metrics, health, stopping)
+    if _until_it_works("preparing MongoDB", partial(_prepare, writer, health), health, stopping):
+        _consume(settings, writer, topics, metrics=metrics, health=health, stopping=stopping)
     writer.close()
+
+
+def _prepare(writer: MongoWriter, health: Health) -> None:
+    try:
+        writer.ensure_indexes()
+    except IndexConflictError as error:
+        health.store(up=False, problem=str(error))
+        raise
 
 
 def _consume(
     settings: ConsumerSettings,
     writer: MongoWriter,
+    topics: TopicWatch,
+    *,
     metrics: ConsumerMetrics,
     health: Health,
     stopping: threading.Event,
 ) -> None:
     health.store(up=writer.available())
-    source = KafkaSource(settings.kafka, settings.group_id, max_records=settings.batch_size)
-    if not _until_it_works("connecting to Kafka", source.connect, health, stopping):
-        return
+    health.kafka_tried()
+    source = KafkaSource(
+        settings.kafka, settings.group_id, max_records=settings.batch_size, topic_missing=lambda: topics.events_missing
+    )
     loop = Loop(
         source,
         Buffer(settings.batch_size, settings.flush_interval, time.monotonic),
         writer,
         DeadLetters(
-            KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS), settings.kafka.topic
+            KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS),
+            settings.kafka.topic,
+            writer,
+            settings.kafka.dlq_topic,
+            metrics,
         ),
         max_retries=settings.max_retries,
         death_limit=DeathLimit(settings.dlq_max_ratio),
@@ -88,7 +107,13 @@ def _consume(
     # All modules and parts stay: collecting garbage without looking at them takes a sixth off the CPU time of an event.
     gc.freeze()
     try:
-        loop.run(stopping.is_set)
+        while _until_it_works("connecting to Kafka", source.connect, health, stopping):
+            try:
+                loop.run(stopping.is_set)
+                break
+            except TopicError as error:
+                # Whoever creates it again finds us waiting.
+                logger.error("the topic is gone: left the group", extra={"error": str(error)})  # noqa: TRY400
     except (TooManyDeadLettersError, ReadError) as error:
         logger.critical("stopping: %s", error)
         sys.exit(1)

@@ -32,7 +32,7 @@ class Buffer:
         self.letters: list[DeadLetter] = []
         """Not in the dead letter topic yet."""
         self.offsets: dict[int, int] = {}
-        """By partition, the offset after the last record here: what to commit once all of this is safe."""
+        """By partition, the offset to go on from: what to commit once all of this is safe."""
         self.records = 0
         """How many records came in since it was cleared, safe or not."""
         self._bytes = 0
@@ -44,7 +44,7 @@ class Buffer:
     def due(self) -> bool:
         """Whether it is time to flush."""
         full = self.records >= self._max_records or self._bytes >= MAX_BYTES
-        return full or (self.records > 0 and self._clock() - self._oldest >= self._max_age)
+        return full or (bool(self.offsets) and self._clock() - self._oldest >= self._max_age)
 
     def add_event(self, record: ReceivedRecord, event: dict[str, Any]) -> None:
         """A record that decodes."""
@@ -56,13 +56,20 @@ class Buffer:
         self._cover(letter.record)
         self.letters.append(letter)
 
+    def jump(self, partition: int, offset: int) -> None:
+        """A partition goes on at another offset than the next one: there is nothing to store before it."""
+        self._note(partition, offset)
+
     def clear(self) -> None:
         """Forget everything: it is safe, or somebody else reads it again."""
         self.events, self.letters, self.offsets, self.records, self._bytes = [], [], {}, 0, 0
 
     def _cover(self, record: ReceivedRecord) -> None:
-        if not self.records:
-            self._oldest = self._clock()
+        self._note(record.partition, record.offset + 1)
         self.records += 1
         self._bytes += len(record.value or b"")
-        self.offsets[record.partition] = record.offset + 1
+
+    def _note(self, partition: int, offset: int) -> None:
+        if not self.offsets:
+            self._oldest = self._clock()
+        self.offsets[partition] = offset

@@ -1,12 +1,35 @@
 """Records that cannot be stored go, byte for byte, to the dead letter topic, with what is known about why."""
 
+import json
+import logging
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
 
 from common.dead_letter_headers import REPLAYS, dead_letter_headers
-from common.errors import DeliveryError
-from common.kafka import ReceivedRecord, Record, RecordSender
+from common.errors import DeliveryError, StoreError
+from common.kafka import ReceivedRecord, Record, RecordSender, never_takes
+from common.metrics import ConsumerMetrics
+
+logger = logging.getLogger(__name__)
+
+_REPLICAS = "bring its brokers back, or lower its min.insync.replicas"
+_SETTINGS = "its settings refuse them; its cleanup.policy has to be delete"
+_REMEDIES = {
+    "UnknownTopicOrPartitionError": "create it with `python -m common.topics`",
+    "TopicAuthorizationFailedError": "let this user write to it",
+    "NotEnoughReplicasError": _REPLICAS,
+    "NotEnoughReplicasAfterAppendError": _REPLICAS,
+    # What kafka-python-ng calls what it does not know, and what that is.
+    "UnknownError": _SETTINGS,
+    "InvalidRecordError": _SETTINGS,
+    "StoreError": "they are too large for it: raise its max.message.bytes, or have MongoDB take them",
+}
+"""By the class of the error."""
+_OTHER_REMEDY = "see whether it exists (`python -m common.topics`), and whether its brokers are there"
+_MOST_OF_AN_ERROR = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +63,68 @@ class DeadLetter:
         return type(self.error).__name__
 
 
+class Unsent(NamedTuple):
+    """A letter that is nowhere yet, and why."""
+
+    letter: DeadLetter
+    error: Exception
+
+
+class LetterStore(Protocol):
+    """Where letters go that are too large for their topic."""
+
+    def keep_letter(self, name: str, content: bytes) -> None:
+        """Keep a letter for good; a second time under one name changes nothing. Blocks; raises StoreError."""
+
+
 class DeadLetters:
     """Sends letters to their topic."""
 
-    def __init__(self, sender: RecordSender, source_topic: str) -> None:
+    def __init__(
+        self, sender: RecordSender, source_topic: str, store: LetterStore, topic: str, metrics: ConsumerMetrics
+    ) -> None:
+        """`topic` is the one that `sender` sends to, `source_topic` the one that the records come from."""
         self._sender = sender
         self._source_topic = source_topic
+        self._store = store
+        self._topic = topic
+        self._metrics = metrics
 
-    def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Send all and wait until Kafka has them; raises DeliveryError when any is not acknowledged."""
-        results = self._sender.send([self._record(letter) for letter in letters])
-        failed = [error for error in results if error is not None]
-        if failed:
-            raise DeliveryError(f"Kafka did not take {len(failed)} of {len(letters)} dead letters: {failed[0]!r}")
+    def send(self, letters: Sequence[DeadLetter]) -> list[Unsent]:
+        """Send all and wait until Kafka has them; returns those that have to be sent again.
+
+        What is too large for the topic goes to the store. Blocks as sending and storing do.
+        """
+        answers = self._sender.send([self._record(letter) for letter in letters])
+        failed = [Unsent(letter, error) for letter, error in zip(letters, answers, strict=True) if error is not None]
+        too_large = [letter for letter, error in failed if never_takes(error)]
+        unsent = [one for one in failed if not never_takes(one.error)]
+        if len(letters) == 1:
+            return unsent + [Unsent(letter, error) for letter in too_large if (error := self._keep(letter))]
+        # Kafka refuses a batch as a whole: in smaller ones it takes all but those that are too large by themselves.
+        middle = (len(too_large) + 1) // 2
+        for part in (too_large[:middle], too_large[middle:]):
+            if part:
+                unsent += self.send(part)
+        return unsent
+
+    def problem(self, unsent: Sequence[Unsent]) -> DeliveryError:
+        """What is wrong with the topic, and what to do, in a line."""
+        error = unsent[0].error
+        remedy = _REMEDIES.get(type(error).__name__, _OTHER_REMEDY)
+        return DeliveryError(f"{self._topic} takes no dead letters, {len(unsent)} wait ({_one_line(error)}): {remedy}")
+
+    def _keep(self, letter: DeadLetter) -> Exception | None:
+        """Keep a letter that its topic will never take; the error, if that has to be tried again."""
+        record = letter.record
+        name = f"{self._source_topic}-{record.partition}-{record.offset}@{record.timestamp_ms}"
+        try:
+            self._store.keep_letter(name, _as_json(self._record(letter)))
+        except StoreError as error:
+            return error
+        self._metrics.letters_too_large.inc()
+        logger.error("a dead letter is too large for its topic; it is in MongoDB", extra={"letter": name})
+        return None
 
     def _record(self, letter: DeadLetter) -> Record:
         record = letter.record
@@ -68,3 +140,17 @@ class DeadLetters:
             timestamp=record.timestamp_ms,
         )
         return Record(record.key, record.value, headers)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or repr(error)).split())[:_MOST_OF_AN_ERROR]
+
+
+def _as_json(record: Record) -> bytes:
+    """All bytes in base64, since they may be no text."""
+
+    def text(content: bytes | None) -> str | None:
+        return None if content is None else b64encode(content).decode()
+
+    headers = [[name, text(value)] for name, value in record.headers]
+    return json.dumps({"key": text(record.key), "value": text(record.value), "headers": headers}).encode()

@@ -1,8 +1,9 @@
 """What the consumer says of itself over HTTP: /health for people, its probes, and /metrics for Prometheus."""
 
 import json
+import math
+import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,41 +16,64 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from common.addresses import Address
 from common.build_info import VERSION, commit
 from common.metrics import ConsumerMetrics
+from common.threads import start_thread
 
 STUCK_SECONDS = 120.0
 """After so long without progress, only a restart can help."""
 _STALE_SECONDS = 60.0
 _STALLED_SECONDS = 15.0
 """A poll that takes so long is worth a word: Kafka, or what is done between two polls, hangs."""
+MISSING = "the topic does not exist: create it with `python -m common.topics`"
 _OK, _UNAVAILABLE = "200 OK", "503 Service Unavailable"
 _PATHS = "There are /health, /health/live, /health/ready and /metrics."
 
 
 class Health:
-    """The state of the parts: told by the loop's thread, read by the server's."""
+    """The state of the parts: told by the loop's thread and the watch on the topics, read by the server's."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._kafka_tried = False
         self._polled_at: float | None = None
         self._progressed_at = clock()
         self._partitions: frozenset[int] | None = None
         self._store_up = False
+        self._store_problem: str | None = None
+        self._letters_problem: str | None = None
+        self._letters_wait_since = 0.0
+        self._missing: frozenset[str] | None = None
 
     def polled(self) -> None:
         """The loop went round."""
+        self._kafka_tried = True
         self._polled_at = self._clock()
 
     def progressed(self) -> None:
         """Records moved, or there was nothing to move, or the server they go to is away."""
         self._progressed_at = self._clock()
 
-    def assigned(self, partitions: frozenset[int]) -> None:
-        """The group gave this member its partitions."""
+    def kafka_tried(self) -> None:
+        """A connection to Kafka is being made: until then nothing is known about it."""
+        self._kafka_tried = True
+
+    def assigned(self, partitions: frozenset[int] | None) -> None:
+        """The group gave this member its partitions; None: it has no place in the group."""
         self._partitions = partitions
 
-    def store(self, *, up: bool) -> None:
-        """MongoDB took the last write and is there, or not."""
+    def store(self, *, up: bool, problem: str | None = None) -> None:
+        """MongoDB took the last write and is there, or not. `problem`: what somebody has to mend in it."""
         self._store_up = up
+        self._store_problem = problem
+
+    def letters(self, problem: str | None) -> None:
+        """Dead letters wait, and why; None: none does."""
+        if problem is not None and self._letters_problem is None:
+            self._letters_wait_since = self._clock()
+        self._letters_problem = problem
+
+    def topics_missing(self, parts: frozenset[str]) -> None:
+        """Which of `kafka` (the events topic) and `dead_letters` have no topic."""
+        self._missing = parts
 
     @property
     def idle_seconds(self) -> float:
@@ -64,19 +88,27 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether records move, or would if there were any."""
-        return self._in_group and self._store_up
+        return self._in_group and self._store_up and self._letters_up is not False
 
     def report(self) -> dict[str, Any]:
         """The answer to GET /health."""
         age = None if self._polled_at is None else round(self._clock() - self._polled_at, 1)
-        checks = {
+        checks: dict[str, dict[str, Any]] = {
             "kafka": {
                 "status": self._kafka_status(age),
                 "partitions": sorted(self._partitions or ()),
                 "seconds_since_poll": age,
             },
-            "mongodb": {"status": "up" if self._store_up else "down"},
+            "mongodb": {"status": _up(self._store_up)},
+            "dead_letters": {"status": "not known yet" if self._letters_up is None else _up(self._letters_up)},
         }
+        if self._store_problem:
+            checks["mongodb"]["problem"] = self._store_problem
+        if self._letters_problem:
+            waiting = {"problem": self._letters_problem, "waiting_seconds": self._seconds_letters_wait}
+            checks["dead_letters"] |= waiting
+        for part in self._missing or ():
+            checks[part]["problem"] = MISSING
         status = "ok" if self.ready else "unavailable"
         return {
             "status": status,
@@ -89,10 +121,15 @@ class Health:
     def show_in(self, metrics: ConsumerMetrics) -> None:
         """Have each scrape see the state of that moment, when the loop hangs too."""
         metrics.progress_age.set_function(lambda: self.idle_seconds)
-        metrics.dependency_up.labels("kafka").set_function(lambda: self._in_group)
+        metrics.dependency_up.labels("kafka").set_function(lambda: self._in_group if self._kafka_tried else math.nan)
         metrics.dependency_up.labels("mongodb").set_function(lambda: self._store_up)
+        metrics.dependency_up.labels("dead_letters").set_function(
+            lambda: math.nan if self._letters_up is None else self._letters_up
+        )
 
     def _kafka_status(self, age: float | None) -> str:
+        if not self._kafka_tried:
+            return "not tried yet"
         if age is None or not self._in_group:
             return "down"
         return "up" if age < _STALLED_SECONDS else "stalled"
@@ -101,11 +138,30 @@ class Health:
     def _in_group(self) -> bool:
         """Whether the group gave this member its partitions and it polls them."""
         polling = self._polled_at is not None and self._clock() - self._polled_at < _STALE_SECONDS
-        return polling and self._partitions is not None
+        return polling and self._partitions is not None and "kafka" not in (self._missing or ())
+
+    @property
+    def _letters_up(self) -> bool | None:
+        """Whether the dead letter topic is there and has all letters; None where nobody has asked yet."""
+        if self._letters_problem is not None:
+            return False
+        return None if self._missing is None else "dead_letters" not in self._missing
+
+    @property
+    def _seconds_letters_wait(self) -> float:
+        return round(self._clock() - self._letters_wait_since, 1)
 
 
-def serve(address: Address, health: Health, registry: CollectorRegistry) -> None:
-    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use)."""
+def serve(
+    address: Address,
+    health: Health,
+    registry: CollectorRegistry,
+    on_death: Callable[[], None] = lambda: os._exit(1),
+) -> None:
+    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use).
+
+    `on_death` is called, in that thread, if it ends before.
+    """
     metrics_app = make_wsgi_app(registry)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -123,7 +179,11 @@ def serve(address: Address, health: Health, registry: CollectorRegistry) -> None
 
     bound = address.to_bind()
     server = make_server(bound.host, bound.port, app, _server_of(bound.family), handler_class=_QuietHandler)
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    start_thread("health", server.serve_forever, on_death)
+
+
+def _up(up: bool) -> str:
+    return "up" if up else "down"
 
 
 def _probe(start_response: StartResponse, *, good: bool) -> list[bytes]:

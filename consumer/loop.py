@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from common import event_json
-from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError
+from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError, TopicError
 from common.kafka import ReceivedRecord
 from common.metrics import Children, ConsumerMetrics
 from common.outage import Outage
@@ -25,6 +25,7 @@ from consumer.writer import Writer
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_IDS_LOGGED = 10
 
 
 class Loop:
@@ -61,10 +62,18 @@ class Loop:
         self._store_was_away = False
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Work until `stopping()`, then stop. Blocks as the source and writer do. Raises TooManyDeadLettersError."""
+        """Work until `stopping()`, then stop. Blocks as the source and writer do.
+
+        Raises TooManyDeadLettersError; and TopicError when the topic was deleted, after it has stored what it had read
+        of it, and left the group. The source can then be connected and `run` be called again.
+        """
         self._source.subscribe(self)
-        while not stopping():
-            self.step()
+        try:
+            while not stopping():
+                self.step()
+        except TopicError:
+            self._leave_deleted_topic()
+            raise
         self.stop()
 
     def stop(self) -> None:
@@ -75,6 +84,16 @@ class Loop:
             logger.warning("stopped with events not stored; they will be read again", extra=self._waiting())
         else:
             logger.info("stopped; all that was read is stored")
+
+    def _leave_deleted_topic(self) -> None:
+        """Store what was read, once, and commit nothing: the offsets would count in the topic that takes its place."""
+        if self._buffer.offsets:
+            self._flush(commit=False)
+        if len(self._buffer):
+            logger.error("events of the deleted topic were read, and could not be stored", extra=self._waiting())
+        self.on_lost()
+        self._health.assigned(None)
+        self._source.close()
 
     def step(self) -> None:
         """One poll and, when it is time, one flush."""
@@ -97,6 +116,7 @@ class Loop:
         self._health.assigned(partitions)
         for partition in partitions:
             self._metrics.lag.labels(partition).set(0)
+            self._metrics.records_lost.labels(partition)
         logger.info("partitions assigned", extra={"partitions": sorted(partitions)})
 
     def on_revoked(self) -> None:
@@ -111,6 +131,12 @@ class Loop:
         self._buffer.clear()
         self._outage.forget()
         self._metrics.lag.clear()
+        self._health.letters(None)
+
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        """Part of a poll. Committed with what was read before it, or the next start would tell of the same records."""
+        self._metrics.records_lost.labels(partition).inc(lost)
+        self._buffer.jump(partition, offset)
 
     def _take(self, records: Sequence[ReceivedRecord]) -> None:
         types: list[str] = []
@@ -138,10 +164,10 @@ class Loop:
             self._health.progressed()
 
     def _flush_if_any(self) -> None:
-        if self._buffer.records:
+        if self._buffer.offsets:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, *, commit: bool = True) -> None:
         """Make safe what is buffered, then commit; on a failure that passes keep what is not safe, and plan a retry."""
         try:
             self._store()
@@ -155,7 +181,8 @@ class Loop:
         if self._outage.ongoing:
             self._outage.over()
             self._source.resume()
-        self._source.commit(self._buffer.offsets)
+        if commit:
+            self._source.commit(self._buffer.offsets)
         self._buffer.clear()
 
     def _store(self) -> None:
@@ -189,6 +216,10 @@ class Loop:
         self._metrics.writes.labels("success").inc()
         self._metrics.events_stored.inc(written.stored)
         self._metrics.duplicates_skipped.inc(written.duplicates)
+        if written.conflicts:
+            self._metrics.conflicting_ids.inc(len(written.conflicts))
+            some = {"events": len(written.conflicts), "event_ids": written.conflicts[:_IDS_LOGGED]}
+            logger.warning("other events have these ids already; not stored", extra=some)
         now = datetime.now(UTC)
         for index, event in enumerate(waiting):
             if index not in written.refused:
@@ -201,12 +232,23 @@ class Loop:
         news = [letter for letter in letters if not letter.replayed]
         self._death_limit.check(records, len(news), f"the newest is {news[-1]}" if news else "")
         if letters:
-            self._dead_letters.send(letters)
-            reasons = [letter.reason for letter in letters]
-            self._dead_letters_sent.count(reasons)
-            logger.warning("dead letters sent", extra={"letters": len(letters), "reasons": dict(Counter(reasons))})
-            self._buffer.letters = []
+            self._send(letters)
         self._death_limit.count(records, len(news))
+
+    def _send(self, letters: Sequence[DeadLetter]) -> None:
+        """Send the letters; those that are not safe then stay in the buffer. Raises DeliveryError if there are any."""
+        unsent = self._dead_letters.send(letters)
+        self._buffer.letters = [failed.letter for failed in unsent]
+        reasons = Counter(letter.reason for letter in letters)
+        reasons.subtract(failed.letter.reason for failed in unsent)
+        self._dead_letters_sent.count(reasons.elements())
+        if sent := len(letters) - len(unsent):
+            logger.warning("dead letters sent", extra={"letters": sent, "reasons": dict(+reasons)})
+        if unsent:
+            error = self._dead_letters.problem(unsent)
+            self._health.letters(str(error))
+            raise error
+        self._health.letters(None)
 
     def _plan_retry(self, error: PulseError) -> None:
         self._retry_at = self._clock() + self._outage.failed(error, **self._waiting())

@@ -1,7 +1,7 @@
 """The Kafka side: records in, offsets out, and whose partitions they are."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from common import kafka
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class RebalanceHandler(Protocol):
-    """What hears of partitions that come and go, during a `poll`."""
+    """What hears, during a `poll`, of partitions that come and go, and of records that will never come."""
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
         """These partitions are ours now."""
@@ -24,6 +24,9 @@ class RebalanceHandler(Protocol):
     def on_lost(self) -> None:
         """All partitions are somebody else's already."""
 
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        """A partition goes on at another offset than the next one, having lost so many records that were never read."""
+
 
 class Source(Protocol):
     """A member of the consumer group. For one thread only."""
@@ -32,7 +35,10 @@ class Source(Protocol):
         """Join the group, at the next poll."""
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
-        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away."""
+        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away.
+
+        Raises TopicError when the topic was deleted.
+        """
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Have Kafka store, by partition, the offset to go on from. Does not wait for it, and raises nothing.
@@ -57,8 +63,19 @@ class Source(Protocol):
 class KafkaSource:
     """`Source` on a real broker."""
 
-    def __init__(self, settings: KafkaSettings, group_id: str, *, max_records: int) -> None:
-        """`max_records`: what one poll returns at most. Call `connect` before anything else."""
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        group_id: str,
+        *,
+        max_records: int,
+        topic_missing: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`max_records`: what one poll returns at most. `topic_missing`: whether the topic is known to be gone.
+
+        Call `connect` before anything else, and again after TopicError.
+        """
+        self._topic_missing = topic_missing
         self._settings = settings
         self._group_id = group_id
         self._max_records = max_records
@@ -71,19 +88,30 @@ class KafkaSource:
         """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
         consumer = kafka.connect_consumer(self._settings, self._group_id, max_records=self._max_records)
         # Also because kafka-python, when it joins without having seen the topic, is given no partition of it.
-        if not consumer.partitions_for_topic(self._settings.topic):
+        if self._topic_missing() or not consumer.partitions_for_topic(self._settings.topic):
             consumer.close(autocommit=False)
             raise TopicError(f"Topic {self._settings.topic} does not exist: run `python -m common.topics`.")
         self._consumer = consumer
 
     def subscribe(self, handler: RebalanceHandler) -> None:
+        self._handler = handler
         self._consumer.subscribe([self._settings.topic], listener=_Listener(self._during_rebalance, handler))
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
         if self._commit_failed:
             self.commit({})
-        records = kafka.poll(self._consumer, timeout)
-        self._follow(records)
+        if self._topic_missing():
+            raise TopicError(f"Topic {self._settings.topic} was deleted: create it with `python -m common.topics`.")
+        try:
+            records = kafka.poll(self._consumer, timeout)
+        except kafka.NO_OFFSET as error:
+            self._begin_at_the_oldest_record(kafka.without_offset(error))
+            return []
+        except kafka.OUT_OF_RANGE as error:
+            self._go_on_behind_what_is_gone(kafka.out_of_range(error))
+            return []
+        for record in records:
+            self._next_offsets[record.partition] = record.offset + 1
         return records
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -121,14 +149,57 @@ class KafkaSource:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
-    def _follow(self, records: Iterable[ReceivedRecord]) -> None:
-        """Note where each partition goes on, and say so if records are gone that nobody has read."""
-        for record in records:
-            missing = record.offset - self._next_offsets.get(record.partition, record.offset)
-            if missing > 0:
-                gone = {"partition": record.partition, "records": missing, "before_offset": record.offset}
+    def _begin_at_the_oldest_record(self, partitions: Sequence[Any]) -> None:
+        """Where the group has committed nothing: it is new, or was away until Kafka forgot its offsets."""
+        try:
+            begins = self._consumer.beginning_offsets(partitions)
+        except kafka.KafkaError as error:
+            # The next poll comes here again.
+            logger.info("Kafka did not tell its oldest offsets yet", extra={"error": repr(error)})
+            return
+        for partition, begin in begins.items():
+            self._consumer.seek(partition, begin)
+            # Or what retention takes before the first record is polled would not be missed.
+            self._next_offsets[partition.partition] = begin
+            if begin:
+                places = {"partition": partition.partition, "begins_at": begin}
+                logger.warning(
+                    "the group has no offset; it begins at the oldest record, and others are gone", extra=places
+                )
+
+    def _go_on_behind_what_is_gone(self, positions: Mapping[int, int | None]) -> None:
+        """Seek to the oldest record of each of these partitions; say how many were deleted before they were read."""
+        try:
+            self._poll_again_what_the_client_dropped()
+            begins = self._consumer.beginning_offsets([self._partition(number) for number in positions])
+        except kafka.KafkaError as error:
+            # The next poll comes here again.
+            logger.info("Kafka did not tell its oldest offsets yet", extra={"error": repr(error)})
+            return
+        for number, position in positions.items():
+            begin = begins[self._partition(number)]
+            self._consumer.seek(self._partition(number), begin)
+            self._next_offsets[number] = begin
+            # What is on its way there is about what is no more.
+            self._to_commit.pop(number, None)
+            places = {"partition": number, "offset": position, "goes_on_at": begin}
+            lost = 0 if position is None else max(0, begin - position)
+            if lost:
+                gone = {**places, "records": lost}
                 logger.error("records were gone before they were read: Kafka's retention is over", extra=gone)
-            self._next_offsets[record.partition] = record.offset + 1
+            else:
+                logger.error("Kafka has fewer records than were read: the topic was made anew or cut", extra=places)
+            self._handler.on_jump(number, begin, lost=lost)
+
+    def _poll_again_what_the_client_dropped(self) -> None:
+        """kafka-python-ng loses what it has for a `poll` that raises, and goes on behind it."""
+        for partition in self._consumer.assignment():
+            position = self._next_offsets.get(partition.partition)
+            if position is None:
+                # Nothing of it was polled: it stands where the group left it.
+                position = self._consumer.committed(partition)
+            if position is not None:
+                self._consumer.seek(partition, position)
 
     def _during_rebalance(self, handle: Callable[[], None]) -> None:
         try:

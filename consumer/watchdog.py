@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from common.threads import all_stacks, start_thread
 from consumer.health import Health
 
 STOP_SECONDS = 30.0
@@ -44,8 +45,8 @@ class Watchdog:
         self._hanging = False
 
     def start(self) -> None:
-        """Watch until the process ends. Call it once."""
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+        """Watch until the process ends, which it does if the watching fails. Call it once."""
+        start_thread("watchdog", self._run, on_death=self._end_process)
 
     def look(self) -> None:
         """One look."""
@@ -56,7 +57,8 @@ class Watchdog:
     def _look_at_progress(self) -> None:
         hanging = not self._health.alive
         if hanging and not self._hanging:
-            logger.error("no progress; is Kafka there?", extra={"seconds": self._health.idle_seconds})
+            extra = {"seconds": self._health.idle_seconds, "stacks": all_stacks()}
+            logger.error("no progress; is Kafka there?", extra=extra)
         elif self._hanging and not hanging:
             logger.warning("progress again")
         self._hanging = hanging
@@ -66,7 +68,8 @@ class Watchdog:
             self._stopping_since = self._clock()
         seconds = self._clock() - self._stopping_since
         if seconds >= STOP_SECONDS:
-            logger.error("stopping took too long; what is not committed will be read again")
+            stacks = {"stacks": all_stacks()}
+            logger.error("stopping took too long; what is not committed will be read again", extra=stacks)
             self._end_process()
         elif seconds >= STOP_SECONDS_WITHOUT_KAFKA and not self._kafka_answers():
             logger.warning("stopped while Kafka is away; what is not committed will be read again")

@@ -1,34 +1,44 @@
 """The MongoDB side: events in, once each, whatever is written twice."""
 
-import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import pymongo
-from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, UpdateOne
+from bson.errors import BSONError
+from pymongo import MongoClient, UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from common.errors import RefusedDocumentError, StoreError
 from common.settings import MongoSettings
-from consumer import policy
+from consumer import indexes, policy
 
-logger = logging.getLogger(__name__)
-
-_SECONDS_A_DAY = 86_400
 _TIMEOUT_MS = 10_000
 # How often the driver looks whether a server is back, and how long it waits for the answer.
 _LOOK_MS = 2_000
 _ANSWER_MS = 5_000
-_TTL_INDEX = "timestamp_1"
+LETTERS = ".dead_letters"
+"""What the collection's name ends with that has the letters which are too large for their topic."""
+_PIECE_BYTES = 8 * 1024**2
+_COMPARE_SECONDS = 2.0
+_MOST_COMPARED = 1000
+_SAME = ("customer_id", "event_type", "properties")
+"""Two events with one id that differ here are two. The rest can differ between two tries to send one: SDKs fill in
+`context` anew and correct `timestamp`, and a missing one is the time of receipt.
+"""
 
 
 class Written(NamedTuple):
-    """What became of a batch: how many were new, how many stored already, and which (by index) are refused for good."""
+    """What became of a batch: how many were new, how many stored already, and which (by index) are refused for good.
+
+    `conflicts`: the ids of those among the duplicates that are other events than the ones stored under their ids.
+    """
 
     stored: int
     duplicates: int
     refused: Mapping[int, RefusedDocumentError] = {}
+    conflicts: Sequence[str] = ()
 
 
 class Writer(Protocol):
@@ -39,6 +49,9 @@ class Writer(Protocol):
 
     def available(self) -> bool:
         """Whether there seems to be a server to write to. Does not block."""
+
+    def keep_letter(self, name: str, content: bytes) -> None:
+        """As `consumer.dead_letters.LetterStore` has it."""
 
 
 class MongoWriter:
@@ -61,28 +74,14 @@ class MongoWriter:
         self._events = self._client[settings.database][settings.collection]
 
     def ensure_indexes(self) -> None:
-        """Create the indexes that are missing, and make the TTL what the settings say; raises StoreError. Blocks."""
-        indexes = [
-            IndexModel([("event_id", ASCENDING)], unique=True),
-            IndexModel([("customer_id", ASCENDING), ("timestamp", DESCENDING)]),
-            IndexModel([("event_type", ASCENDING), ("timestamp", DESCENDING)]),
-        ]
+        """Create the indexes that are missing, and make the TTL what the settings say. Blocks.
+
+        Raises StoreError, and IndexConflictError when somebody has to mend something first.
+        """
         try:
-            self._events.create_indexes(indexes)
-            self._ensure_ttl()
+            indexes.ensure(self._events, self._settings.ttl_days)
         except PyMongoError as error:
             raise StoreError(f"MongoDB did not create the indexes: {_first_line(error)}") from error
-
-    def _ensure_ttl(self) -> None:
-        ttl = self._settings.ttl_days and self._settings.ttl_days * _SECONDS_A_DAY
-        there = self._events.index_information().get(_TTL_INDEX)
-        if there is not None and there.get("expireAfterSeconds") != ttl:
-            # Events must not go on expiring when nobody wants that any more.
-            logger.warning("dropping the TTL index: MONGO_TTL_DAYS has changed", extra={"index": _TTL_INDEX})
-            self._events.drop_index(_TTL_INDEX)
-            there = None
-        if there is None and ttl is not None:
-            self._events.create_index([("timestamp", ASCENDING)], name=_TTL_INDEX, expireAfterSeconds=ttl)
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         processed_at = datetime.now(UTC)
@@ -97,7 +96,7 @@ class MongoWriter:
         try:
             result = self._events.bulk_write(upserts, ordered=False)
         except BulkWriteError as error:
-            return _sorted_out(error)
+            return self._sorted_out(documents, error)
         except Exception as error:
             rule = policy.of_error(error)
             if rule is None:
@@ -105,10 +104,26 @@ class MongoWriter:
             if rule.action is policy.Action.RETRY:
                 raise StoreError(f"MongoDB did not confirm a write: {_first_line(error)}") from error
             return self._write_halves(documents, error)
-        return Written(result.upserted_count, result.matched_count)
+        new = result.upserted_ids or {}
+        duplicates = [document for index, document in enumerate(documents) if index not in new]
+        return Written(result.upserted_count, result.matched_count, {}, self._conflicts(duplicates))
 
     def available(self) -> bool:
         return self._client.topology_description.has_writable_server()
+
+    def keep_letter(self, name: str, content: bytes) -> None:
+        """Keep a letter that is too large for its topic, in pieces: a document holds 16 MiB at most.
+
+        A second time under one name changes nothing. Blocks for 10 s a piece at most; raises StoreError.
+        """
+        letters = self._client[self._settings.database][self._settings.collection + LETTERS]
+        pieces = [content[begin : begin + _PIECE_BYTES] for begin in range(0, len(content), _PIECE_BYTES)]
+        try:
+            for number, piece in enumerate(pieces, 1):
+                fields = {"letter": name, "piece": number, "pieces": len(pieces), "content": piece}
+                letters.update_one({"_id": f"{name}/{number}"}, {"$setOnInsert": fields}, upsert=True)
+        except PyMongoError as error:
+            raise StoreError(f"MongoDB did not keep a dead letter: {_first_line(error)}") from error
 
     def _write_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception) -> Written:
         """Find the document that cannot be written as BSON, which the driver does not name, and write the others."""
@@ -117,35 +132,58 @@ class MongoWriter:
         middle = len(documents) // 2
         first, second = self.write(documents[:middle]), self.write(documents[middle:])
         refused = {**first.refused, **{middle + index: why for index, why in second.refused.items()}}
-        return Written(first.stored + second.stored, first.duplicates + second.duplicates, refused)
+        duplicates, conflicts = first.duplicates + second.duplicates, [*first.conflicts, *second.conflicts]
+        return Written(first.stored + second.stored, duplicates, refused, tuple(conflicts))
+
+    def _sorted_out(self, documents: Sequence[Mapping[str, Any]], error: BulkWriteError) -> Written:
+        """What became of each document, if that is known. Raises StoreError if a retry may help any of them."""
+        details = error.details
+        if details["writeConcernErrors"]:
+            raise StoreError(f"MongoDB took a write, but not safely: {details['writeConcernErrors'][-1]}") from error
+        refused = {}
+        for write_error in details["writeErrors"]:
+            code = write_error["code"]
+            match policy.of_write_error(write_error).action:
+                case policy.Action.RETRY:
+                    raise StoreError(
+                        f"MongoDB did not take a document: {write_error.get('errmsg')} (code {code})"
+                    ) from error
+                case policy.Action.SKIP:
+                    pass
+                case _:
+                    why = f"{write_error.get('errmsg', 'MongoDB refused the document')} (code {code})"
+                    refused[write_error["index"]] = RefusedDocumentError(why)
+        other = refused.keys() | {upserted["index"] for upserted in details["upserted"]}
+        duplicates = [document for index, document in enumerate(documents) if index not in other]
+        return Written(details["nUpserted"], len(duplicates), refused, self._conflicts(duplicates))
+
+    def _conflicts(self, duplicates: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """The ids of those that are not what is stored under their ids, among the first 1,000. Blocks for 2 s at most.
+
+        Nothing waits for this to work: where MongoDB does not answer, none is found.
+        """
+        if not duplicates:
+            return ()
+        sent: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for document in duplicates[:_MOST_COMPARED]:
+            sent[document["event_id"]].append(document)
+        try:
+            with pymongo.timeout(_COMPARE_SECONDS):
+                stored = self._events.find({"event_id": {"$in": list(sent)}}, dict.fromkeys((*_SAME, "event_id"), 1))
+                return tuple(
+                    there["event_id"]
+                    for there in stored
+                    for document in sent[there["event_id"]]
+                    if any(document.get(name) != there.get(name) for name in _SAME)
+                )
+        except (PyMongoError, BSONError):
+            return ()
 
     def close(self) -> None:
         """Close the connections. Blocks for a second at most."""
         # Or it would look for a server that is away, to tell it that its sessions are over.
         with pymongo.timeout(1):
             self._client.close()
-
-
-def _sorted_out(error: BulkWriteError) -> Written:
-    """What became of each document, if that is known. Raises StoreError if a retry may help any of them."""
-    details = error.details
-    if details["writeConcernErrors"]:
-        raise StoreError(f"MongoDB took a write, but not safely: {details['writeConcernErrors'][-1]}") from error
-    duplicates = details["nMatched"]
-    refused = {}
-    for write_error in details["writeErrors"]:
-        code = write_error["code"]
-        match policy.of_write_error(write_error).action:
-            case policy.Action.RETRY:
-                raise StoreError(
-                    f"MongoDB did not take a document: {write_error.get('errmsg')} (code {code})"
-                ) from error
-            case policy.Action.SKIP:
-                duplicates += 1
-            case _:
-                why = f"{write_error.get('errmsg', 'MongoDB refused the document')} (code {code})"
-                refused[write_error["index"]] = RefusedDocumentError(why)
-    return Written(details["nUpserted"], duplicates, refused)
 
 
 def _first_line(error: Exception) -> str:

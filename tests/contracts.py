@@ -2,15 +2,19 @@
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender
 from consumer.source import Source
 from consumer.writer import Writer, Written
 from tests.waiting import eventually
+
+LATER = datetime(2026, 1, 31, 13, tzinfo=UTC)
 
 
 class Recorder:
@@ -20,6 +24,8 @@ class Recorder:
         self.partitions: frozenset[int] = frozenset()
         self.heard: list[str] = []
         self.when_revoked: Callable[[], None] = lambda: None
+        self.when_jumped: Callable[[dict[int, int]], None] = lambda offsets: None
+        self.lost: dict[int, int] = {}
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
         self.heard.append("assigned")
@@ -31,6 +37,11 @@ class Recorder:
 
     def on_lost(self) -> None:
         self.heard.append("lost")
+
+    def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
+        self.heard.append(f"jump to {offset}")
+        self.when_jumped({partition: offset})
+        self.lost[partition] = self.lost.get(partition, 0) + lost
 
 
 def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
@@ -163,7 +174,9 @@ class ReaderContract:
 
 
 class SourceContract:
-    """Subclasses have the fixtures `produce` (records into a fresh topic) and `join` (a new member of one group)."""
+    """Subclasses have the fixtures `produce` (records into a fresh topic), `join` (a new member of one group), and
+    `delete` (by partition, the records before an offset).
+    """
 
     def test_tells_which_partitions_it_got(self, join: Callable[[], Source]) -> None:
         source, handler = join(), Recorder()
@@ -223,6 +236,67 @@ class SourceContract:
         records = before + poll_until(source, 400 - len(before))
         assert [int(record.value or b"") for record in records] == list(range(400))
 
+    def test_tells_by_partition_how_many_records_were_deleted_before_they_were_read(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(100)])
+        first = join()
+        first.subscribe(Recorder())
+        ends = {record.partition: record.offset + 1 for record in poll_until(first, 100)}
+        first.commit(ends)
+        first.close()
+        produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(300)])
+        begins = {partition: end + 10 for partition, end in ends.items()}
+        delete(begins)
+        second, handler = join(), Recorder()
+        # Or a rebalance in between would have it told again.
+        handler.when_jumped = second.commit
+        second.subscribe(handler)
+        records = poll_until(second, 300 - 10 * len(ends))
+        assert handler.lost == dict.fromkeys(ends, 10)
+        for partition, begin in begins.items():
+            offsets = [record.offset for record in records if record.partition == partition]
+            assert offsets == list(range(begin, begin + len(offsets)))
+
+    def test_tells_of_deleted_records_when_no_others_come(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(20)])
+        first = join()
+        first.subscribe(Recorder())
+        partition = poll_until(first, 20)[0].partition
+        first.commit({partition: 10})
+        first.close()
+        delete({partition: 20})
+        second, handler = join(), Recorder()
+        second.subscribe(handler)
+        eventually(lambda: second.poll(0.1) or handler.lost)
+        assert handler.lost == {partition: 10}
+
+    def test_a_new_group_has_lost_nothing(
+        self,
+        join: Callable[[], Source],
+        produce: Callable[[list[Record]], None],
+        delete: Callable[[Mapping[int, int]], None],
+    ) -> None:
+        produce([Record(b"key", b"%d" % n) for n in range(20)])
+        source, handler = join(), Recorder()
+        source.subscribe(handler)
+        partition = poll_until(source, 20)[0].partition
+        source.close()
+        delete({partition: 20})
+        produce([Record(b"key", b"20")])
+        other = join()
+        other.subscribe(handler)
+        assert [record.value for record in poll_until(other, 1)] == [b"20"]
+        assert handler.lost == {}
+
     def test_knows_its_lag(self, join: Callable[[], Source], produce: Callable[[list[Record]], None]) -> None:
         produce([Record(b"key", b"%d" % n) for n in range(10)])
         source = join()
@@ -260,7 +334,9 @@ class SourceContract:
 
 
 class WriterContract:
-    """Subclasses have the fixtures `writer` (to an empty collection) and `stored` (its documents by event_id)."""
+    """Subclasses have the fixtures `writer` (to an empty collection), `stored` (its documents by event_id), and
+    `letters` (what it has kept of letters).
+    """
 
     def test_stores_what_is_new(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
         assert writer.write([document("a"), document("b")]) == Written(2, 0)
@@ -278,6 +354,30 @@ class WriterContract:
         writer.write([document("a", customer_id="second")])
         assert stored()["a"]["customer_id"] == "first"
 
+    @pytest.mark.parametrize(
+        "other", [{"customer_id": "ben"}, {"event_type": "search"}, {"properties": {"n": 2}}, {"properties": None}]
+    )
+    def test_tells_an_event_from_another_one_with_its_id(self, writer: Writer, other: dict[str, Any]) -> None:
+        writer.write([document("a", properties={"n": 1})])
+        assert writer.write([document("a", properties={"n": 1}) | other, document("b")]).conflicts == ("a",)
+
+    def test_tells_two_events_with_one_id_in_a_batch_apart(self, writer: Writer) -> None:
+        assert writer.write([document("a"), document("b"), document("a", customer_id="ben")]).conflicts == ("a",)
+
+    @pytest.mark.parametrize(
+        "again", [{}, {"received_at": LATER}, {"timestamp": LATER}, {"context": {"battery": 3}}], ids=str
+    )
+    def test_a_second_try_to_send_an_event_is_no_conflict(self, writer: Writer, again: dict[str, Any]) -> None:
+        sent = document("a", properties={"n": 2**63 - 1, "f": 1.0, "a.b": ["x\0", None, {"c": True}]})
+        writer.write([sent])
+        assert writer.write([sent | again]) == Written(0, 1)
+
+    def test_tells_conflicts_in_a_batch_of_which_some_are_refused(self, writer: Writer) -> None:
+        writer.write([document("a")])
+        bad = document("b", properties={"n": 2**64})
+        written = writer.write([document("a", customer_id="ben"), bad, document("c"), document("a")])
+        assert (written.stored, written.duplicates, written.conflicts) == (1, 2, ("a",))
+
     def test_refuses_what_is_no_bson_and_stores_the_others(
         self, writer: Writer, stored: Callable[[], dict[str, Any]]
     ) -> None:
@@ -285,6 +385,13 @@ class WriterContract:
         written = writer.write([document("a"), bad[0], document("c"), bad[1], document("e")])
         assert (written.stored, written.duplicates, set(written.refused)) == (3, 0, {1, 3})
         assert stored().keys() == {"a", "c", "e"}
+
+    def test_keeps_a_letter_once_whatever_its_size(self, writer: Writer, letters: Callable[[], list[bytes]]) -> None:
+        large = b"0123456789" * 2_000_000
+        for _ in range(2):
+            writer.keep_letter("events-0-7", large)
+        writer.keep_letter("events-0-8", b"small")
+        assert sorted(letters()) == [large, b"small"]
 
     def test_is_available_when_it_has_stored_something(self, writer: Writer) -> None:
         writer.write([document("a")])

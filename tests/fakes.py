@@ -53,6 +53,8 @@ class FakeBroker:
         self.up = True
         self.topics: dict[str, list[list[ReceivedRecord]]] = defaultdict(lambda: [[] for _ in range(self.partitions)])
         self.groups: dict[str, Group] = defaultdict(Group)
+        self.begins: dict[str, dict[int, int]] = defaultdict(dict)
+        """By topic and partition, the offset before which the records are deleted."""
 
     def append(self, topic: str, record: Record) -> None:
         partition = zlib.crc32(record.key or b"") % self.partitions
@@ -87,7 +89,7 @@ class RefusesLarge(FakeSender):
     """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
-        if any(len(record.value or b"") > 1000 for record in records):
+        if self.broker.up and any(len(record.value or b"") > 1000 for record in records):
             self.sent.append(list(records))
             return [MessageSizeTooLargeError("too large")] * len(records)
         return super().send(records)
@@ -120,6 +122,7 @@ class FakeSource:
     def __init__(self, broker: FakeBroker, topic: str, group: str, max_records: int = 100) -> None:
         self.broker = broker
         self.log = broker.topics[topic]
+        self.begins = broker.begins[topic]
         self.group = broker.groups[group]
         self.max_records = max_records
         self.generation = -1
@@ -142,6 +145,10 @@ class FakeSource:
             return []
         records: list[ReceivedRecord] = []
         for partition in sorted(self.positions):
+            gone = self.begins.get(partition, 0) - self.positions[partition]
+            if gone > 0:
+                self.positions[partition] += gone
+                self.handler.on_jump(partition, self.positions[partition], lost=gone)
             found = self.log[partition][self.positions[partition] :][: self.max_records - len(records)]
             self.positions[partition] += len(found)
             records += found
@@ -184,7 +191,10 @@ class FakeSource:
         if self.assigned is None:
             place, members = self.group.members.index(self), len(self.group.members)
             self.assigned = frozenset(range(place, self.broker.partitions, members))
-            self.positions = {partition: self.group.committed.get(partition, 0) for partition in self.assigned}
+            self.positions = {
+                partition: self.group.committed.get(partition, self.begins.get(partition, 0))
+                for partition in self.assigned
+            }
             self.handler.on_assigned(self.assigned)
         return True
 
@@ -197,6 +207,7 @@ class FakeWriter:
         self.refuses: set[str] = set()
         self.stored: dict[str, dict[str, Any]] = {}
         self.writes: list[list[str]] = []
+        self.letters: dict[str, bytes] = {}
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         self.writes.append([document["event_id"] for document in documents])
@@ -204,16 +215,24 @@ class FakeWriter:
             raise StoreError("MongoDB is away")
         before = len(self.stored)
         refused = {}
+        conflicts = []
         for index, document in enumerate(documents):
             if document["event_id"] in self.refuses or not _is_bson(document):
                 refused[index] = RefusedDocumentError("MongoDB refuses it")
             else:
-                self.stored.setdefault(document["event_id"], dict(document))
+                there = self.stored.setdefault(document["event_id"], dict(document))
+                if any(there.get(name) != document.get(name) for name in ("customer_id", "event_type", "properties")):
+                    conflicts.append(document["event_id"])
         new = len(self.stored) - before
-        return Written(new, len(documents) - len(refused) - new, refused)
+        return Written(new, len(documents) - len(refused) - new, refused, tuple(conflicts))
 
     def available(self) -> bool:
         return self.up
+
+    def keep_letter(self, name: str, content: bytes) -> None:
+        if not self.up:
+            raise StoreError("MongoDB is away")
+        self.letters.setdefault(name, content)
 
 
 def _is_bson(document: Mapping[str, Any]) -> bool:

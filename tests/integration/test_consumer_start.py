@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pymongo
 import pytest
 import requests
 
@@ -47,4 +49,28 @@ def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:
     consumer.start()
     eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer missing Kafka")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
-    assert {name: check["status"] for name, check in checks.items()} == {"kafka": "down", "mongodb": "up"}
+    statuses = {name: check["status"] for name, check in checks.items()}
+    assert statuses == {"kafka": "down", "mongodb": "up", "dead_letters": "not known yet"}
+
+
+def test_an_index_in_the_way_is_named_and_no_fault_of_kafkas(consumer: Process, mongo: MongoServer) -> None:
+    database = consumer.env["MONGO_DATABASE"] = mongo.settings().database
+    with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
+        client[database]["events"].create_index("event_id")
+    consumer.start()
+    eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+    checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
+    assert (checks["kafka"]["status"], checks["mongodb"]["status"]) == ("not tried yet", "down")
+    assert checks["mongodb"]["problem"].startswith(f"Index event_id_1 of {database}.events is not unique")
+    metrics = requests.get(f"http://{consumer.env['METRICS_ADDR']}/metrics", timeout=5).text
+    assert 'pulse_consumer_dependency_up{dependency="kafka"} NaN' in metrics
+
+
+def test_an_index_that_stood_in_the_way_is_waited_for(consumer: Process, mongo: MongoServer) -> None:
+    database = consumer.env["MONGO_DATABASE"] = mongo.settings().database
+    with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
+        client[database]["events"].create_index("event_id")
+        consumer.start()
+        eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+        client[database]["events"].drop_index("event_id_1")
+    eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer going on")

@@ -11,14 +11,17 @@ from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry
 
 from common.dead_letter_headers import dead_letter_headers
 from common.errors import InvalidEventError
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, connect_admin
+from common.metrics import ConsumerMetrics
 from common.settings import KafkaSettings
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.dlq import Topics, cli
 from tests.contracts import fresh_name
+from tests.fakes import FakeWriter
 from tests.servers import ROOT, KafkaServer
 
 LETTERS = [
@@ -78,9 +81,9 @@ def read(settings: KafkaSettings, topic: str) -> list[ReceivedRecord]:
 def bury(settings: KafkaSettings, records: Sequence[ReceivedRecord]) -> None:
     """Give the records up, as the consumer does."""
     with closing(KafkaSender(settings, settings.dlq_topic)) as sender:
-        DeadLetters(sender, settings.topic).send(
-            [DeadLetter.of(record, InvalidEventError("no event")) for record in records]
-        )
+        metrics = ConsumerMetrics(CollectorRegistry())
+        dead_letters = DeadLetters(sender, settings.topic, FakeWriter(), settings.dlq_topic, metrics)
+        assert not dead_letters.send([DeadLetter.of(record, InvalidEventError("no event")) for record in records])
 
 
 def contents(records: Sequence[Record | ReceivedRecord]) -> list[tuple[bytes | None, bytes | None]]:

@@ -5,7 +5,7 @@ import dataclasses
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from common.kafka import (
     RecordSender,
     connect_admin,
     connect_consumer,
+    missing_topics,
     reachable,
 )
 from common.settings import KafkaSettings
@@ -34,6 +35,7 @@ from consumer.source import KafkaSource, Source
 from ops.local.ports import free_port
 from tests.contracts import ReaderContract, Recorder, SenderContract, SourceContract, fresh_name, poll_until
 from tests.servers import KafkaServer, kafka_settings
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ class Members:
 
 
 @pytest.fixture
-def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], Source]]:
+def join(topic: KafkaSettings, group: str) -> Iterator[Callable[[], KafkaSource]]:
     members = Members(topic, group)
     yield members.join
     members.leave()
@@ -122,7 +124,11 @@ class TestKafkaReader(ReaderContract):
 
 class TestKafkaSource(SourceContract):
     @pytest.fixture
-    def join(self, join: Callable[[], Source]) -> Callable[[], Source]:
+    def delete(self, kafka: KafkaServer, topic: KafkaSettings) -> Callable[[Mapping[int, int]], None]:
+        return lambda before: kafka.delete_records(topic.topic, before)
+
+    @pytest.fixture
+    def join(self, join: Callable[[], KafkaSource]) -> Callable[[], Source]:
         return join
 
 
@@ -232,6 +238,76 @@ def test_what_cannot_be_compressed_is_taken_too(kafka: KafkaServer, codec: Any) 
     records = [Record(b"key", random.randbytes(60_000)) for _ in range(50)]
     with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
         assert not any(sender.send(records))
+
+
+def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
+    kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
+) -> None:
+    """Of one partition, again and again, while records of all are fetched and waiting."""
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    polled: list[ReceivedRecord] = []
+    for first in range(0, 12_000, 2000):
+        produce([Record(b"key%d" % (n % 50), b"%d" % n) for n in range(first, first + 2000)])
+        polled += poll_until(source, 300)
+        kafka.delete_records(topic.topic, {1: -1})
+
+    def all_are_read_or_lost() -> bool:
+        polled.extend(source.poll(0.1))
+        return len(polled) + sum(handler.lost.values()) >= 12_000
+
+    eventually(all_are_read_or_lost)
+    assert handler.lost.keys() == {1}
+    assert len(polled) + handler.lost[1] == 12_000
+    assert len({(record.partition, record.offset) for record in polled}) == len(polled)
+
+
+def test_a_group_without_an_offset_says_where_it_begins_if_others_are_gone(
+    kafka: KafkaServer,
+    topic: KafkaSettings,
+    join: Callable[[], KafkaSource],
+    produce: Callable[[list[Record]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may be new; or it was away until Kafka forgot its offsets."""
+    produce([Record(b"key", b"%d" % n) for n in range(20)])
+    kafka.delete_records(topic.topic, dict.fromkeys(range(3), -1))
+    produce([Record(b"key", b"20")])
+    source = join()
+    source.subscribe(Recorder())
+    poll_until(source, 1)
+    (line,) = [record for record in caplog.records if record.name == "consumer.source"]
+    assert vars(line)["begins_at"] == 20
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning(
+    topic: KafkaSettings,
+    kafka: KafkaServer,
+    join: Callable[[], KafkaSource],
+    produce: Callable[[list[Record]], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, handler = join(), Recorder()
+    source.subscribe(handler)
+    produce([Record(b"key", b"old") for _ in range(20)])
+    poll_until(source, 20)
+    make_anew(kafka, topic)
+    with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
+        again = [Record(b"key", b"%d" % n) for n in range(3)]
+        # A topic has no leader at first.
+        eventually(lambda: not any(sender.send(again)))
+    assert [record.value for record in poll_until(source, 3)] == [b"0", b"1", b"2"]
+    assert handler.heard[-1] == "jump to 0"
+    assert sum(handler.lost.values()) == 0
+    assert "Kafka has fewer records than were read: the topic was made anew or cut" in caplog.messages
+
+
+def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:
+    admin = connect_admin(settings)
+    admin.delete_topics([settings.topic])
+    eventually(lambda: missing_topics(admin, [settings.topic]), what="the topic's end")
+    admin.close()
+    kafka.create_topics(settings.topic)
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:

@@ -1,6 +1,8 @@
 """The MongoDB side on a server that speaks its protocol."""
 
+import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any
 import pymongo
 import pytest
 from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, OperationFailure
 
-from common.errors import StoreError
+from common.errors import IndexConflictError, StoreError
 from common.settings import MongoSettings
-from consumer.writer import MongoWriter
+from consumer.writer import LETTERS, MongoWriter, Written
 from ops.local.ports import free_port
 from tests.contracts import WriterContract, document
 from tests.servers import MongoServer
@@ -42,6 +45,16 @@ class TestMongoWriter(WriterContract):
     @pytest.fixture
     def stored(self, events: Collection[dict[str, Any]]) -> Callable[[], dict[str, Any]]:
         return lambda: {found["event_id"]: found for found in events.find()}
+
+    @pytest.fixture
+    def letters(self, events: Collection[dict[str, Any]]) -> Callable[[], list[bytes]]:
+        def read() -> list[bytes]:
+            contents: dict[str, bytes] = defaultdict(bytes)
+            for piece in events.database[events.name + LETTERS].find().sort({"letter": 1, "piece": 1}):
+                contents[piece["letter"]] += piece["content"]
+            return list(contents.values())
+
+        return read
 
 
 def test_stores_the_fields_as_they_are_and_when_it_did(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:
@@ -99,12 +112,116 @@ def test_a_server_that_went_is_not_available(mongo: MongoServer, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, 30), (30, 60), (30, None)])
-def test_the_ttl_index_follows_the_setting(mongo: MongoServer, before: int | None, after: int | None) -> None:
-    plain = mongo.settings()
+def test_the_ttl_index_follows_the_setting(
+    settings: MongoSettings, events: Collection[dict[str, Any]], before: int | None, after: int | None
+) -> None:
     for days in (before, after):
-        writer = MongoWriter(replace(plain, ttl_days=days))
-        writer.ensure_indexes()
-        writer.close()
-    with pymongo.MongoClient[dict[str, Any]](plain.uri) as client:
-        index = client[plain.database][plain.collection].index_information().get("timestamp_1", {})
+        ensure_indexes(replace(settings, ttl_days=days))
+    index = events.index_information().get("received_at_1", {})
     assert index.get("expireAfterSeconds") == (after and after * 86_400)
+
+
+@pytest.mark.parametrize("days", [30, None])
+def test_a_ttl_index_on_the_clients_timestamp_goes(
+    settings: MongoSettings, events: Collection[dict[str, Any]], days: int | None
+) -> None:
+    """It had an event that comes late deleted within a minute."""
+    events.create_index("timestamp", expireAfterSeconds=86_400)
+    ensure_indexes(replace(settings, ttl_days=days))
+    assert "timestamp_1" not in events.index_information()
+
+
+def test_somebody_elses_index_on_the_timestamp_stays(
+    settings: MongoSettings, events: Collection[dict[str, Any]]
+) -> None:
+    events.create_index("timestamp")
+    ensure_indexes(replace(settings, ttl_days=30))
+    assert "timestamp_1" in events.index_information()
+
+
+def test_a_changed_ttl_is_followed_without_the_right_to_change_a_collection(
+    settings: MongoSettings, events: Collection[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_indexes(replace(settings, ttl_days=30))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OperationFailure("not authorized", 13)
+
+    monkeypatch.setattr("pymongo.database.Database.command", refuse)
+    ensure_indexes(replace(settings, ttl_days=60))
+    assert events.index_information()["received_at_1"]["expireAfterSeconds"] == 60 * 86_400
+
+
+def test_an_index_by_another_name_that_does_the_same_is_used(
+    settings: MongoSettings, events: Collection[dict[str, Any]]
+) -> None:
+    events.create_index("event_id", unique=True, name="ids")
+    ensure_indexes(settings)
+    assert "event_id_1" not in events.index_information()
+
+
+def plain_index_on_the_id(events: Collection[dict[str, Any]]) -> None:
+    events.create_index("event_id")
+
+
+def partial_index_on_the_id(events: Collection[dict[str, Any]]) -> None:
+    some = {"customer_id": {"$gt": "m"}}
+    events.create_index("event_id", unique=True, partialFilterExpression=some)
+
+
+def name_that_is_taken(events: Collection[dict[str, Any]]) -> None:
+    events.create_index("customer_id", name="event_id_1")
+
+
+def documents_with_one_id(events: Collection[dict[str, Any]]) -> None:
+    events.insert_many([document("a"), document("a")])
+
+
+def received_at_without_expiry(events: Collection[dict[str, Any]]) -> None:
+    events.create_index("received_at")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (plain_index_on_the_id, "Index event_id_1 of {} is not unique, so events could be stored twice: drop it"),
+        (partial_index_on_the_id, "Index event_id_1 of {} is unique for some of the events only"),
+        (name_that_is_taken, "Index event_id_1 of {} has other fields than the consumer's: drop it, or"),
+        (documents_with_one_id, "Index event_id_1 of {} cannot be made unique, since several documents"),
+        (received_at_without_expiry, "Index received_at_1 of {} lets nothing expire: drop it, or do without"),
+    ],
+)
+def test_an_index_in_the_way_is_named_with_what_to_do(
+    settings: MongoSettings,
+    events: Collection[dict[str, Any]],
+    prepare: Callable[[Collection[dict[str, Any]]], None],
+    says: str,
+) -> None:
+    prepare(events)
+    with pytest.raises(IndexConflictError) as raised:
+        ensure_indexes(replace(settings, ttl_days=30))
+    assert str(raised.value).startswith(says.format(f"{settings.database}.events"))
+
+
+def test_conflicts_that_cannot_be_looked_for_hold_up_nothing(
+    writer: MongoWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AutoReconnect("the primary changes")
+
+    monkeypatch.setattr(Collection, "find", fail)
+    writer.write([document("a")])
+    assert writer.write([document("a", customer_id="ben"), document("b")]) == Written(1, 1)
+
+
+def test_conflicts_are_not_looked_for_when_all_events_are_new(
+    writer: MongoWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Collection, "find")
+    assert writer.write([document("a"), document("b")]) == Written(2, 0)
+
+
+def ensure_indexes(settings: MongoSettings) -> None:
+    """As a consumer does that starts."""
+    with contextlib.closing(MongoWriter(settings)) as writer:
+        writer.ensure_indexes()

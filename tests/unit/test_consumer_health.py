@@ -1,14 +1,17 @@
 """The consumer's HTTP answers."""
 
 import socket
+import threading
+from typing import NoReturn
 
 import pytest
 import requests
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from common.addresses import Address
 from common.metrics import ConsumerMetrics
-from consumer.health import Health, serve
+from consumer.health import MISSING, Health, serve
 from ops.local.ports import free_port
 from tests.fakes import FakeClock
 
@@ -57,6 +60,64 @@ def test_kafka_is_stalled_before_it_counts_as_down(seconds: float, status: str, 
     assert (health.report()["checks"]["kafka"]["status"], health.ready) == (status, ready)
 
 
+@pytest.fixture
+def well(health: Health) -> Health:
+    """A consumer of which nothing bad is known."""
+    health.kafka_tried()
+    health.polled()
+    health.store(up=True)
+    health.assigned(frozenset({0}))
+    health.topics_missing(frozenset())
+    return health
+
+
+def test_kafka_is_not_down_before_it_was_tried(health: Health) -> None:
+    assert health.report()["checks"]["kafka"]["status"] == "not tried yet"
+
+
+def test_what_has_to_be_mended_in_mongodb_is_told(well: Health) -> None:
+    well.store(up=False, problem="Index event_id_1 is not unique")
+    assert well.report()["checks"]["mongodb"] == {"status": "down", "problem": "Index event_id_1 is not unique"}
+    well.store(up=True)
+    assert well.report()["checks"]["mongodb"] == {"status": "up"}
+
+
+@pytest.mark.parametrize("part", ["kafka", "dead_letters"])
+def test_it_is_not_ready_without_one_of_its_topics(url: str, well: Health, part: str) -> None:
+    well.topics_missing(frozenset({part}))
+    answer = requests.get(f"{url}/health", timeout=5)
+    assert answer.status_code == requests.get(f"{url}/health/ready", timeout=5).status_code == 503
+    check = answer.json()["checks"][part]
+    assert (check["status"], check["problem"]) == ("down", MISSING)
+
+
+def test_letters_that_wait_are_told_with_the_cause_and_since_when(url: str, well: Health) -> None:
+    well.letters("the topic takes none")
+    answer = requests.get(f"{url}/health", timeout=5)
+    assert answer.status_code == requests.get(f"{url}/health/ready", timeout=5).status_code == 503
+    check = answer.json()["checks"]["dead_letters"]
+    assert (check["status"], check["problem"]) == ("down", "the topic takes none")
+    assert check["waiting_seconds"] >= 0
+
+
+def test_letters_that_wait_have_waited_since_the_first_of_them() -> None:
+    clock = FakeClock()
+    health = Health(clock)
+    health.letters("it takes none")
+    clock.advance(30)
+    health.letters("it still takes none")
+    assert health.report()["checks"]["dead_letters"]["waiting_seconds"] == 30
+
+
+def test_it_is_ready_before_it_knows_of_the_dead_letter_topic() -> None:
+    health = Health()
+    health.polled()
+    health.store(up=True)
+    health.assigned(frozenset({0}))
+    assert health.report()["checks"]["dead_letters"]["status"] == "not known yet"
+    assert health.ready
+
+
 def test_metrics_are_exposed(url: str) -> None:
     assert "pulse_consumer_buffer_size 0.0" in requests.get(f"{url}/metrics", timeout=5).text
 
@@ -102,3 +163,14 @@ def test_it_answers_on_an_address_of_ipv6(health: Health) -> None:
     address = Address("::1", free_port())
     serve(address, health, CollectorRegistry())
     assert requests.get(f"{address.url}/health/live", timeout=5).ok
+
+
+def test_the_process_hears_of_it_when_nothing_answers_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(server: ThreadingWSGIServer) -> NoReturn:
+        server.server_close()
+        raise OSError("too many open files")
+
+    heard = threading.Event()
+    monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", fail)
+    serve(Address("127.0.0.1", free_port()), Health(), CollectorRegistry(), on_death=heard.set)
+    assert heard.wait(10)

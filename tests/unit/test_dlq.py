@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry
 
 from common.dead_letter_headers import dead_letter_headers
 from common.errors import InvalidEventError, StoreError
 from common.kafka import KafkaError, Record, RecordSender
+from common.metrics import ConsumerMetrics
 from consumer import replay
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.dlq import Topics, cli
-from tests.fakes import FakeBroker, FakeReader, FakeSender, RefusesLarge
+from tests.fakes import FakeBroker, FakeReader, FakeSender, FakeWriter, RefusesLarge
 
 EVENTS, DLQ = "events", "events.dlq"
 NOW = datetime.now(UTC)
@@ -51,7 +53,8 @@ class Tool:
         """The consumer gives up all that it got."""
         letters = [DeadLetter.of(record, InvalidEventError("again")) for record in self.broker.records(EVENTS)]
         self.broker.topics[EVENTS] = [[] for _ in range(FakeBroker.partitions)]
-        DeadLetters(FakeSender(self.broker, DLQ), EVENTS).send(letters)
+        metrics = ConsumerMetrics(CollectorRegistry())
+        DeadLetters(FakeSender(self.broker, DLQ), EVENTS, FakeWriter(), DLQ, metrics).send(letters)
 
     def sent_back(self) -> list[bytes]:
         return [record.value or b"" for record in self.broker.records(EVENTS)]

@@ -1,6 +1,6 @@
 """The fakes keep the contracts that the real servers keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -44,6 +44,10 @@ class TestFakeReader(ReaderContract):
 
 class TestFakeSource(SourceContract):
     @pytest.fixture
+    def delete(self, broker: FakeBroker) -> Callable[[Mapping[int, int]], None]:
+        return broker.begins["topic"].update
+
+    @pytest.fixture
     def join(self, broker: FakeBroker) -> Callable[[], Source]:
         return lambda: FakeSource(broker, "topic", "group")
 
@@ -56,3 +60,7 @@ class TestFakeWriter(WriterContract):
     @pytest.fixture
     def stored(self, writer: FakeWriter) -> Callable[[], dict[str, Any]]:
         return lambda: writer.stored
+
+    @pytest.fixture
+    def letters(self, writer: FakeWriter) -> Callable[[], list[bytes]]:
+        return lambda: list(writer.letters.values())

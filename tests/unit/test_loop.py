@@ -1,14 +1,16 @@
 """The consumer's loop on fakes: what is stored, what is committed, and in which order."""
 
 import json
+from base64 import b64decode
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from kafka.errors import TopicAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
-from common.errors import TooManyDeadLettersError
-from common.kafka import KafkaError, Record
+from common.errors import TooManyDeadLettersError, TopicError
+from common.kafka import KafkaError, ReceivedRecord, Record
 from common.metrics import ConsumerMetrics
 from common.retry import Backoff
 from consumer.buffer import Buffer
@@ -17,7 +19,7 @@ from consumer.health import STUCK_SECONDS, Health
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
 from consumer.writer import Written
-from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter
+from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter, RefusesLarge
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
 BATCH = 3
@@ -33,14 +35,16 @@ class Consumer:
         self.letters = FakeSender(broker, DLQ)
         self.registry = CollectorRegistry()
         self.health = Health(clock)
+        metrics = ConsumerMetrics(self.registry)
+        self.dead_letters = DeadLetters(self.letters, TOPIC, self.writer, DLQ, metrics)
         self.loop = Loop(
             self.source,
             Buffer(BATCH, INTERVAL, clock),
             self.writer,
-            DeadLetters(self.letters, TOPIC),
+            self.dead_letters,
             max_retries=3,
             death_limit=DeathLimit(max_ratio),
-            metrics=ConsumerMetrics(self.registry),
+            metrics=metrics,
             health=self.health,
             backoff=Backoff(first=1.0, jitter=lambda: 0.0),
             clock=clock,
@@ -49,6 +53,12 @@ class Consumer:
     def start(self) -> "Consumer":
         self.source.subscribe(self.loop)
         return self
+
+    def refuse_large_letters(self) -> FakeSender:
+        """From now on the dead letter topic takes 1,000 bytes at most."""
+        sender = RefusesLarge(self.letters.broker, DLQ)
+        self.dead_letters._sender = sender
+        return sender
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -69,9 +79,9 @@ def consumer(broker: FakeBroker, clock: FakeClock) -> Consumer:
     return Consumer(broker, clock).start()
 
 
-def send(broker: FakeBroker, *ids: str) -> None:
+def send(broker: FakeBroker, *ids: str, customer: str = "alice") -> None:
     for event_id in ids:
-        event = {"event_id": event_id, "customer_id": "alice", "event_type": "click"}
+        event = {"event_id": event_id, "customer_id": customer, "event_type": "click"}
         times = dict.fromkeys(("timestamp", "received_at"), "2026-01-31T12:00:00Z")
         broker.append(TOPIC, Record(b"alice", json.dumps({**event, **times}).encode()))
 
@@ -191,6 +201,28 @@ def test_counts_duplicates(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "a", "b")
     consumer.loop.step()
     assert consumer.metric("pulse_consumer_duplicates_skipped_total") == 1
+
+
+def test_counts_and_names_other_events_with_an_id_that_is_stored_already(
+    broker: FakeBroker, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(broker, "undefined", "b")
+    send(broker, "undefined", customer="ben")
+    consumer.loop.step()
+    assert consumer.metric("pulse_consumer_conflicting_ids_total") == 1
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert vars(line)["event_ids"] == ("undefined",)
+
+
+def test_names_no_more_than_ten_of_them_a_batch(
+    broker: FakeBroker, consumer: Consumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(broker, *map(str, range(30)))
+    consumer.loop.step()
+    send(broker, *map(str, range(30)), customer="ben")
+    consumer.loop.step()
+    (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (vars(line)["events"], len(vars(line)["event_ids"])) == (30, 10)
 
 
 @pytest.mark.parametrize("value", [b"garbage", b"{}", b"\xff", b"", None, b'{"customer_id":"a","event_type":"login"}'])
@@ -321,6 +353,153 @@ def test_mongodb_going_away_among_the_tries_kills_nothing(
     clock.advance(1)
     consumer.loop.step()
     assert (broker.records(DLQ), committed(broker)) == ([], 3)
+
+
+def test_is_not_ready_while_letters_wait_for_their_topic(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as away:
+        away.setattr(consumer.letters, "send", lambda records: [TopicAuthorizationFailedError()] * len(records))
+        send_garbage(broker)
+        send(broker, "a", "b")
+        consumer.loop.step()
+        assert not consumer.health.ready
+        problem = consumer.health.report()["checks"]["dead_letters"]["problem"]
+        assert problem.startswith("events.dlq takes no dead letters, 1 wait (")
+        assert problem.endswith("TopicAuthorizationFailedError): let this user write to it")
+    clock.advance(1)
+    consumer.loop.step()
+    assert consumer.health.ready
+
+
+def test_letters_that_wait_are_no_letters_of_this_consumer_once_its_partitions_went(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
+    consumer.letters.broker = FakeBroker()
+    consumer.letters.broker.up = False
+    send_garbage(broker)
+    consumer.loop.step()
+    clock.advance(INTERVAL)
+    consumer.loop.step()
+    assert not consumer.health.ready
+    other = Consumer(broker, clock).start()
+    for _ in range(3):
+        consumer.loop.step()
+        other.loop.step()
+    assert consumer.health.report()["checks"]["dead_letters"]["status"] != "down"
+
+
+def test_what_the_dead_letter_topic_has_is_not_sent_again_with_what_it_did_not_take(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as away:
+        away.setattr(
+            consumer.letters,
+            "send",
+            lambda records: [*FakeSender(broker, DLQ).send(records[:2]), KafkaError("one of its partitions is away")],
+        )
+        for value in (b"1", b"2", b"3"):
+            send_garbage(broker, value)
+        consumer.loop.step()
+        assert consumer.metric("pulse_consumer_dlq_total", reason="InvalidEventError") == 2
+    clock.advance(1)
+    consumer.loop.step()
+    assert [letter.value for letter in broker.records(DLQ)] == [b"1", b"2", b"3"]
+    assert committed(broker) == 3
+
+
+LARGE = b"x" * 2000
+
+
+def test_a_letter_too_large_for_its_topic_goes_to_mongodb_alone(broker: FakeBroker, consumer: Consumer) -> None:
+    consumer.letters = consumer.refuse_large_letters()
+    for value in (b"1", LARGE, b"3"):
+        send_garbage(broker, value)
+    consumer.loop.step()
+    assert {letter.value for letter in broker.records(DLQ)} == {b"1", b"3"}
+    partition = broker.records(TOPIC)[0].partition
+    (content,) = consumer.writer.letters.items()
+    assert content[0] == f"{TOPIC}-{partition}-1@0"
+    assert b64decode(json.loads(content[1])["value"]) == LARGE
+    assert consumer.metric("pulse_consumer_letters_too_large_total") == 1
+    assert committed(broker) == 3
+
+
+def test_a_letter_in_mongodb_has_the_headers_that_it_would_have_had(broker: FakeBroker, consumer: Consumer) -> None:
+    consumer.letters = consumer.refuse_large_letters()
+    broker.append(TOPIC, Record(b"alice", LARGE, (("trace", b"\xff"),)))
+    send(broker, "a", "b")
+    consumer.loop.step()
+    ((_, content),) = consumer.writer.letters.items()
+    headers = {name: b64decode(value) for name, value in json.loads(content)["headers"]}
+    assert (headers["trace"], headers["dlq.error.class"]) == (b"\xff", b"InvalidEventError")
+
+
+def test_a_letter_too_large_waits_while_mongodb_does_not_take_it(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
+    consumer.letters = consumer.refuse_large_letters()
+    consumer.writer.up = False
+    for _ in range(3):
+        send_garbage(broker, LARGE)
+    consumer.loop.step()
+    assert (committed(broker), consumer.health.ready) == (0, False)
+    consumer.writer.up = True
+    clock.advance(1)
+    consumer.loop.step()
+    assert (committed(broker), len(consumer.writer.letters)) == (3, 3)
+
+
+def test_counts_records_that_kafka_deleted_unread(broker: FakeBroker, consumer: Consumer) -> None:
+    send(broker, *"abcdef")
+    partition = broker.records(TOPIC)[0].partition
+    broker.begins[TOPIC][partition] = 2
+    broker.groups[GROUP].committed[partition] = 0
+    consumer.loop.step()
+    assert consumer.metric("pulse_consumer_records_lost_total", partition=str(partition)) == 2
+    assert consumer.writer.stored.keys() == set("cdef")
+
+
+def test_tells_only_once_of_records_that_kafka_deleted(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
+    """Though no other record comes, with which their offsets would be committed."""
+    send(broker, "a", "b")
+    partition = broker.records(TOPIC)[0].partition
+    broker.begins[TOPIC][partition] = 2
+    broker.groups[GROUP].committed[partition] = 0
+    consumer.loop.step()
+    clock.advance(INTERVAL)
+    consumer.loop.step()
+    consumer.source.die()
+    second = Consumer(broker, clock).start()
+    second.loop.step()
+    assert second.metric("pulse_consumer_records_lost_total", partition=str(partition)) == 0
+
+
+def test_the_count_of_lost_records_is_there_before_the_first(consumer: Consumer) -> None:
+    consumer.loop.step()
+    assert consumer.registry.get_sample_value("pulse_consumer_records_lost_total", {"partition": "0"}) == 0
+
+
+def test_stores_what_it_read_of_a_deleted_topic_commits_nothing_and_leaves(
+    broker: FakeBroker, clock: FakeClock
+) -> None:
+    """An offset of the old topic would have the consumer skip as many records of one that takes its place."""
+    consumer = Consumer(broker, clock)
+    send(broker, "a", "b")
+    poll = consumer.source.poll
+
+    def deleted(timeout: float) -> list[ReceivedRecord]:
+        if consumer.source.assigned:
+            raise TopicError("deleted")
+        return poll(timeout)
+
+    consumer.source.poll = deleted  # type: ignore[method-assign]
+    with pytest.raises(TopicError):
+        consumer.loop.run(lambda: False)
+    assert consumer.writer.stored.keys() == {"a", "b"}
+    assert (committed(broker), consumer.source.closed, consumer.health.ready) == (0, True, False)
 
 
 def test_stops_when_more_records_die_than_may(broker: FakeBroker, clock: FakeClock) -> None:

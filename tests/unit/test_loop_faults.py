@@ -1,7 +1,11 @@
-"""Whatever fails in whatever order: no record is lost or stored twice, none is committed before it is safe."""
+"""Whatever fails in whatever order: no record is lost or stored twice, none is committed before it is safe.
+
+What Kafka deletes before it is read is lost, and told.
+"""
 
 import itertools
 import json
+from base64 import b64decode
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,7 +20,7 @@ from consumer.dead_letters import DeadLetters
 from consumer.health import Health
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
-from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter
+from tests.fakes import FakeBroker, FakeClock, FakeSource, FakeWriter, RefusesLarge
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
 CUSTOMERS = [f"customer-{number}" for number in range(6)]
@@ -27,14 +31,16 @@ class Member:
 
     def __init__(self, broker: FakeBroker, letters: FakeBroker, writer: FakeWriter, clock: FakeClock) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP, max_records=4)
+        self.registry = CollectorRegistry()
+        metrics = ConsumerMetrics(self.registry)
         self.loop = Loop(
             self.source,
             Buffer(4, 1.0, clock),
             writer,
-            DeadLetters(FakeSender(letters, DLQ), TOPIC),
+            DeadLetters(RefusesLarge(letters, DLQ), TOPIC, writer, DLQ, metrics),
             max_retries=2,
             death_limit=DeathLimit(1.0),
-            metrics=ConsumerMetrics(CollectorRegistry()),
+            metrics=metrics,
             health=Health(clock),
             backoff=Backoff(first=1.0, jitter=lambda: 0.0),
             clock=clock,
@@ -52,9 +58,15 @@ class Faults(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.good: set[str] = set()
         self.members: list[Member] = []
+        self.ever: list[Member] = []
+        self.nobodys: set[tuple[int, int]] = set()
+        """Deleted before the group had committed anything: it does not know of them."""
         self.join()
 
-    @rule(kinds=st.lists(st.sampled_from(["good", "again", "refused", "garbage"]), max_size=6), data=st.data())
+    @rule(
+        kinds=st.lists(st.sampled_from(["good", "again", "refused", "garbage", "large garbage"]), max_size=6),
+        data=st.data(),
+    )
     def produce(self, kinds: list[str], data: st.DataObject) -> None:
         for kind in kinds:
             key = data.draw(st.sampled_from(CUSTOMERS))
@@ -63,11 +75,12 @@ class Faults(RuleBasedStateMachine):
                 event_id = data.draw(st.sampled_from(sorted(self.good)))
             if kind == "refused":
                 self.writer.refuses.add(event_id)
-            elif kind != "garbage":
+            elif "garbage" not in kind:
                 self.good.add(event_id)
             event = {"event_id": event_id, "customer_id": key, "event_type": "click"}
             times = dict.fromkeys(("timestamp", "received_at"), "2026-01-31T12:00:00Z")
-            value = json.dumps({**event, **(times if kind != "garbage" else {})}).encode()
+            value = json.dumps({**event, **(times if "garbage" not in kind else {})}).encode()
+            value += b" " * 2000 * (kind == "large garbage")
             self.broker.append(TOPIC, Record(key.encode(), value))
 
     @rule(data=st.data())
@@ -82,6 +95,15 @@ class Faults(RuleBasedStateMachine):
     def mongodb_goes_or_comes(self) -> None:
         self.writer.up = not self.writer.up
 
+    @rule(data=st.data())
+    def retention_takes_some(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(range(self.broker.partitions)))
+        end, begins = len(self.broker.topics[TOPIC][partition]), self.broker.begins[TOPIC]
+        begin = begins.get(partition, 0)
+        begins[partition] = data.draw(st.integers(begin, end))
+        if partition not in self.broker.groups[GROUP].committed:
+            self.nobodys |= {(partition, offset) for offset in range(begin, begins[partition])}
+
     @rule()
     def kafka_goes_or_comes(self) -> None:
         self.broker.up = not self.broker.up
@@ -94,6 +116,7 @@ class Faults(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         self.members.append(Member(self.broker, self.letters, self.writer, self.clock))
+        self.ever.append(self.members[-1])
 
     @precondition(lambda self: len(self.members) > 1)
     @rule(killed=st.booleans(), data=st.data())
@@ -115,15 +138,18 @@ class Faults(RuleBasedStateMachine):
         member.source.die()
 
     @invariant()
-    def nothing_is_committed_before_it_is_safe(self) -> None:
-        safe = self.writer.stored.keys() | {self.event_id(letter.value) for letter in self.letters.records(DLQ)}
+    def nothing_is_committed_before_it_is_safe_or_told_to_be_lost(self) -> None:
+        unsafe = 0
         for partition, offset in self.broker.groups[GROUP].committed.items():
             for record in self.broker.topics[TOPIC][partition][:offset]:
-                assert self.event_id(record.value) in safe
+                if self.event_id(record.value) not in self.safe:
+                    assert record.offset < self.broker.begins[TOPIC].get(partition, 0)
+                    unsafe += (partition, record.offset) not in self.nobodys
+        assert unsafe <= self.told
 
     @invariant()
     def only_what_cannot_be_stored_dies(self) -> None:
-        assert not self.good & {self.event_id(letter.value) for letter in self.letters.records(DLQ)}
+        assert not self.good & {self.event_id(value) for value in self.dead}
 
     def teardown(self) -> None:
         self.broker.up = self.letters.up = self.writer.up = True
@@ -131,11 +157,32 @@ class Faults(RuleBasedStateMachine):
             for member in self.members:
                 member.loop.step()
             self.clock.advance(30)
-        records = self.broker.records(TOPIC)
-        assert self.writer.stored.keys() == self.good
-        dead = {record.value for record in records if self.event_id(record.value) not in self.good}
-        assert {letter.value for letter in self.letters.records(DLQ)} == dead
-        assert sum(self.broker.groups[GROUP].committed.values()) == len(records)
+        begins, committed = self.broker.begins[TOPIC], self.broker.groups[GROUP].committed
+        for partition, log in enumerate(self.broker.topics[TOPIC]):
+            assert all(self.event_id(record.value) in self.safe for record in log[begins.get(partition, 0) :])
+            assert committed.get(partition, begins.get(partition, 0)) == len(log)
+        assert self.writer.stored.keys() <= self.good
+        assert self.dead <= {record.value for record in self.broker.records(TOPIC)}
+
+    @property
+    def dead(self) -> set[bytes | None]:
+        """What is in a letter, wherever that is."""
+        kept = {b64decode(json.loads(content)["value"]) for content in self.writer.letters.values()}
+        return kept | {letter.value for letter in self.letters.records(DLQ)}
+
+    @property
+    def safe(self) -> set[str]:
+        return self.writer.stored.keys() | {self.event_id(value) for value in self.dead}
+
+    @property
+    def told(self) -> float:
+        """How many records are lost, by what all members ever said."""
+        name = "pulse_consumer_records_lost_total"
+        return sum(
+            member.registry.get_sample_value(name, {"partition": str(partition)}) or 0
+            for member in self.ever
+            for partition in range(self.broker.partitions)
+        )
 
     @staticmethod
     def event_id(value: bytes | None) -> str:

@@ -212,9 +212,10 @@ def test_an_event_that_cannot_be_kept_anywhere_is_not_given_up(tmp_path: Path) -
     assert int((folder / "refused.jsonl").read_bytes()) == 2
 
 
-def test_the_death_of_the_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_death_of_the_thread_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts()
     monkeypatch.setattr(parts.queue, "take", lambda *_: 1 / 0)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     parts.producer.start()
     eventually(lambda: parts.died)
+    assert "thread producer:" in vars(caplog.records[-1])["stacks"]

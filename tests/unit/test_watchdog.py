@@ -79,3 +79,31 @@ def test_gives_a_stop_a_moment_to_end_by_itself_though_kafka_is_away(scene: Scen
 
 def test_a_stop_may_not_take_the_minute_that_its_supervisor_grants() -> None:
     assert STOP_SECONDS < 60
+
+
+def test_what_all_threads_do_is_logged_when_the_loop_hangs(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.let_pass(STUCK_SECONDS)
+    assert "thread MainThread:" in vars(caplog.records[0])["stacks"]
+
+
+def test_what_all_threads_do_is_logged_when_a_stop_takes_too_long(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.stopping.set()
+    scene.let_pass(STOP_SECONDS)
+    assert "thread MainThread:" in vars(caplog.records[-1])["stacks"]
+
+
+def test_a_watchdog_that_fails_ends_the_process(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> bool:
+        raise UnicodeError("label empty or too long")
+
+    stopping, ended = threading.Event(), threading.Event()
+    clock = FakeClock()
+    watchdog = Watchdog(Health(clock), stopping, fail, clock=clock, end_process=ended.set)
+    stopping.set()
+    watchdog.look()
+    clock.advance(STOP_SECONDS_WITHOUT_KAFKA)
+    watchdog.start()
+    assert ended.wait(10)
+    assert [record.message for record in caplog.records] == ["the thread watchdog died"]

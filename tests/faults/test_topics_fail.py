@@ -1,0 +1,162 @@
+"""A topic that is deleted, or that takes nothing, under a running consumer: it says so, loses nothing, and goes on."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, connect_admin, missing_topics
+from tests.faults.test_stored_once import record
+from tests.servers import KafkaServer, MongoServer, Pipeline
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+NO_EVENT = Record(b"alice", b"no event")
+
+
+class Scene:
+    """A consumer that runs, on topics and a database of its own."""
+
+    def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path) -> None:
+        self.server = kafka
+        self.pipeline = Pipeline(kafka, mongo, folder)
+        self.kafka = self.pipeline.kafka
+        self.consumer = self.pipeline.consumer
+        self.admin = connect_admin(self.kafka)
+
+    def send(self, *records: Record) -> None:
+        with closing(KafkaSender(self.kafka, self.kafka.topic)) as sender:
+            assert not any(sender.send(records))
+
+    def send_until(self, condition: Callable[[], Any], record: Record, what: str) -> int:
+        """Send the record again and again, until a setting works; returns how often."""
+        sent = 0
+
+        def true_now() -> Any:
+            nonlocal sent
+            self.send(record)
+            sent += 1
+            return condition()
+
+        eventually(true_now, what=what, every=0.5)
+        return sent
+
+    def delete(self, topic: str) -> None:
+        self.admin.delete_topics([topic])
+        eventually(lambda: missing_topics(self.admin, [topic]), what="the topic's end")
+
+    def configure(self, topic: str, **config: str) -> None:
+        """It works some time after this returns."""
+        names = {name.replace("_", "."): value for name, value in config.items()}
+        self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, names)])
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """The status of the answer, and its checks."""
+        answer = requests.get(f"{self.pipeline.consumer_url}/health", timeout=5)
+        return answer.status_code, answer.json()["checks"]
+
+    def problem(self, part: str) -> str:
+        """What /health says of a part, while it is 503 for that; else nothing."""
+        status, checks = self.health()
+        return str(checks[part].get("problem", "")) if (status, checks[part]["status"]) == (503, "down") else ""
+
+    def metric(self, name: str) -> float:
+        text = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text
+        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+    def stored(self) -> set[str]:
+        return {document["event_id"] for document in self.pipeline.documents()}
+
+    def letters(self) -> list[ReceivedRecord]:
+        with closing(KafkaReader(self.kafka, self.kafka.dlq_topic)) as reader:
+            return list(reader.read())
+
+    def letters_in_mongodb(self) -> list[dict[str, Any]]:
+        settings = self.pipeline.mongo
+        with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+            return list(client[settings.database]["events.dead_letters"].find())
+
+
+@pytest.fixture
+def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(kafka, mongo, tmp_path)
+    scene.consumer.start()
+    scene.pipeline.wait_for_consumer()
+    yield scene
+    scene.admin.close()
+    scene.pipeline.kill()
+
+
+def test_a_deleted_events_topic_is_named(scene: Scene) -> None:
+    scene.delete(scene.kafka.topic)
+    problem = eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    assert problem == "the topic does not exist: create it with `python -m common.topics`"
+    assert scene.metric('pulse_consumer_dependency_up{dependency="kafka"}') == 0
+    assert f'"topic": "{scene.kafka.topic}"' in scene.consumer.output()
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning_by_the_consumer_that_lost_it(scene: Scene) -> None:
+    """Though it has more records by then than were read of the old one."""
+    scene.send(*(record("alice", number) for number in range(10)))
+    scene.pipeline.wait_until_stored(10)
+    scene.delete(scene.kafka.topic)
+    eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    scene.server.create_topics(scene.kafka.topic)
+    scene.send(*(record("alice", number) for number in range(100, 150)))
+    scene.pipeline.wait_until_stored(60)
+    assert scene.stored() == {f"alice-{number}" for number in [*range(10), *range(100, 150)]}
+    eventually(lambda: scene.health()[0] == 200, what="health")
+
+
+def test_a_deleted_dead_letter_topic_is_named_before_a_letter_needs_it(scene: Scene) -> None:
+    scene.delete(scene.kafka.dlq_topic)
+    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    assert problem == "the topic does not exist: create it with `python -m common.topics`"
+    assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
+
+
+def test_letters_wait_for_their_topic_to_be_made_anew(scene: Scene) -> None:
+    scene.delete(scene.kafka.dlq_topic)
+    scene.send(NO_EVENT)
+    eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    scene.server.create_topics(scene.kafka.topic)
+    eventually(lambda: scene.health()[0] == 200, 60, what="health")
+    eventually(lambda: len(scene.letters()) == 1, 60, what="the letter")
+
+
+def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scene: Scene) -> None:
+    """One that is compacted takes none without a key."""
+    scene.configure(scene.kafka.dlq_topic, cleanup_policy="compact")
+    sent = scene.send_until(
+        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer noticing"
+    )
+    problem = scene.problem("dead_letters")
+    assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")
+    assert problem.endswith("its settings refuse them; its cleanup.policy has to be delete")
+    assert problem in scene.consumer.output()
+    assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
+    scene.configure(scene.kafka.dlq_topic, cleanup_policy="delete")
+    eventually(lambda: scene.health()[0] == 200, 60, what="health")
+    eventually(lambda: len(scene.letters()) == sent, what="all letters")
+
+
+def test_letters_too_large_for_their_topic_go_to_mongodb_and_hold_up_none_of_the_others(scene: Scene) -> None:
+    scene.configure(scene.kafka.dlq_topic, max_message_bytes="20000")
+    large = Record(b"\xff", b"\x00" * 50_000)
+    scene.send_until(scene.letters_in_mongodb, large, what="a large letter")
+    small = [Record(b"alice", b"small %d" % n) for n in range(40)]
+    scene.send(*small[:20], large, *small[20:], record("alice", 1))
+    eventually(lambda: scene.stored() == {"alice-1"}, what="the event behind them")
+    eventually(lambda: {record.value for record in small} <= {letter.value for letter in scene.letters()})
+    content = json.loads(scene.letters_in_mongodb()[0]["content"])
+    assert [base64.b64decode(content[name]) for name in ("key", "value")] == [large.key, large.value]
+    eventually(lambda: scene.metric("pulse_consumer_letters_too_large_total") == len(scene.letters_in_mongodb()))
+    assert scene.health()[0] == 200

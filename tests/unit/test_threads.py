@@ -1,0 +1,40 @@
+"""A thread that dies says so, and what the others were doing."""
+
+import threading
+
+import pytest
+
+from common.threads import all_stacks, start_thread
+
+
+def fail() -> None:
+    raise RuntimeError("out of order")
+
+
+def test_a_thread_that_dies_is_logged_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    start_thread("worker", fail, on_death=lambda: None).join(10)
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("CRITICAL", "the thread worker died")
+    assert "out of order" in str(record.exc_info)
+
+
+def test_a_thread_that_dies_is_logged_with_the_stacks_of_all_threads(caplog: pytest.LogCaptureFixture) -> None:
+    start_thread("worker", fail, on_death=lambda: None).join(10)
+    stacks = vars(caplog.records[0])["stacks"]
+    assert "thread MainThread:" in stacks
+    assert "thread worker:" in stacks
+
+
+def test_whoever_waits_for_a_thread_hears_of_its_death(caplog: pytest.LogCaptureFixture) -> None:
+    heard = threading.Event()
+    start_thread("worker", fail, on_death=heard.set)
+    assert heard.wait(10)
+
+
+def test_a_thread_that_ends_by_itself_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
+    start_thread("worker", lambda: None, on_death=fail).join(10)
+    assert caplog.records == []
+
+
+def test_stacks_name_the_code_that_each_thread_is_in() -> None:
+    assert "in test_stacks_name_the_code_that_each_thread_is_in" in all_stacks()
