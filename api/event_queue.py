@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 from api.intake import AcceptedEvent, read_back, received_at
 from api.journal import Journal
 from common.errors import JournalError, JournalFullError, QueueFullError
-from common.metrics import ApiMetrics
+from common.metrics import ApiMetrics, Children
 
 RETRY_AFTER_SECONDS = 1
 
@@ -52,7 +52,11 @@ class EventQueue:
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.journal: Journal | None = None
+        self.grouped = False
+        """Whether the requests of a turn share one `commit`, which whoever puts them calls at its end."""
+        self._coming: list[Taken] = []
         self._metrics = metrics
+        self._accepted = Children(metrics.events_accepted)
         self._in_memory = 0
         self._bytes_in_memory = 0
         self._overflowing = False
@@ -86,31 +90,60 @@ class EventQueue:
         """Events accepted that Kafka does not have for certain."""
         return self._in_memory if self.journal is None else self.journal.unacknowledged
 
+    @property
+    def uncommitted(self) -> int:
+        """Requests taken that are not kept yet: those of this turn, while `grouped`."""
+        return len(self._coming)
+
     def put(self, events: Sequence[AcceptedEvent]) -> None:
-        """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere."""
-        size = _size(events)
+        """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere.
+
+        They are kept when it returns or, while `grouped`, when `commit` does.
+        """
         with self._lock:
-            first = not self.unacknowledged
-            fits = self._in_memory + len(events) <= self.capacity and self._bytes_in_memory + size <= self.max_bytes
-            position = 0
+            size, position = _size(events), 0
             if self.journal is not None:
                 try:
-                    position = self.journal.append([event.value for event in events])
+                    position = self.journal.add([event.value for event in events])
                 except JournalFullError as error:
                     raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
-            elif not fits:
+            elif not self._fits(len(events), size):
                 raise QueueFullError("queue_full", RETRY_AFTER_SECONDS)
-            if self.journal is not None and not fits:
+            self._coming.append(Taken(list(events), position, size))
+            if not self.grouped or self.journal is None:
+                self._commit()
+
+    def commit(self) -> None:
+        """Keep what was put since the last call, all or none: raises QueueFullError when it cannot be kept."""
+        with self._lock:
+            self._commit()
+
+    def _commit(self) -> None:
+        coming, self._coming = self._coming, []
+        if not coming:
+            return
+        first = not self.unacknowledged
+        if self.journal is not None:
+            try:
+                self.journal.commit()
+            except JournalFullError as error:
+                raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
+        for taken in coming:
+            if self.journal is not None and not self._fits(len(taken.events), taken.size):
                 self._overflowing = True
             if not self._overflowing:
-                self._in_memory += len(events)
-                self._bytes_in_memory += size
-                self._requests.put(Taken(list(events), position, size))
-            # Not for each request: three gauges take as long as the journal does.
-            if time.monotonic() >= self._gauges_due_at:
-                self._set_gauges()
-            if first:
-                self._metrics.oldest_unsent.set(time.time())
+                self._in_memory += len(taken.events)
+                self._bytes_in_memory += taken.size
+                self._requests.put(taken)
+            self._accepted.count(event.event_type for event in taken.events)
+        # Not for each request: three gauges take as long as the journal does.
+        if time.monotonic() >= self._gauges_due_at:
+            self._set_gauges()
+        if first:
+            self._metrics.oldest_unsent.set(time.time())
+
+    def _fits(self, events: int, size: int) -> bool:
+        return self._in_memory + events <= self.capacity and self._bytes_in_memory + size <= self.max_bytes
 
     def take(self, enough_events: int, enough_bytes: int, timeout: float) -> Taken:
         """What waits, oldest first: whole requests, until there are so many events, so many bytes, or no more.

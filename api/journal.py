@@ -62,9 +62,9 @@ _REASONS = {
 class Journal:
     """The requests of one worker that Kafka does not have yet, in the order they were accepted (an LMDB environment).
 
-    What was appended survives
+    What was committed survives
     - the death of the process, by kill -9 too: always, since the operating system has it;
-    - the death of the machine: with `sync` always, since it is on the disk before `append` returns (about 0.5 ms);
+    - the death of the machine: with `sync` always, since it is on the disk before `commit` returns (about 0.5 ms);
       without it, all but what the operating system had not written out, some seconds' worth as a rule. The file may be
       damaged then: it is set aside when it is opened next, and the journal starts empty.
 
@@ -85,6 +85,8 @@ class Journal:
         self._on_fatal = on_fatal
         self._trouble: JournalState | None = None
         self._may_not_grow = False
+        self._coming: list[tuple[bytes, int]] = []
+        self._coming_bytes = 0
         self._environment = open_environment(folder, max_bytes, sync=sync)
         try:
             self._page_bytes = int(self._environment.stat()["psize"])
@@ -126,30 +128,46 @@ class Journal:
         return JournalState.ROOM
 
     def append(self, events: Sequence[bytes]) -> int:
-        """Add a request's events (JSON, a line each), all or none; returns the position of their entry.
+        """Add a request's events and commit; as `add` and `commit`."""
+        position = self.add(events)
+        self.commit()
+        return position
 
-        Positions grow. Raises JournalFullError, whatever is in the way: then nothing of the request is kept.
+    def add(self, events: Sequence[bytes]) -> int:
+        """Take a request's events (JSON, a line each), all or none, for the next `commit`; returns their position.
+
+        Positions grow. Raises JournalFullError, whatever is in the way: then nothing of the request is taken.
         """
         value = b"\n".join(events)
         if self._may_not_grow:
             self._may_not_grow = not self._disk_has_room()
-        if self._used_bytes + self._needed(len(value)) > self._limit:
+        needed = self._needed(len(value))
+        if self._used_bytes + self._coming_bytes + needed > self._limit:
             raise JournalFullError(_REASONS[self._no_room()])
-        position = self._next
+        position = self._next + len(self._coming)
+        self._coming.append((value, len(events)))
+        self._coming_bytes += needed
+        return position
+
+    def commit(self) -> None:
+        """Write what was added, in one transaction. Raises JournalFullError: then nothing of it is kept."""
+        coming, self._coming, self._coming_bytes = self._coming, [], 0
+        if not coming:
+            return
         try:
             with self._environment.begin(write=True) as transaction:
-                transaction.put(_key(position), value, append=True)
+                for position, (value, _) in enumerate(coming, self._next):
+                    transaction.put(_key(position), value, append=True)
         except lmdb.Error as error:
             raise JournalFullError(_REASONS[self._note(error)]) from error
         self._trouble = None
         self._used_bytes = self._measure()
-        self._next += 1
-        self._events += len(events)
+        self._next += len(coming)
+        self._events += sum(count for _, count in coming)
         file_bytes = self._measure_file()
         if file_bytes > self._file_bytes:
             self._file_bytes = file_bytes
             self._may_not_grow = not self._disk_has_room()
-        return position
 
     def read(self, after: int, enough_events: int, enough_bytes: float = math.inf) -> tuple[list[bytes], int]:
         """The events of the entries after a position, oldest first, and the position of the last entry read.

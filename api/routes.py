@@ -13,15 +13,13 @@ from api.responses import accepted_answer
 from common.errors import InvalidEventError
 from common.event_json import invalid_batch
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Fault
-from common.metrics import ApiMetrics, Children
 
 logger = logging.getLogger(__name__)
 
 
-def track_routes(queue: EventQueue, metrics: ApiMetrics, faults: Faults) -> Blueprint:
+def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
     """The routes that put events into the queue. They raise what `responses` answers."""
     routes = Blueprint("track", __name__, url_prefix="/api/v1")
-    events_accepted = Children(metrics.events_accepted)
 
     @routes.post("/track")
     def track() -> Response:
@@ -48,7 +46,6 @@ def track_routes(queue: EventQueue, metrics: ApiMetrics, faults: Faults) -> Blue
 
     def keep(accepted: list[AcceptedEvent]) -> None:
         queue.put(accepted)
-        events_accepted.count(event.event_type for event in accepted)
         if logger.isEnabledFor(logging.DEBUG):
             for event in accepted:
                 logger.debug("event accepted", extra={"event_id": event.event_id})
