@@ -65,19 +65,22 @@ def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None
         if request.method == "OPTIONS":
             # A browser's question before the request: it cannot carry a key.
             return
-        secret = _secret_sent()
+        secret = secret_sent(
+            request.headers.get("Authorization"), request.headers.get("X-API-Key"), request.args.get("key")
+        )
         name = keys.name_of(secret) if secret else None
         if name is None:
             raise _unauthorized("This write key is not valid" if secret else "A write key is needed")
         metrics.authenticated.labels(name).inc()
 
 
-def _secret_sent() -> str | None:
+def secret_sent(authorization: str | None, api_key: str | None, in_query: str | None) -> str | None:
+    """The key of a request, from the places where it may be."""
     # werkzeug would take a token with a '=' in it for something else.
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    return request.headers.get("X-API-Key") or request.args.get("key")
+    return api_key or in_query
 
 
 def _unauthorized(what: str) -> Unauthorized:

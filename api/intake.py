@@ -38,6 +38,18 @@ def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
     return _accept(event_json.load_event(body), received_at, _new_ids(1))
 
 
+def accept_plain_event(body: bytes, received_at: datetime) -> list[AcceptedEvent] | None:
+    """The one event of a request if the fast decoder takes it; None if it is for `accept_event` to say what it is."""
+    event = event_json.fast_event(body)
+    return None if event is None else _accept_plain([event], received_at)
+
+
+def accept_plain_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent] | None:
+    """All events of a request if the fast decoder takes them; None if they are for `accept_batch`."""
+    events = event_json.fast_batch(body)
+    return None if events is None else _accept_plain(events, received_at)
+
+
 def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
     """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
     batch = _accept_right_ones(body, received_at)
@@ -92,6 +104,14 @@ def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
         except InvalidEventError as error:
             errors[index] = list(error.args)
     return AcceptedBatch(accepted, dict(sorted(errors.items())))
+
+
+def _accept_plain(loaded: list[dict[str, Any]], received_at: datetime) -> list[AcceptedEvent] | None:
+    new_ids = _new_ids(len(loaded))
+    try:
+        return [_accept(event, received_at, new_ids) for event in loaded]
+    except InvalidEventError:
+        return None
 
 
 def _accept(event: dict[str, Any], received_at: datetime, new_ids: Iterator[str]) -> AcceptedEvent:

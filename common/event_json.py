@@ -55,6 +55,17 @@ _SPLIT = msgspec.json.Decoder(_Split)
 _ENCODER = msgspec.json.Encoder()
 
 
+def fast_event(body: bytes) -> dict[str, Any] | None:
+    """As `load_event`, but None for what the fast decoder does not take."""
+    return _FAST_EVENT(body)
+
+
+def fast_batch(body: bytes) -> list[dict[str, Any]] | None:
+    """The events of a batch request's body; None for what the fast decoder does not take."""
+    batch = _FAST_BATCH(body)
+    return None if batch is None else batch["events"]
+
+
 def load_event(body: bytes) -> dict[str, Any]:
     """The event in a request's body, with `timestamp` (where given) as a datetime. Raises InvalidEventError."""
     return _FAST_EVENT(body) or _load(_EVENT, parse_json(body))

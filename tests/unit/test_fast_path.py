@@ -1,0 +1,189 @@
+"""A request answered past Flask gets what Flask would have given it, in all that can be seen."""
+
+import json
+import random
+import re
+from typing import Any, NamedTuple
+
+import pytest
+from flask import Flask
+from gunicorn.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+
+from api.connection import Connection
+from api.server import answer_of
+from common.settings import AccessSettings, WriteKey
+from tests.apps import build_app, take_accepted
+from tests.fakes import FakeBroker
+from tests.odd_json import Writer
+from tests.sent import events, things
+
+EVENT = b'{"customer_id":"alice","event_type":"click","properties":{"price":1.5}}'
+BATCH = b'{"events":[%s,%s]}' % (EVENT, EVENT)
+KEY = "s3cret"
+ACCESS = {
+    "open": AccessSettings(),
+    "with keys": AccessSettings(keys=(WriteKey("web", KEY), WriteKey("app", "other"))),
+    "with origins": AccessSettings(origins=frozenset({"https://shop.example"})),
+    "for all origins": AccessSettings(origins=frozenset({"*"}), keys=(WriteKey("web", KEY),)),
+}
+CFG = Config()
+
+# What differs between two answers to the same request: what is made up, and the time.
+_MADE_UP = [
+    (re.compile(rb"evt_[0-9a-f-]{36}"), b"evt_"),
+    (re.compile(rb"Date: [^\r]+"), b"Date:"),
+    (re.compile(rb"[0-9a-f]{32}"), b"(id)"),
+]
+
+
+class Seen(NamedTuple):
+    """What can be seen of a request: its answer, what was accepted, and what was counted."""
+
+    answer: bytes
+    accepted: list[dict[str, Any]]
+    counted: list[str]
+
+
+def app_with(access: AccessSettings, capacity: int = 100_000) -> Flask:
+    return build_app(FakeBroker(), access, capacity)
+
+
+def request(path: str, body: bytes, *headers: str, method: str = "POST", version: str = "1.1") -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", *headers, f"Content-Length: {len(body)}"]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def without_made_up(answer: bytes) -> bytes:
+    for pattern, instead in _MADE_UP:
+        answer = pattern.sub(instead, answer)
+    return answer
+
+
+def seen(app: Flask, sent: bytes, *, fast: bool) -> Seen | None:
+    """What comes of it; None if the fast path does not take it."""
+    connection = Connection(None, ("127.0.0.1", 1), ("127.0.0.1", 8080), CFG)
+    connection.receive(sent, 0.0)
+    parsed: Any = connection.next_request()
+    if fast:
+        answer = app.extensions["fast_path"](parsed, parsed.body.getvalue())
+        if answer is None:
+            return None
+    else:
+        answer = b"".join(answer_of(app, CFG, connection, parsed, close=False))
+    accepted = [json.loads(event.value) for event in take_accepted(app)]
+    for event in accepted:
+        event["event_id"] = re.sub(r"evt_[0-9a-f-]{36}", "evt_", event["event_id"])
+        event["timestamp"] = "" if event["timestamp"] == event["received_at"] else event["timestamp"]
+        del event["received_at"]
+    lines = generate_latest(app.extensions["metrics"]._registry).decode().splitlines()
+    counted = [line for line in lines if not re.search(r"_bucket|_sum|_created|^#|seconds ", line)]
+    return Seen(without_made_up(answer), accepted, counted)
+
+
+@pytest.fixture(scope="module", params=list(ACCESS))
+def access(request: pytest.FixtureRequest) -> AccessSettings:
+    return ACCESS[request.param]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/api/v1/track", EVENT), ("/api/v1/track/batch", BATCH)])
+def test_the_plain_case_is_taken(path: str, body: bytes) -> None:
+    sent = request(path, body, "Host: x", "Content-Type: application/json", f"Authorization: Bearer {KEY}")
+    for access in ACCESS.values():
+        assert seen(app_with(access), sent, fast=True) is not None
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: text/plain"),
+        request("/api/v1/track", EVENT, "Host: x"),
+        request("/api/v1/track", EVENT, "Content-Type: application/json"),
+        request("/api/v1/track?x=y", EVENT, "Host: x", "Content-Type: application/json"),
+        request("/api/v1/track/", EVENT, "Host: x", "Content-Type: application/json"),
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", "Content-Encoding: gzip"),
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", "Connection: close"),
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", "Upgrade: websocket"),
+        request(
+            "/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", "X-Request-ID: a", "X-Request-ID: b"
+        ),
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", method="PUT"),
+        request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", version="1.0"),
+        request("/api/v1/track", b"{}", "Host: x", "Content-Type: application/json"),
+        request("/api/v1/track", BATCH, "Host: x", "Content-Type: application/json"),
+        request("/api/v1/track/batch?partial=true", BATCH, "Host: x", "Content-Type: application/json"),
+    ],
+)
+def test_whatever_is_unusual_is_for_flask(sent: bytes) -> None:
+    app = app_with(AccessSettings())
+    assert seen(app, sent, fast=True) is None
+    assert take_accepted(app) == []
+
+
+def test_a_request_without_a_valid_key_is_for_flask() -> None:
+    app = app_with(ACCESS["with keys"])
+    sent = request("/api/v1/track", EVENT, "Host: x", "Content-Type: application/json", "X-API-Key: wrong")
+    assert seen(app, sent, fast=True) is None
+
+
+def test_a_request_for_which_there_is_no_room_is_for_flask() -> None:
+    app = app_with(AccessSettings(), capacity=1)
+    sent = request("/api/v1/track/batch", BATCH, "Host: x", "Content-Type: application/json")
+    assert seen(app, sent, fast=True) is None
+    assert take_accepted(app) == []
+
+
+def test_when_each_request_is_to_be_logged_all_are_for_flask(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="api")
+    assert app_with(AccessSettings()).extensions["fast_path"] is None
+
+
+_headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "Content-Type": st.sampled_from(
+            ["application/json"] * 6 + ["application/json; charset=utf-8", "text/plain", "x"]
+        ),
+        "Host": st.sampled_from(["localhost:8080"] * 6 + ["[::1]:8080", "a b", "", "shop.example", "a..b", "x" * 300]),
+        "X-Request-ID": st.sampled_from(["abc", "a b", "", "x" * 129, "ä"]),
+        "Authorization": st.sampled_from([f"Bearer {KEY}", f"bearer  {KEY} ", "Bearer wrong", f"Basic {KEY}", KEY]),
+        "X-API-Key": st.sampled_from([KEY, "wrong", "", "ä"]),
+        "Origin": st.sampled_from(["https://shop.example", "HTTPS://SHOP.EXAMPLE", "https://else.example", "null", ""]),
+        "Connection": st.sampled_from(["keep-alive", "close", "Keep-Alive", "upgrade"]),
+        "Upgrade": st.just("websocket"),
+        "Accept": st.sampled_from(["*/*", "text/html"]),
+        "Cookie": st.just("a=b"),
+        "Content-Encoding": st.sampled_from(["identity", "gzip"]),
+        "X-HTTP-Method-Override": st.just("GET"),
+        "X-Forwarded-Proto": st.just("https"),
+        "Range": st.just("bytes=0-1"),
+        "If-None-Match": st.just("*"),
+    },
+)
+_common = st.just({"Content-Type": "application/json", "Host": "localhost:8080"})
+_bodies = st.one_of(
+    events.map(lambda event: json.dumps(event).encode()),
+    things.map(lambda thing: json.dumps(thing).encode()),
+    st.lists(events, max_size=3).map(lambda batch: json.dumps({"events": batch}).encode()),
+    st.integers(0, 2**32).map(lambda seed: (writer := Writer(random.Random(seed))).bytes_of(writer.event())),
+    st.integers(0, 2**32).map(lambda seed: (writer := Writer(random.Random(seed))).bytes_of(writer.batch())),
+)
+
+
+@given(
+    st.sampled_from(
+        ["/api/v1/track", "/api/v1/track/batch", "/api/v1/track?key=s3cret", "/api/v1/track/batch?partial=1"]
+    ),
+    st.sampled_from(["POST"] * 8 + ["GET", "PUT", "OPTIONS"]),
+    st.one_of(_common, st.tuples(_common, _headers).map(lambda two: {**two[0], **two[1]}), _headers),
+    _bodies,
+)
+def test_what_is_taken_is_answered_kept_and_counted_as_through_flask(
+    access: AccessSettings, path: str, method: str, headers: dict[str, str], body: bytes
+) -> None:
+    sent = request(path, body, *(f"{name}: {value}" for name, value in headers.items()), method=method)
+    fast = seen(app_with(access), sent, fast=True)
+    if fast is not None:
+        assert fast == seen(app_with(access), sent, fast=False)
