@@ -12,6 +12,7 @@ from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 from api.auth import WriteKeys, require_key
 from api.cors import allow_origins
 from api.docs import docs_routes
+from api.fast_path import fast_path
 from api.faults import Faults
 from api.health import health_routes
 from api.instrumentation import instrument
@@ -57,11 +58,14 @@ def create_app(
     instrument(app, metrics)
     faults = Faults(metrics)
     answer_errors(app, metrics, faults)
-    track = track_routes(worker.queue, metrics, faults)
+    track = track_routes(worker.queue, faults)
     needs_key = bool(settings.access.keys or settings.access.keys_file)
-    if needs_key:
-        require_key(track, WriteKeys(settings.access), metrics)
+    keys = WriteKeys(settings.access) if needs_key else None
+    if keys:
+        require_key(track, keys, metrics)
+    app.extensions["fast_path"] = fast_path(worker.queue, metrics, keys, settings.access.origins)
     app.register_blueprint(track)
+    app.extensions["origins"] = settings.access.origins
     if settings.access.origins:
         allow_origins(app, settings.access.origins)
     app.register_blueprint(health_routes(settings.kafka, worker))

@@ -8,20 +8,14 @@ from werkzeug.exceptions import (
     BadRequest,
     LengthRequired,
     RequestEntityTooLarge,
-    RequestTimeout,
     UnsupportedMediaType,
 )
 
-TOO_SLOW = "The request did not arrive in time: send it again, all of it at once."
 # text/plain is what a browser's sendBeacon sends.
 _MEDIA_TYPES = frozenset({"application/json", "text/plain"})
 _NO_GZIP = "The body is not proper gzip, or it ended early."
 _ONE_GZIP_MEMBER = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 64 * 1024
-
-
-class WastefulChunksError(ParseException):  # type: ignore[misc]  # gunicorn has no types
-    """A chunked body has more chunks, or more around them, than `api.connections` reads."""
 
 
 class _UnsupportedEncoding(UnsupportedMediaType):
@@ -36,7 +30,7 @@ class _UnsupportedEncoding(UnsupportedMediaType):
 def read_body(limit: int) -> bytes:
     """The body of the current request, unzipped; raises one of HTTP's errors when it is not there as it should be.
 
-    `limit` bytes are allowed, both as sent and unzipped. Blocks as long as `api.connections` lets the client take.
+    `limit` bytes are allowed, both as sent and unzipped. Does not block: `api/connection.py` has collected the body.
     """
     announced = request.content_length
     if announced is None and "Transfer-Encoding" not in request.headers:
@@ -56,10 +50,6 @@ def _read(announced: int, limit: int) -> bytes:
     try:
         # One byte more tells that a chunked body is too long.
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
-    except TimeoutError:
-        raise RequestTimeout(TOO_SLOW) from None
-    except WastefulChunksError:
-        raise BadRequest("The body comes in too many chunks, or with too much around them.") from None
     except (ParseException, OSError):
         raise BadRequest("The body ended early or is not properly chunked.") from None
     if len(body) > limit:

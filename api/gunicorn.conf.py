@@ -6,14 +6,22 @@ import os
 import sys
 from typing import Any
 
+import gunicorn
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from api.connection_counts import ConnectionCounts
 from api.metrics_files import metrics_files
+from api.server import TESTED_GUNICORN
 from common.errors import JournalError, SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings, read_dotenv
+
+if gunicorn.__version__ != TESTED_GUNICORN:
+    sys.exit(
+        f"api: gunicorn {gunicorn.__version__} is installed, and the worker was tested with {TESTED_GUNICORN} alone: "
+        "install requirements/api.txt"
+    )
 
 try:
     read_dotenv()
@@ -26,7 +34,7 @@ except SettingsError as error:
 bind = str(_settings.address.to_bind())
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "api.connections.PatientWorker"
+worker_class = "api.server.LoopWorker"
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).

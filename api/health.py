@@ -1,5 +1,9 @@
 """Probes: whether events can be taken, and what state everything is in."""
 
+import math
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,15 +14,18 @@ from common import kafka
 from common.build_info import VERSION, commit
 from common.settings import KafkaSettings
 
+_LATELY_SECONDS = 1.0
+
 
 def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
     """The three health routes. They tell of the worker that answers."""
     routes = Blueprint("health", __name__, url_prefix="/health")
+    reachable = Lately(lambda: kafka.reachable(settings))
 
     @routes.get("")
     def health() -> tuple[Response, int]:
         """Blocks up to a second when no broker answers."""
-        kafka_up = not worker.producer.failing and kafka.reachable(settings)
+        kafka_up = not worker.producer.failing and reachable()
         ready = worker.can_take
         set_aside = worker.set_aside()
         good = kafka_up and not set_aside and not worker.unopened
@@ -61,6 +68,25 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
         return _probe(good=worker.can_take)
 
     return routes
+
+
+class Lately:
+    """An answer that is asked for once a second at most, however many want to know it. Threads may share it."""
+
+    def __init__(self, ask: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answer = False
+        self._asked_at = -math.inf
+
+    def __call__(self) -> bool:
+        """Blocks as asking does."""
+        with self._lock:
+            if self._clock() - self._asked_at >= _LATELY_SECONDS:
+                self._answer = self._ask()
+                self._asked_at = self._clock()
+            return self._answer
 
 
 def _up(good: bool) -> str:

@@ -122,6 +122,8 @@ _ANSWER_SCHEMAS: Json = {
             "description": "degraded: Kafka is away, but events are kept, or a journal is set aside or cannot be "
             "opened; unavailable: no event can be taken.",
         },
+        version={**_TEXT, "description": "The release that runs."},
+        commit={**_TEXT, "description": "What it was made of, or unknown."},
         oldest_unsent_seconds={"type": "number", "description": "Age of the oldest event that Kafka does not have."},
         checks=_object(
             kafka=_UP,
@@ -309,6 +311,8 @@ def _posts(*, needs_key: bool) -> Json:
 
 _HEALTH: Json = {
     "status": "ok",
+    "version": "0.2.0",
+    "commit": "unknown",
     "oldest_unsent_seconds": 0.0,
     "checks": {
         "kafka": {"status": "up"},

@@ -9,8 +9,17 @@ _ANSWER = b'{"status":"accepted","event_id":"evt_00000000-0000-4000-8000-0000000
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_ANSWER)))]
 
 
+class _NoQueue:
+    """Nothing to keep."""
+
+    grouped = False
+    uncommitted = 0
+
+
 class _NoWorker:
     """Nothing to start and to stop."""
+
+    queue = _NoQueue()
 
     def start(self) -> None:
         pass

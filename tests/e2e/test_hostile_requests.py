@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -137,6 +138,24 @@ def test_what_is_no_proper_http_gets_an_answer_like_all_others(api: ApiServer, r
     assert list(answer.json) == ["status", "message", "errors", "request_id"]
     assert answer.text == json.dumps(answer.json, separators=(",", ":")) + "\n"
     assert answer.headers["x-request-id"] == answer.json["request_id"]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"A: " + b"x" * 9_000 + b"\r\n\r\n",
+        b"A: x\r\n" * 20_000,
+        b"Expect: tea\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5_000,
+    ],
+)
+def test_a_page_can_read_an_answer_given_before_the_app(rest: bytes, tmp_path: Path) -> None:
+    with api_without_kafka(tmp_path, API_CORS_ORIGINS="https://shop.example") as api:
+        head = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nOrigin: %s\r\n"
+        answer = send(api, head % b"https://shop.example" + rest)
+        assert answer.status >= 400
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        assert "access-control-allow-origin" not in send(api, head % b"https://else.example" + rest).headers
 
 
 def test_what_is_no_proper_http_is_logged_without_its_url(api: ApiServer) -> None:

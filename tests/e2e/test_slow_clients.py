@@ -47,6 +47,10 @@ def open_connections(api: ApiServer) -> int:
         b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"no HTTP\r\n\r\n",
         b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{",
+        POST + b"Expect: 100-continue\r\nContent-Length: 50\r\n\r\n",
+        # These take nothing of answers that are larger than what the operating system holds for them.
+        b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
     ],
     ids=[
         "nothing",
@@ -56,11 +60,14 @@ def open_connections(api: ApiServer) -> int:
         "no hanging up",
         "no hanging up after an error",
         "no body after an error",
+        "half a chunk",
+        "asking first",
+        "not reading",
     ],
 )
 def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
     # One that would be waited for would be waited for at least 2 s.
-    with connections(api.url, 20, begin):
+    with connections(api.url, 200, begin):
         assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
 
 
@@ -73,21 +80,48 @@ def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
         assert read_all(client).startswith(b"HTTP/1.1 202")
 
 
-def test_a_chunked_body_that_does_not_come_is_given_up(api: ApiServer) -> None:
-    with connections(api.url, 1, POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{") as (client,):
-        answer = read_all(client)
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"The request did not arrive in time: send it again, all of it at once." in answer
-
-
-@pytest.mark.parametrize("begin", [POST, POST + b"Content-Length: 50\r\n\r\n{"], ids=["half a head", "half a body"])
+@pytest.mark.parametrize(
+    "begin",
+    [POST, POST + b"Content-Length: 50\r\n\r\n{", POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{"],
+    ids=["half a head", "half a body", "half a chunk"],
+)
 def test_a_client_that_falls_silent_is_told_so(tmp_path: Path, begin: bytes) -> None:
     # Silence is allowed for 30 s; 1 s is enough for a test.
     with (
         api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 1") as api,
         connections(api.url, 1, begin) as (client,),
     ):
-        assert read_all(client).startswith(b"HTTP/1.1 408")
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"The request did not arrive in time: send it again, all of it at once." in answer
+
+
+def test_a_long_answer_reaches_a_client_that_reads_slowly(api: ApiServer) -> None:
+    whole = requests.get(f"{api.url}/docs/swagger-ui-bundle.js", timeout=10).content
+    with connections(
+        api.url, 1, b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    ) as (client,):
+        assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
+        assert read_all(client).endswith(b"\r\n\r\n" + whole)
+
+
+def test_a_long_answer_is_followed_by_the_next_on_the_same_connection(api: ApiServer) -> None:
+    with requests.Session() as client:
+        paths = (
+            "/health",
+            "/health/live",
+            "/health/ready",
+            "/docs",
+            "/openapi.json",
+            "/metrics",
+            "/api/v1/track",
+            "/x",
+        )
+        for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            for path in paths:
+                client.request(method, f"{api.url}{path}", timeout=10)
+        # Longer than one piece, and made all at once.
+        assert all(len(client.get(f"{api.url}/metrics", timeout=10).content) > 64 * 1024 for _ in range(3))
 
 
 def test_a_client_that_does_not_hang_up_after_its_answer_is_let_go(tmp_path: Path) -> None:

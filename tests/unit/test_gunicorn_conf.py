@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gunicorn
 import pytest
 
-from api.connections import BODY_SECONDS
 from api.metrics_files import metrics_files
+from api.server import STOP_SECONDS, TESTED_GUNICORN
 
 CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
 
@@ -64,7 +65,7 @@ def test_a_worker_that_never_booted_has_nothing_to_send(conf: dict[str, Any]) ->
 
 def test_draining_fits_into_gunicorns_grace(conf: dict[str, Any]) -> None:
     # The slowest body that is being read; kept-alive connections linger for 2 s only.
-    assert conf["DRAIN_SECONDS"] + BODY_SECONDS < conf["graceful_timeout"]
+    assert conf["DRAIN_SECONDS"] + STOP_SECONDS < conf["graceful_timeout"]
 
 
 def test_the_metrics_of_an_earlier_run_are_wiped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,3 +94,14 @@ def test_a_wrong_setting_ends_the_start_with_one_line(monkeypatch: pytest.Monkey
     monkeypatch.setenv("API_THREADS", "many")
     with pytest.raises(SystemExit, match=r"^api: API_THREADS=many is not allowed: give a whole number from 1 to 256$"):
         runpy.run_path(str(CONF))
+
+
+def test_another_version_of_gunicorn_ends_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gunicorn, "__version__", "99.0")
+    with pytest.raises(SystemExit, match=r"^api: gunicorn 99.0 is installed, and the worker was tested with 27"):
+        runpy.run_path(str(CONF))
+
+
+def test_the_version_that_was_tested_is_the_one_that_is_installed() -> None:
+    pinned = (CONF.parent.parent / "requirements" / "api.txt").read_text()
+    assert f"\ngunicorn=={TESTED_GUNICORN} " in pinned

@@ -1,0 +1,271 @@
+"""A client's connection: what is here of its next request, and what it has not yet taken of its answers.
+
+It knows bytes, not sockets. What a request means is for gunicorn's parser to say; here is only told when it is whole.
+"""
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.http.body import LengthReader
+from gunicorn.http.errors import ParseException, UnsupportedTransferCoding
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import Unreader
+
+from common.events import MAX_BATCH_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CHUNKED_BYTES = 2 * MAX_BATCH_BYTES
+"""Of a chunked body as it is sent."""
+MAX_CHUNKS = 8192
+"""Of a body: each costs as much as a hundred bytes of events."""
+MAX_TRAILER_BYTES = 64 * 1024
+
+_HEAD_END = b"\r\n\r\n"
+_LINE_END = b"\r\n"
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
+_MOST_HEX_DIGITS = 16
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+class Given(Unreader):  # type: ignore[misc]  # gunicorn has no types
+    """Gives gunicorn's parser what is here, and then says that there is no more."""
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        del size_hint
+        return b""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the parser has taken all of it."""
+        return not self.buf.getvalue()
+
+
+class EndlessHeadError(Exception):
+    """The head of a request is longer than any may be."""
+
+
+class EndlessBodyError(Exception):
+    """A chunked body is longer than any may be."""
+
+
+class Connection:
+    """One of a client's. `peer` and `own` are the addresses of its two ends."""
+
+    __slots__ = (
+        "_asked",
+        "_chunks",
+        "_head",
+        "_incoming",
+        "_number",
+        "_request",
+        "_scanned",
+        "_trailers_from",
+        "_unreader",
+        "began",
+        "busy",
+        "cfg",
+        "deadline",
+        "ended",
+        "last",
+        "least",
+        "leaving",
+        "out",
+        "own",
+        "peer",
+        "rest",
+        "sock",
+        "watched",
+        "whole",
+    )
+
+    def __init__(self, sock: Any, peer: Any, own: Any, cfg: Any) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.own = own
+        self.cfg = cfg
+        self._incoming = bytearray()
+        self._head = b""
+        self._scanned = 0
+        self._chunks = 0
+        self._trailers_from = 0
+        self._asked = False
+        self._number = 0
+        self._request: Any = None
+        self._unreader = Given()
+        self.began: float | None = None
+        """When the request that is coming began to come, by the monotonic clock."""
+        self.deadline = 0.0
+        """When something has to have happened, by the same clock."""
+        self.least = 1
+        """How many bytes have to come before the loop is told."""
+        self.watched = 0
+        """What the loop waits for."""
+        self.whole = True
+        """Whether all of the last request's body was here."""
+        self.out = b""
+        """What is to be sent."""
+        self.rest: Iterator[bytes] | None = None
+        """What is to be sent after that, made when it is asked for."""
+        self.last = False
+        """Whether nothing comes after this answer."""
+        self.busy = False
+        """Whether a thread makes the answer."""
+        self.ended = False
+        """Whether the client has said that it sends no more."""
+        self.leaving = False
+        """Whether we have said so."""
+
+    @property
+    def occupied(self) -> bool:
+        """Whether an answer is under way."""
+        return self.busy or self.leaving or bool(self.out) or self.rest is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, in neither direction."""
+        return not self.occupied and self.began is None
+
+    @property
+    def missing(self) -> int:
+        """How many bytes of the body are still to come, as far as that is known; else 1."""
+        reader = self._request.body.reader if self._request is not None else None
+        return reader.length - len(self._incoming) if isinstance(reader, LengthReader) else 1
+
+    @property
+    def held(self) -> int:
+        """How many bytes are here that the app has not got."""
+        return len(self._incoming)
+
+    @property
+    def head(self) -> bytes:
+        """The head of the last request, whole or not, proper or not."""
+        return self._head or bytes(self._incoming[:MAX_HEAD_BYTES])
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what the client has sent."""
+        if self.began is None:
+            self.began = now
+            self._head = b""
+        self._incoming += data
+
+    def drop(self) -> None:
+        """Forget what is here: nobody will answer it."""
+        self._incoming.clear()
+        self.rest = None
+
+    def next_request(self) -> Any | None:
+        """The next request with all of its body, as gunicorn reads it; None until it is here.
+
+        Of a body that nobody will take, since it is too long, or that has ended early, what is here: see `whole`.
+        Raises EndlessHeadError, EndlessBodyError, and what gunicorn's parser raises.
+        """
+        if self._request is None and not self._read_head():
+            return None
+        reader = self._request.body.reader
+        if isinstance(reader, LengthReader):
+            length: int | None = reader.length if reader.length <= MAX_BATCH_BYTES else 0
+            self.whole = reader.length <= len(self._incoming)
+            here = self.whole or length == 0
+        else:
+            length = self._end_of_chunks()
+            self.whole = here = length is not None
+        if not here and not self.ended:
+            return None
+        body = bytes(self._incoming[:length])
+        del self._incoming[:length]
+        self._scanned = 0
+        request, self._request = self._request, None
+        if isinstance(reader, LengthReader):
+            # All that its reader would do.
+            request.body = io.BytesIO(body)
+        else:
+            self._unreader.unread(body)
+        if not self._incoming:
+            self.began = None
+        return request
+
+    def finish_body(self, request: Any) -> bool:
+        """Whether gunicorn saw the body end where the next request was taken to begin."""
+        if not self.whole or isinstance(request.body, io.BytesIO):
+            return self.whole
+        try:
+            request.body.read()
+        except (OSError, ParseException):
+            return False
+        return not request.body.failed and self._unreader.empty
+
+    def wants_to_be_asked(self) -> bool:
+        """Whether the client waits for a word before it sends the body. True once a request."""
+        if self._request is None or self._asked or self._request.version < (1, 1):
+            return False
+        self._asked = any(name == "EXPECT" for name, _ in self._request.headers)
+        return self._asked and not self._incoming
+
+    def _read_head(self) -> bool:
+        """Whether the head is here; then `_request` is what gunicorn makes of it."""
+        end = self._incoming.find(_HEAD_END, self._scanned)
+        if end < 0:
+            if len(self._incoming) > MAX_HEAD_BYTES:
+                raise EndlessHeadError
+            if not _BARE_LF.search(self._incoming, self._scanned):
+                # Only its last bytes can be the beginning of the end.
+                self._scanned = max(0, len(self._incoming) - len(_HEAD_END) + 1)
+                return False
+            # gunicorn refuses it, whatever comes.
+            end = len(self._incoming)
+        elif end > MAX_HEAD_BYTES:
+            raise EndlessHeadError
+        self._scanned = self._chunks = self._trailers_from = 0
+        self._asked = False
+        self._number += 1
+        self._head = bytes(self._incoming[: end + len(_HEAD_END)])
+        del self._incoming[: end + len(_HEAD_END)]
+        self._unreader = Given()
+        self._unreader.unread(self._head)
+        request = Request(self.cfg, self._unreader, self.peer, self._number)
+        codings = [value.strip().lower() for name, value in request.headers if name == "TRANSFER-ENCODING"]
+        if codings and codings != ["chunked"]:
+            # gunicorn lets some pass that nobody undoes.
+            raise UnsupportedTransferCoding(codings)
+        self._request = request
+        return True
+
+    def _end_of_chunks(self) -> int | None:
+        """How many bytes the chunked body has; None while its end is not here. What is wrong, gunicorn will say.
+
+        Looks at each byte about once, however they come. Raises EndlessBodyError.
+        """
+        incoming = self._incoming
+        while (end := incoming.find(_LINE_END, self._scanned, self._scanned + MAX_HEAD_BYTES)) >= 0:
+            size = bytes(incoming[self._scanned : end]).partition(b";")[0].strip(b" \t")
+            if not size or size.strip(_HEX_DIGITS):
+                return len(incoming)
+            if len(size) > _MOST_HEX_DIGITS:
+                raise EndlessBodyError
+            length = int(size, 16)
+            if length == 0:
+                return self._end_of_trailers(end)
+            next_chunk = end + len(_LINE_END) + length + len(_LINE_END)
+            if next_chunk > MAX_CHUNKED_BYTES or self._chunks == MAX_CHUNKS:
+                raise EndlessBodyError
+            if next_chunk > len(incoming):
+                return None
+            self._chunks += 1
+            self._scanned = next_chunk
+        if len(incoming) - self._scanned > MAX_HEAD_BYTES:
+            raise EndlessBodyError
+        return None
+
+    def _end_of_trailers(self, begin: int) -> int | None:
+        """`begin`: where the line of the last chunk ends. The trailers, if any, end with an empty line."""
+        end = self._incoming.find(_HEAD_END, max(begin, self._trailers_from))
+        if end >= 0:
+            return end + len(_HEAD_END)
+        if len(self._incoming) - begin > MAX_TRAILER_BYTES:
+            raise EndlessBodyError
+        self._trailers_from = len(self._incoming) - len(_HEAD_END) + 1
+        return None

@@ -1,0 +1,487 @@
+"""The worker that gunicorn runs: one loop collects requests until they are whole, calls the app, and writes answers.
+
+A slow client, in either direction, holds bytes and no thread. Each turn of the loop answers all requests that have
+become whole; their events go to the journal together, and only then do the answers leave.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import os
+import queue
+import resource
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.http import wsgi
+from gunicorn.http.errors import NoMoreData
+from gunicorn.workers.base import Worker
+
+from api import early_answers
+from api.connection import Connection
+from api.connection_counts import ConnectionCounts
+from api.early_answers import Refusal
+from api.responses import count_rejected
+from common.errors import QueueFullError
+
+logger = logging.getLogger(__name__)
+
+TESTED_GUNICORN = "27.0.1"
+"""The version whose parts this worker is made of."""
+
+REQUEST_SECONDS = 30.0
+"""How long a client may take to send a request, from its first byte to its last."""
+SEND_SECONDS = 10.0
+"""How long a client may take nothing of its answer."""
+LEAVE_SECONDS = 2.0
+"""How long a client may take to close the connection after its last answer, or all of them at a stop."""
+STOP_SECONDS = 5.0
+"""How long a stop waits for what is under way."""
+
+_PIECE_BYTES = 64 * 1024
+_MOST_HELD_BYTES = 64 * 1024 * 1024
+_LOOK_SECONDS = 0.25
+_YIELD_SECONDS = 0.0005
+_YIELDS = 20
+_NO_YIELD_SECONDS = 0.1
+_NO_ROOM_SECONDS = 0.05
+_WARN_EVERY_SECONDS = 10.0
+_OTHER_DESCRIPTORS = 100
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What the app answers from memory; all else may read files, or ask Kafka.
+_QUICK = ("/api/", "/health/")
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Answer:
+    """What gunicorn's response writes to in place of a socket."""
+
+    __slots__ = ("pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def sendall(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.size += len(data)
+
+    send = sendall
+
+    def taken(self) -> bytes:
+        """What was written since it was last asked."""
+        data = b"".join(self.pieces)
+        self.pieces.clear()
+        self.size = 0
+        return data
+
+
+def most_connections(wanted: int) -> int:
+    """As many as there are descriptors for, beside those that a worker needs for other things."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(limit - _OTHER_DESCRIPTORS, limit // 2))
+
+
+def answer_of(app: Any, cfg: Any, connection: Connection, request: Any, *, close: bool) -> Iterator[bytes]:
+    """The app's answer in pieces, each made when it is asked for. Raises what gunicorn raises.
+
+    `close`: whether it is to say that the connection ends. `connection.last` then tells whether it does.
+    """
+    answer = Answer()
+    response, environ = wsgi.create(request, answer, connection.peer, connection.own, cfg)
+    # The client has been told to go on, if it asked.
+    answer.taken()
+    if close:
+        response.force_close()
+    chunks = app(environ, response.start_response)
+    try:
+        for chunk in chunks:
+            response.write(chunk)
+            if answer.size >= _PIECE_BYTES:
+                yield answer.taken()
+        response.close()
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+    connection.last = response.should_close() or not connection.finish_body(request)
+    yield answer.taken()
+
+
+class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's worker with one loop. Answers that may take their time are made by API_THREADS threads."""
+
+    counts: ConnectionCounts
+    """Of all workers. To be set before the fork."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: set[Connection] = set()
+        self._listening = False
+        self._listen_at = 0.0
+        self._yields = 0
+        self._no_yields_until = 0.0
+        self._no_warning_until = 0.0
+        self._most_connections = most_connections(self.cfg.worker_connections)
+        self._look_at = 0.0
+        self._stop_at: float | None = None
+        self._ready: list[Connection] = []
+        self._made: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+
+    def init_process(self) -> None:
+        """Blocks until the worker ends."""
+        if self.cfg.is_ssl:
+            logger.critical("this server speaks no TLS: let a proxy in front of it do that")
+            sys.exit(4)
+        self._selector = selectors.DefaultSelector()
+        self._threads = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="answers")
+        super().init_process()
+
+    def run(self) -> None:
+        """Serve until told to stop, then until all that is under way is answered. Blocks."""
+        self._queue = self.wsgi.extensions["worker"].queue
+        self._queue.grouped = True
+        self._origins = self.wsgi.extensions.get("origins", frozenset())
+        self._fast_path = self.wsgi.extensions.get("fast_path")
+        self._selector.register(self.PIPE[0], _READ, None)
+        for listener in self.sockets:
+            listener.setblocking(False)
+        while self._stop_at is None or (self._connections and time.monotonic() < self._stop_at):
+            self._turn()
+        self._queue.grouped = False
+        for connection in list(self._connections):
+            self._close(connection)
+        self._threads.shutdown(wait=False)
+        self._selector.close()
+        for listener in self.sockets:
+            listener.close()
+
+    def _turn(self) -> None:
+        """Wait until something comes, answer all that is whole then, and send the answers."""
+        now = time.monotonic()
+        until = min(self._look_at, math.inf if self._listening else self._listen_at)
+        events = self._selector.select(0 if self._ready else max(0.0, until - now))
+        now = time.monotonic()
+        ready, self._ready = self._ready, []
+        for key, mask in events:
+            connection = key.data
+            if isinstance(connection, Connection):
+                if mask & _READ:
+                    self._receive(connection, now)
+                ready.append(connection)
+            elif connection is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.PIPE[0], 4096)
+            else:
+                self._accept(connection, now)
+        while not self._made.empty():
+            connection = self._made.get()
+            connection.busy = False
+            ready.append(connection)
+        waiting = [connection for connection in ready if connection in self._connections and self._advance(connection)]
+        if waiting:
+            self._commit(waiting)
+        for connection in ready:
+            if connection in self._connections:
+                self._send(connection, now)
+        if now >= self._look_at or (self._stop_at is None and not self.alive):
+            self._look(now)
+        self._listen(now)
+
+    # ── New connections ──
+
+    def _accept(self, listener: socket.socket, now: float) -> None:
+        """Take a new connection, but leave a worker with fewer the time to do so first."""
+        if now >= self._no_yields_until and len(self._connections) > self.counts.fewest():
+            self._yields += 1
+            if self._yields <= _YIELDS:
+                self._listen_at = now + _YIELD_SECONDS
+                return
+            # The others do not come: they are busy, or frozen.
+            self._no_yields_until = now + _NO_YIELD_SECONDS
+        self._yields = 0
+        if len(self._connections) >= self._most_connections:
+            self._make_room()
+        try:
+            sock, peer = listener.accept()
+        except BlockingIOError:
+            # Another worker was quicker.
+            return
+        except OSError as error:
+            # Most of all it is a lack of descriptors, which a closed connection mends.
+            if now >= self._no_warning_until:
+                self._no_warning_until = now + _WARN_EVERY_SECONDS
+                logger.warning("a connection could not be taken", extra={"error": str(error)})
+            self._make_room()
+            self._listen_at = now + _NO_ROOM_SECONDS
+            return
+        sock.setblocking(False)
+        connection = Connection(sock, peer, listener.getsockname(), self.cfg)
+        connection.deadline = now + self.cfg.keepalive
+        connection.watched = _READ
+        self._connections.add(connection)
+        self._selector.register(sock, _READ, connection)
+        self.counts.write(self.age, len(self._connections))
+
+    def _listen(self, now: float) -> None:
+        """Listen, but not while others are to take new connections, nor during a stop."""
+        wanted = self.alive and now >= self._listen_at
+        if wanted != self._listening:
+            self._listening = wanted
+            for listener in self.sockets:
+                if wanted:
+                    self._selector.register(listener, _READ, listener)
+                else:
+                    self._selector.unregister(listener)
+
+    def _make_room(self) -> None:
+        """Close the connection that has been idle longest, or else refuse the request that has taken longest."""
+        waiting = [connection for connection in self._connections if not connection.occupied or connection.leaving]
+        waiting.sort(key=lambda connection: (not (connection.idle or connection.leaving), connection.deadline))
+        silent = next((connection for connection in waiting if _silent(connection.sock)), None)
+        if silent is None:
+            return
+        if not (silent.idle or silent.leaving):
+            self._refuse(silent, early_answers.CROWDED)
+            with contextlib.suppress(OSError):
+                silent.sock.send(silent.out)
+        self._close(silent)
+
+    # ── Requests in ──
+
+    def _receive(self, connection: Connection, now: float) -> None:
+        """Take what the client has sent."""
+        try:
+            data = connection.sock.recv(_PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(connection)
+            return
+        if connection.leaving:
+            if not data:
+                self._close(connection)
+        elif not data:
+            connection.ended = True
+        else:
+            connection.receive(data, now)
+            connection.deadline = min(now + self.cfg.keepalive, (connection.began or now) + REQUEST_SECONDS)
+            if self._stop_at is not None:
+                connection.deadline = min(connection.deadline, now + LEAVE_SECONDS)
+
+    def _advance(self, connection: Connection) -> bool:
+        """Answer the next request, if it is whole and the last answer has left; whether its events are uncommitted."""
+        if connection.occupied:
+            return False
+        try:
+            request = connection.next_request()
+        except Exception as error:  # noqa: BLE001, of_error tells ours from the client's
+            if connection.ended and isinstance(error, NoMoreData):
+                self._close(connection)
+            else:
+                self._refuse(connection, early_answers.of_error(error))
+            return False
+        if request is None:
+            self._await_more(connection)
+            return False
+        self._wake_at(connection, 1)
+        if not request.path.startswith(_QUICK):
+            connection.busy = True
+            self._threads.submit(self._answer_in_thread, connection, request)
+            return False
+        before = self._queue.uncommitted
+        answer = None
+        if self._fast_path and connection.whole and self._stop_at is None and isinstance(request.body, io.BytesIO):
+            answer = self._fast_path(request, request.body.getvalue())
+        if answer is None:
+            self._begin_answer(connection, request)
+        else:
+            connection.out = answer
+        return bool(self._queue.uncommitted > before)
+
+    def _await_more(self, connection: Connection) -> None:
+        if connection.ended:
+            self._close(connection)
+        elif connection.wants_to_be_asked():
+            connection.out = _GO_ON
+        elif connection.held > _PIECE_BYTES and sum(each.held for each in self._connections) > _MOST_HELD_BYTES:
+            # Those who send little are not to suffer from those who send much.
+            self._refuse(connection, early_answers.CROWDED)
+        else:
+            self._wake_at(connection, min(connection.missing, _PIECE_BYTES))
+
+    def _wake_at(self, connection: Connection, least: int) -> None:
+        """Be told only when so many bytes are there: one that sends byte by byte would cost a turn for each."""
+        if least != connection.least:
+            connection.least = least
+            with contextlib.suppress(OSError):
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+
+    # ── Answers out ──
+
+    def _answer_in_thread(self, connection: Connection, request: Any) -> None:
+        self._begin_answer(connection, request)
+        self._made.put(connection)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.PIPE[1], b".")
+
+    def _begin_answer(self, connection: Connection, request: Any) -> None:
+        """Have the app make an answer, or the first piece of a long one."""
+        close = self._stop_at is not None or not self.alive or not connection.whole
+        connection.rest = answer_of(self.wsgi, self.cfg, connection, request, close=close)
+        try:
+            connection.out = next(filter(None, connection.rest))
+        except Exception as error:  # noqa: BLE001, of_error tells ours from the client's
+            self._refuse(connection, early_answers.of_error(error))
+
+    def _commit(self, connections: list[Connection]) -> None:
+        """Have the journal keep the events of these requests, or else answer that they cannot be kept."""
+        try:
+            self._queue.commit()
+        except QueueFullError as error:
+            for connection in connections:
+                self._refuse(connection, Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)), error.reason)
+
+    def _send(self, connection: Connection, now: float) -> None:
+        """Send what the client takes, without waiting; then see to its next request."""
+        if connection.busy:
+            self._watch(connection, 0)
+            return
+        had_answer = bool(connection.out)
+        if not self._send_out(connection, now):
+            return
+        if connection.out:
+            self._watch(connection, _WRITE)
+        elif had_answer and connection.last:
+            self._leave(connection, now)
+        elif had_answer and (connection.held or connection.ended):
+            # What is here comes first: no more is taken before.
+            self._watch(connection, 0)
+            self._ready.append(connection)
+        else:
+            if had_answer:
+                connection.deadline = now + (self.cfg.keepalive if self._stop_at is None else LEAVE_SECONDS)
+            self._watch(connection, _READ)
+
+    def _send_out(self, connection: Connection, now: float) -> bool:
+        """Send what there is, piece by piece, until the client takes no more; whether the connection lives."""
+        while connection.out:
+            try:
+                sent = connection.sock.send(connection.out)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._close(connection)
+                break
+            connection.deadline = now + SEND_SECONDS
+            if sent < len(connection.out):
+                connection.out = connection.out[sent:]
+                break
+            connection.out = self._next_piece(connection)
+        return connection in self._connections
+
+    def _next_piece(self, connection: Connection) -> bytes:
+        """What comes after what has been sent; nothing when the answer is over."""
+        piece = b""
+        try:
+            # A piece can be empty: what there was may have left with the one before.
+            piece = next(filter(None, connection.rest or ()), b"")
+        except Exception:
+            # Its beginning has left: all that can be done is not to let it look whole.
+            logger.exception("an answer broke off")
+            self._close(connection)
+        if not piece:
+            connection.rest = None
+        return piece
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        if events == connection.watched:
+            return
+        if not connection.watched:
+            self._selector.register(connection.sock, events, connection)
+        elif not events:
+            self._selector.unregister(connection.sock)
+        else:
+            self._selector.modify(connection.sock, events, connection)
+        connection.watched = events
+
+    def _refuse(self, connection: Connection, refusal: Refusal, reason: str | None = None) -> None:
+        """Answer in place of the app, count as the app would, and let the connection end.
+
+        `reason`: as the metric has it, where the status does not tell.
+        """
+        metrics = self.wsgi.extensions["metrics"]
+        metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
+        if reason is not None:
+            metrics.rejected.labels(reason).inc()
+        elif refusal is early_answers.OUR_FAULT:
+            logger.error("a request failed outside of the app", exc_info=sys.exc_info())
+        else:
+            count_rejected(metrics, refusal.status)
+        connection.rest = None
+        connection.last = True
+        connection.out = early_answers.answer(refusal, connection.head, self._origins)
+
+    # ── Ends ──
+
+    def _leave(self, connection: Connection, now: float) -> None:
+        """Say that nothing more comes, and wait for the client to close: closing first can cost it the answer."""
+        connection.leaving = True
+        connection.deadline = now + LEAVE_SECONDS
+        connection.drop()
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(connection)
+        else:
+            self._watch(connection, _READ)
+
+    def _close(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        self._watch(connection, 0)
+        connection.drop()
+        connection.sock.close()
+        self.counts.write(self.age, len(self._connections))
+
+    def _look(self, now: float) -> None:
+        """See to deadlines, and to a stop."""
+        self._look_at = now + _LOOK_SECONDS
+        self.notify()
+        if self.ppid != os.getppid():
+            logger.warning("gunicorn's master is gone; stopping")
+            self.alive = False
+        if self._stop_at is None and not self.alive:
+            self._begin_stop(now)
+        for connection in list(self._connections):
+            if now < connection.deadline or connection.busy:
+                continue
+            if connection.began is not None and not connection.occupied and not connection.leaving:
+                self._refuse(connection, early_answers.SLOW)
+                self._send(connection, now)
+            else:
+                self._close(connection)
+
+    def _begin_stop(self, now: float) -> None:
+        """Take no new connections; give those that are here a moment for what is on its way."""
+        self._stop_at = now + STOP_SECONDS
+        self.counts.forget(self.age)
+        for connection in self._connections:
+            if not connection.occupied:
+                connection.deadline = min(connection.deadline, now + LEAVE_SECONDS)
+
+
+def _silent(sock: socket.socket) -> bool:
+    """Whether nothing has come that is not yet read."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        # Nothing is there, or the client is gone.
+        return True
