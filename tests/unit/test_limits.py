@@ -1,0 +1,133 @@
+"""docs/limits.md tells the bounds that the code has."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api import connection, faults, journal, journal_folders, producer, server
+from common import events, kafka, settings
+from consumer import buffer, dlq, policy, watchdog, writer
+from consumer import health as consumer_health
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "limits.md"
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """By what is bounded: its default and its setting, as the page has them."""
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines() if "|" in line
+    ]
+    return {row[0]: (row[1], row[2].strip("`")) for row in cells if row[0] not in {"What", "---"}}
+
+
+ROWS = rows()
+
+CODE = {
+    "connections of a worker": (server._OTHER_DESCRIPTORS, 100),
+    "a request, from its first byte to its last": (server.REQUEST_SECONDS, 30),
+    "an answer that the client does not take": (server.SEND_SECONDS, 10),
+    "closing after the last answer": (server.LEAVE_SECONDS, 2),
+    "half-sent bodies of a worker, together": (server._MOST_HELD_BYTES, 64 * MIB),
+    "the head of a request": (connection.MAX_HEAD_BYTES, 64 * KIB),
+    "a body with one event": (events.MAX_EVENT_BYTES, 64 * KIB),
+    "a body with a batch": (events.MAX_BATCH_BYTES, 1 * MIB),
+    "a chunked body": (connection.MAX_CHUNKS, 8_192),
+    "events in a batch": (events.MAX_BATCH_EVENTS, 100),
+    "an event": (events.MAX_EVENT_BYTES, 64 * KIB),
+    "fields of an event, of `context`, of a batch": (events.MAX_FIELDS, 32),
+    "properties": (events.MAX_PROPERTIES, 50),
+    "faults that are looked at in a batch": (events._MOST_FAULTS, 1_000),
+    "errors in an answer": (faults._MOST_TOLD_BYTES, 8 * KIB),
+    "faults in a log line": (faults._MOST_LOGGED, 20),
+    "free disk below the journal": (journal._SPARE_DISK_BYTES, 512 * KIB),
+    "what the producer takes at once": (producer._CHUNK_EVENTS, 2_000),
+    "a batch of records for Kafka": (kafka.MAX_RECORD_BATCH_BYTES, 1_000_000),
+    "a stop: answering, then sending what waits": (server.STOP_SECONDS, 5),
+    "reading a journal through at the start": (journal_folders._CHECK_TIMEOUT, 300),
+    "records of a poll": (kafka._MAX_POLL_RECORDS, 200),
+    "a fetch from a broker": (kafka._MAX_FETCH_BYTES, 8 * MIB),
+    "dead letters among the last 1,000 records": (policy.DeathLimit(1)._WINDOW, 1_000),
+    "a call to MongoDB": (writer._TIMEOUT_MS, 10_000),
+    "events compared for conflicting ids": (writer._MOST_COMPARED, 1_000),
+    "no progress": (consumer_health.STUCK_SECONDS, 120),
+    "a stop": (watchdog.STOP_SECONDS, 30),
+    "letters in a list": (dlq.LIST_LIMIT, 50),
+}
+"""By row, what the code has, and what the row's first number means."""
+
+OTHERS = {
+    "a chunked body": (connection.MAX_CHUNKED_BYTES, 2 * MIB, "2 MiB"),
+    "the journal, a worker": (journal._NEARLY, 0.95, "95 %"),
+    "records of a flush": (buffer.MAX_BYTES, 8 * MIB, "8 MiB"),
+    "a stop": (watchdog.STOP_SECONDS_WITHOUT_KAFKA, 3, "3 s"),
+    "what the producer takes at once": (producer._TAKE_BYTES, 1_500_000, "1.5 MB"),
+}
+"""By row, another bound that the code has, what it is, and how the row tells it."""
+
+
+def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, object]]:
+    """Each sizing setting and its default."""
+    for name in ("API_QUEUE_CAPACITY", "API_JOURNAL_DIR", "CONSUMER_BATCH_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    api, consumer, topics = (
+        settings.load_api_settings(),
+        settings.load_consumer_settings(),
+        settings.load_topic_settings(),
+    )
+    assert api.journal is not None
+    yield "API_THREADS", api.threads
+    yield "API_QUEUE_CAPACITY", api.queue_capacity
+    yield "API_QUEUE_MAX_BYTES", api.queue_max_bytes
+    yield "API_JOURNAL_MAX_BYTES", api.journal.max_bytes
+    yield "KAFKA_PARTITIONS", topics.partitions
+    yield "KAFKA_REPLICATION_FACTOR", topics.replication_factor
+    yield "CONSUMER_BATCH_SIZE", consumer.batch_size
+    yield "CONSUMER_FLUSH_INTERVAL", consumer.flush_interval
+    yield "CONSUMER_MAX_RETRIES", consumer.max_retries
+    yield "CONSUMER_DLQ_MAX_RATIO", consumer.dlq_max_ratio
+
+
+def first_number(cell: str) -> float:
+    """The first number of a cell, in bytes where it has a unit of them."""
+    found = re.search(r"([\d,.]*\d)(?: (KiB|MiB|GiB))?", cell)
+    assert found is not None
+    return float(found[1].replace(",", "")) * {None: 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[found[2]]
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_a_bound_without_a_setting_is_that_of_the_code(what: str) -> None:
+    in_code, meant = CODE[what]
+    assert in_code == meant
+    told = ROWS[what][0]
+    if what not in {"connections of a worker", "dead letters among the last 1,000 records"}:
+        assert first_number(told) * (1_000 if what == "a call to MongoDB" else 1) == meant
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_so_is_another_bound_of_the_row(what: str) -> None:
+    in_code, meant, told = OTHERS[what]
+    assert in_code == meant
+    assert any(line.startswith(f"| {what} |") and told in line for line in PAGE.read_text().splitlines())
+
+
+def test_each_setting_that_bounds_something_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        setting: first_number(default)
+        for default, setting in ROWS.values()
+        if setting.isupper() and any(c.isdigit() for c in default)
+    }
+    for name, default in defaults(monkeypatch):
+        assert told[name] == default, name
+
+
+def test_no_setting_of_numbers_is_left_out() -> None:
+    source = Path(settings.__file__).read_text()
+    bounded = set(re.findall(r'_(?:whole_number|size|duration|ratio)\("([A-Z_]+)"', source))
+    assert bounded <= {setting for _, setting in ROWS.values()}
+
+
+def test_the_page_can_be_found_from_the_others() -> None:
+    assert "limits.md" in (PAGE.parent.parent / "README.md").read_text()
