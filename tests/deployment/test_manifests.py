@@ -188,7 +188,7 @@ PLANTED = {
         "base/api.env",
         "API_ADDR=:8080",
         "API_ADDR=:8000",
-        "StatefulSet/pulse-api: it listens on 0.0.0.0:8000",
+        "StatefulSet/pulse-api: it listens on :8000",
     ),
     "a service to a port that is not there": Fault(
         rules.ports,
