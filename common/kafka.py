@@ -86,7 +86,7 @@ MAX_RECORD_BATCH_BYTES = 1_000_000
 
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 # Values can be large: so much of them is decoded before the caller looks how much it has.
-_MAX_POLL_RECORDS = 200
+_MAX_POLL_RECORDS = 500
 # Of all partitions of a broker together; one batch of records comes whole, however large it is.
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
 _METADATA_TIMEOUT_MS = 10_000
@@ -315,18 +315,17 @@ class KafkaReader:
         return TopicPartition(self._topic, number)
 
 
-def connect_consumer(settings: KafkaSettings, group_id: str, *, max_records: int) -> Any:
+def connect_consumer(settings: KafkaSettings, group_id: str) -> Any:
     """A consumer of the group that commits nothing by itself. `poll` of it raises NO_OFFSET and OUT_OF_RANGE.
 
-    `max_records`: what one poll returns at most, and never more than 200. Blocks some seconds; raises KafkaError
-    without a broker.
+    A poll returns 500 records at most. Blocks some seconds; raises KafkaError without a broker.
     """
     return _new_consumer(
         settings,
         group_id=group_id,
         # The client would go on at the oldest record in silence: nobody would hear of those that are gone.
         auto_offset_reset="none",
-        max_poll_records=min(max_records, _MAX_POLL_RECORDS),
+        max_poll_records=_MAX_POLL_RECORDS,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
         # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.

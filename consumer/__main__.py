@@ -84,9 +84,7 @@ def _consume(
 ) -> None:
     health.store(up=writer.available())
     health.kafka_tried()
-    source = KafkaSource(
-        settings.kafka, settings.group_id, max_records=settings.batch_size, topic_missing=lambda: topics.events_missing
-    )
+    source = KafkaSource(settings.kafka, settings.group_id, topic_missing=lambda: topics.events_missing)
     loop = Loop(
         source,
         Buffer(settings.batch_size, settings.flush_interval, time.monotonic),

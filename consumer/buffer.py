@@ -19,7 +19,10 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 class Buffer:
-    """Filled record by record, flushed as a whole: after so many records, bytes or seconds, whichever is first."""
+    """Filled record by record, flushed as a whole: once it has so many records or bytes, or after so many seconds.
+
+    With a backlog a poll brings more than makes a flush due: all of that goes with one write.
+    """
 
     def __init__(self, max_records: int, max_age: float, clock: Callable[[], float]) -> None:
         """`max_age` is in seconds of the (monotonic) clock, since the oldest record came in."""

@@ -68,17 +68,15 @@ class KafkaSource:
         settings: KafkaSettings,
         group_id: str,
         *,
-        max_records: int,
         topic_missing: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`max_records`: what one poll returns at most. `topic_missing`: whether the topic is known to be gone.
+        """`topic_missing`: whether the topic is known to be gone.
 
         Call `connect` before anything else, and again after TopicError.
         """
         self._topic_missing = topic_missing
         self._settings = settings
         self._group_id = group_id
-        self._max_records = max_records
         self._consumer: Any = None
         self._next_offsets: dict[int, int] = {}
         self._to_commit: dict[int, int] = {}
@@ -86,7 +84,7 @@ class KafkaSource:
 
     def connect(self) -> None:
         """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
-        consumer = kafka.connect_consumer(self._settings, self._group_id, max_records=self._max_records)
+        consumer = kafka.connect_consumer(self._settings, self._group_id)
         # Also because kafka-python, when it joins without having seen the topic, is given no partition of it.
         if self._topic_missing() or not consumer.partitions_for_topic(self._settings.topic):
             consumer.close(autocommit=False)

@@ -33,7 +33,7 @@ CONSUMER = Figure(
 CONSUMER_BATCH = Figure(
     500,
     "events in a bulk write",
-    "a setting: `CONSUMER_BATCH_SIZE`, raised from its default of 100",
+    "with a backlog: a flush takes all that a poll brought",
 )
 BULK_WRITE = Figure(
     50,

@@ -28,7 +28,6 @@ _EVENTS_FOR_THE_DATABASE = 1_000
 _STEADY_RATE = 1_000
 _STEADY_SECONDS = 8
 _FLUSH_SECONDS = 1.0
-_BATCH = 500
 _CHUNK = 2_000
 
 Values = dict[str, list[float]]
@@ -50,13 +49,13 @@ def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
         port = ports.free_port()
         with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
             database = mongodb.command(Path(folder), port)
-            with _consumer(broker, f"database-{number}", database, port, 100) as side:
+            with _consumer(broker, f"database-{number}", database, port) as side:
                 found["database"].append(_rate(side.stored, _EVENTS_FOR_THE_DATABASE))
     yield Row("consumer on the stub", "events/s", found["rate"], Target(at_least=40_000))
     yield Row("CPU of an event in the consumer", "us", found["CPU"], Target(at_most=25))
     yield Row("memory of the consumer, idle", "MB", found["idle MB"])
     yield Row("memory of the consumer, full load", "MB", found["MB"], Target(at_most=160))
-    yield Row("consumer on SecantusDB, batches of 100", "events/s", found["database"])
+    yield Row("consumer on SecantusDB", "events/s", found["database"])
     yield Row("end to end at 1,000 events/s, p99", "flush intervals", found["end to end"], Target(at_most=1.2))
 
 
@@ -85,18 +84,17 @@ class _Side:
 
 def _on_stub(broker: Broker, group: str) -> AbstractContextManager[_Side]:
     port = ports.free_port()
-    return _consumer(broker, group, python("loadtest.bench.mongo_stub", str(port)), port, _BATCH)
+    return _consumer(broker, group, python("loadtest.bench.mongo_stub", str(port)), port)
 
 
 @contextmanager
-def _consumer(broker: Broker, group: str, database: list[str], port: int, batch: int) -> Iterator[_Side]:
-    """With a database that runs on this port meanwhile."""
+def _consumer(broker: Broker, group: str, database: list[str], port: int) -> Iterator[_Side]:
+    """At its defaults, with a database that runs on this port meanwhile."""
     health = Address("127.0.0.1", ports.free_port())
     environ = broker.environ | {
         "KAFKA_GROUP_ID": group,
         "MONGO_URI": f"mongodb://127.0.0.1:{port}",
         "METRICS_ADDR": str(health),
-        "CONSUMER_BATCH_SIZE": str(batch),
         "CONSUMER_FLUSH_INTERVAL": f"{_FLUSH_SECONDS:g}s",
     }
     with process(database, {}):

@@ -31,7 +31,7 @@ class Broker:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self._client = connect_consumer(settings, "bench", max_records=1)
+        self._client = connect_consumer(settings, "bench")
 
     @property
     def environ(self) -> dict[str, str]:

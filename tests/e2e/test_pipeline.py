@@ -49,7 +49,7 @@ def run(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def records(run: Run) -> list[ReceivedRecord]:
     """What is in Kafka: at least each event once."""
-    source = KafkaSource(run.pipeline.kafka, fresh_name("reader"), max_records=1000)
+    source = KafkaSource(run.pipeline.kafka, fresh_name("reader"))
     source.connect()
     source.subscribe(Recorder())
     records = poll_until(source, len(run.sent))

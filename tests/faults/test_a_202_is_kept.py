@@ -51,7 +51,7 @@ class Scene:
 
     def in_kafka(self, count: int) -> dict[str, list[int]]:
         """By customer, the numbers of the events in Kafka, as they came first, once there are so many."""
-        source = KafkaSource(self.kafka, fresh_name("reader"), max_records=2000)
+        source = KafkaSource(self.kafka, fresh_name("reader"))
         source.connect()
         source.subscribe(Recorder())
         seen: dict[str, list[int]] = {}

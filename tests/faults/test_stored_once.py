@@ -224,7 +224,7 @@ def lose_all_records(scene: Scene) -> None:
     topic = scene.pipeline.kafka.topic
     partitions = [TopicPartition(topic, number) for number in range(3)]
     admin = connect_admin(scene.pipeline.kafka)
-    reader = connect_consumer(scene.pipeline.kafka, fresh_name("reader"), max_records=1)
+    reader = connect_consumer(scene.pipeline.kafka, fresh_name("reader"))
 
     def keep_for(milliseconds: int) -> None:
         config = {"retention.ms": str(milliseconds)}

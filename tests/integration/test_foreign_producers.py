@@ -61,7 +61,7 @@ def create(server: KafkaServer, *, compression: str) -> KafkaSettings:
 @contextlib.contextmanager
 def joined(topic: KafkaSettings, group: str | None = None) -> Iterator[KafkaSource]:
     """A consumer of the topic, from its beginning."""
-    source = KafkaSource(topic, group or fresh_name("group"), max_records=100)
+    source = KafkaSource(topic, group or fresh_name("group"))
     source.connect()
     source.subscribe(Recorder())
     yield source

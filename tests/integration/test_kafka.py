@@ -51,9 +51,19 @@ def create_topic(kafka: KafkaServer, partitions: int) -> KafkaSettings:
     settings = kafka.settings(fresh_name("topic"))
     with contextlib.closing(connect_admin(settings)) as admin:
         admin.create_topics([NewTopic(settings.topic, partitions, 1)])
-    # It knows the ends of all partitions once each has a leader.
-    KafkaReader(settings, settings.topic).close()
+    await_leaders(settings, partitions)
     return settings
+
+
+def await_leaders(settings: KafkaSettings, partitions: int) -> None:
+    """Wait until the topic has so many partitions, and each a leader."""
+
+    def have_leaders() -> bool:
+        # It knows the ends of all partitions once each has a leader.
+        with contextlib.closing(KafkaReader(settings, settings.topic)) as reader:
+            return len(reader.ends) == partitions
+
+    eventually(have_leaders, what="leaders of all partitions")
 
 
 @pytest.fixture
@@ -70,7 +80,7 @@ class Members:
         self.open: list[KafkaSource] = []
 
     def join(self) -> KafkaSource:
-        source = KafkaSource(self.settings, self.group, max_records=100)
+        source = KafkaSource(self.settings, self.group)
         source.connect()
         self.open.append(source)
         return source
@@ -167,7 +177,7 @@ def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
         sender = KafkaSender(settings, settings.topic)
         assert sender.send(records) == [None] * len(records)
         sender.close()
-        source = KafkaSource(settings, group, max_records=1000)
+        source = KafkaSource(settings, group)
         source.connect()
         source.subscribe(Recorder())
         found = sorted(poll_until(source, len(records)))
@@ -206,6 +216,7 @@ def test_a_sender_goes_on_when_its_topic_gets_more_partitions(kafka: KafkaServer
         assert not any(sender.send(RECORDS))
         with contextlib.closing(connect_admin(topic)) as admin:
             admin.create_partitions({topic.topic: NewPartitions(50)})
+        await_leaders(topic, 50)
         for _ in range(3):
             assert not any(sender.send(RECORDS))
     with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
@@ -311,7 +322,7 @@ def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:
 
 
 def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:
-    source = KafkaSource(kafka.settings(fresh_name("missing")), group, max_records=100)
+    source = KafkaSource(kafka.settings(fresh_name("missing")), group)
     with pytest.raises(TopicError, match="does not exist: run "):
         source.connect()
 
@@ -348,7 +359,7 @@ def test_a_server_that_closes_connections_at_once_is_no_broker(closing_at_once: 
     with pytest.raises(KafkaError):
         connect_admin(closing_at_once)
     with pytest.raises(KafkaError):
-        connect_consumer(closing_at_once, "group", max_records=1)
+        connect_consumer(closing_at_once, "group")
     with pytest.raises(ReadError, match="No connection to Kafka"):
         KafkaReader(closing_at_once, "topic")
     assert isinstance(KafkaSender(closing_at_once, "topic").send([Record(b"key", b"value")])[0], KafkaError)

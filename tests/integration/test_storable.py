@@ -28,7 +28,7 @@ class Way:
         self.app = build_app(FakeBroker())
         settings = kafka.create_topics(fresh_name("events"))
         self.sender = KafkaSender(settings, settings.topic)
-        self.source = KafkaSource(settings, fresh_name("group"), max_records=1000)
+        self.source = KafkaSource(settings, fresh_name("group"))
         self.source.connect()
         self.source.subscribe(Recorder())
         where = mongo.settings()

@@ -47,7 +47,7 @@ CODE = {
     "a batch of records for Kafka": (kafka.MAX_RECORD_BATCH_BYTES, 1_000_000),
     "a stop: answering, then sending what waits": (server.STOP_SECONDS, 5),
     "reading a journal through at the start": (journal_folders._CHECK_TIMEOUT, 300),
-    "records of a poll": (kafka._MAX_POLL_RECORDS, 200),
+    "records of a poll": (kafka._MAX_POLL_RECORDS, 500),
     "a fetch from a broker": (kafka._MAX_FETCH_BYTES, 8 * MIB),
     "dead letters among the last 1,000 records": (policy.DeathLimit(1)._WINDOW, 1_000),
     "a call to MongoDB": (writer._TIMEOUT_MS, 10_000),
@@ -61,7 +61,7 @@ CODE = {
 OTHERS = {
     "a chunked body": (connection.MAX_CHUNKED_BYTES, 2 * MIB, "2 MiB"),
     "the journal, a worker": (journal._NEARLY, 0.95, "95 %"),
-    "records of a flush": (buffer.MAX_BYTES, 8 * MIB, "8 MiB"),
+    "records until a flush is due": (buffer.MAX_BYTES, 8 * MIB, "8 MiB"),
     "a stop": (watchdog.STOP_SECONDS_WITHOUT_KAFKA, 3, "3 s"),
     "what the producer takes at once": (producer._TAKE_BYTES, 1_500_000, "1.5 MB"),
 }

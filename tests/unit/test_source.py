@@ -8,7 +8,7 @@ from consumer.source import KafkaSource
 
 
 def test_a_commit_that_failed_is_logged_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    source = KafkaSource(load_local_settings().kafka, "group", max_records=1)
+    source = KafkaSource(load_local_settings().kafka, "group")
     with caplog.at_level("INFO"):
         source._after_commit({}, CommitFailedError())
     [line] = caplog.records
