@@ -1,4 +1,4 @@
-"""Answers given before the app sees anything, to what is no HTTP or does not arrive: in the form of all others."""
+"""Answers given before the app sees anything, to what is not HTTP or does not arrive: in the form of all others."""
 
 import logging
 import re

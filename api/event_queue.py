@@ -53,7 +53,7 @@ class EventQueue:
         self.max_bytes = max_bytes
         self.journal: Journal | None = None
         self.grouped = False
-        """Whether the requests of a turn share one `commit`, which whoever puts them calls at its end."""
+        """Whether requests share a `commit`, which the caller of `put` calls when it has put them."""
         self._coming: list[Taken] = []
         self._metrics = metrics
         self._accepted = Children(metrics.events_accepted)

@@ -296,13 +296,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._threads.submit(self._answer_in_thread, connection, request)
             return False
         before = self._queue.uncommitted
-        answer = None
-        if self._fast_path and connection.whole and self._stop_at is None and isinstance(request.body, io.BytesIO):
-            answer = self._fast_path(request, request.body.getvalue())
-        if answer is None:
-            self._begin_answer(connection, request)
-        else:
-            connection.out = answer
+        self._begin_answer(connection, request)
         return bool(self._queue.uncommitted > before)
 
     def _await_more(self, connection: Connection) -> None:
@@ -326,17 +320,22 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # ── Answers out ──
 
     def _answer_in_thread(self, connection: Connection, request: Any) -> None:
-        self._begin_answer(connection, request)
-        self._made.put(connection)
-        with contextlib.suppress(BlockingIOError):
-            os.write(self.PIPE[1], b".")
+        try:
+            self._begin_answer(connection, request)
+        finally:
+            self._made.put(connection)
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.PIPE[1], b".")
 
     def _begin_answer(self, connection: Connection, request: Any) -> None:
-        """Have the app make an answer, or the first piece of a long one."""
+        """Make an answer, or have the app make the first piece of a long one. One that fails harms no other."""
         close = self._stop_at is not None or not self.alive or not connection.whole
-        connection.rest = answer_of(self.wsgi, self.cfg, connection, request, close=close)
         try:
-            connection.out = next(filter(None, connection.rest))
+            if self._fast_path and not close and isinstance(request.body, io.BytesIO):
+                connection.out = self._fast_path(request, request.body.getvalue()) or b""
+            if not connection.out:
+                connection.rest = answer_of(self.wsgi, self.cfg, connection, request, close=close)
+                connection.out = next(filter(None, connection.rest))
         except Exception as error:  # noqa: BLE001, of_error tells ours from the client's
             self._refuse(connection, early_answers.of_error(error))
 

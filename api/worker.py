@@ -52,7 +52,7 @@ class Worker:
         return self.producer.alive and (journal is None or journal.state is not JournalState.FATAL)
 
     def set_aside(self) -> list[SetAside]:
-        """The damaged journals of all workers, whoever has set them aside; brings the metric up to date."""
+        """The damaged journals of all workers, whichever worker has set them aside; brings the metric up to date."""
         found = set_aside_files(self._journals.folder) if self._journals else []
         self._metrics.set_aside.set(sum(aside.events for aside in found))
         return found

@@ -110,7 +110,7 @@ def _consume(
                 loop.run(stopping.is_set)
                 break
             except TopicError as error:
-                # Whoever creates it again finds us waiting.
+                # It is read again once somebody has created it.
                 logger.error("the topic is gone: left the group", extra={"error": str(error)})  # noqa: TRY400
     except (TooManyDeadLettersError, ReadError) as error:
         logger.critical("stopping: %s", error)
