@@ -135,7 +135,7 @@ class EventQueue:
                 self._in_memory += len(taken.events)
                 self._bytes_in_memory += taken.size
                 self._requests.put(taken)
-            self._accepted.count(event.event_type for event in taken.events)
+        self._accepted.count(event.event_type for taken in coming for event in taken.events)
         # Not for each request: three gauges take as long as the journal does.
         if time.monotonic() >= self._gauges_due_at:
             self._set_gauges()

@@ -41,6 +41,10 @@ logconfig_dict = logging_config(_settings.log)
 timeout = 300
 # Where each worker's sign of life is: with the metrics, since a full disk must not keep a worker from starting.
 worker_tmp_dir = str(_metrics_files.folder)
+# No header of a proxy means anything here; trusting all of none is what costs least to find out.
+forwarded_allow_ips = "*"
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 # It would write a socket below the home directory, which a container may not have.
 control_socket_disable = True
 

@@ -60,6 +60,18 @@ _QUICK = ("/api/", "/health/")
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
+class CachedConfig:
+    """gunicorn's configuration, each value looked up once: its own way there is long, and a request asks 15 times."""
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._cfg, name)
+        setattr(self, name, value)
+        return value
+
+
 class Answer:
     """What gunicorn's response writes to in place of a socket."""
 
@@ -119,9 +131,11 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     counts: ConnectionCounts
     """Of all workers. To be set before the fork."""
+    cfg: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.cfg = CachedConfig(self.cfg)
         self._connections: set[Connection] = set()
         self._listening = False
         self._listen_at = 0.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from loadtest.bench import api, consumer, report, soak
+from loadtest.bench import api, consumer, report, rivals, soak
 from loadtest.bench.sides import broker
 from loadtest.client import run
 
@@ -29,14 +29,14 @@ def main() -> int:
 
     machine = report.machine(os.getloadavg()[0])
     rows: list[report.Row] = []
-    for name, part in (("API", api), ("consumer", consumer)):
+    for name, part in (("API", api), ("consumer", consumer), ("others", rivals)):
         # Each on a broker of its own: what one has sent the other need not read.
         with broker() as kafka:
             rows += part.measure(kafka, _rounds(arguments.rounds, name))
     if arguments.soak:
         with broker() as kafka:
             rows += soak.measure(kafka, arguments.soak)
-    table = report.table(rows)
+    table = f"{report.table(rows)}\n\n{rivals.PROMISES}"
     print(f"{machine}\n\n{table}")
     if arguments.write:
         _write(f"{machine}\n\n{table}\n")

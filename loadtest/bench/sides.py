@@ -95,14 +95,19 @@ class Server:
 
 
 @contextlib.contextmanager
-def gunicorn(app: str, broker: Broker, workers: int = 2) -> Iterator[Server]:
-    """One of the apps, ready, everything on as by default; what it keeps goes with it."""
+def gunicorn(
+    app: str, broker: Broker, workers: int = 2, folder: Path | None = None, **environ: str
+) -> Iterator[Server]:
+    """One of the apps, ready, everything on as by default; what it keeps goes with it.
+
+    `folder`: where its code is, if it is not this one.
+    """
     port = ports.free_port()
     address = Address("127.0.0.1", port)
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as journal:
         own = {"API_ADDR": str(address), "API_WORKERS": str(workers), "API_JOURNAL_DIR": journal}
         command = python("gunicorn", "-c", "api/gunicorn.conf.py", app)
-        with process(command, broker.environ | own) as master:
+        with process(command, broker.environ | own | environ, folder) as master:
             server = Server(master, port, keeps=app in {OURS, SLOW})
             wait(lambda: ports.answers(port) and len(master.children()) == workers, f"{app} on port {port}")
             if server.keeps:
@@ -116,12 +121,12 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], environ: dict[str, str]) -> Iterator[psutil.Process]:
-    """A child, its output dropped; told to stop and waited for at the end."""
+def process(command: list[str], environ: dict[str, str], folder: Path | None = None) -> Iterator[psutil.Process]:
+    """A child, its output dropped; told to stop and waited for at the end. `folder`: where it runs."""
     quiet = subprocess.DEVNULL
     # What is in .env is for what people run.
     env = os.environ | {"PYTHON_DOTENV_DISABLED": "1"} | environ
-    with subprocess.Popen(command, env=env, stdout=quiet, stderr=quiet) as child:  # noqa: S603, our own
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as child:  # noqa: S603, our own
         try:
             yield psutil.Process(child.pid)
         finally:

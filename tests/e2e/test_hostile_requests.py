@@ -202,5 +202,12 @@ def test_a_doubled_slash_is_no_other_page(api: ApiServer) -> None:
     assert (status, answer["status"]) == (404, "error")
 
 
+@pytest.mark.parametrize(
+    "header", [b"SCRIPT_NAME: /x", b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: on", b"Forwarded: proto=https"]
+)
+def test_a_header_for_proxies_means_nothing(api: ApiServer, header: bytes) -> None:
+    assert post(api, b"Content-Length: %d\r\n%s" % (len(EVENT), header), EVENT)[0] == 202
+
+
 def test_a_query_does_not_break_the_metrics(api: ApiServer) -> None:
     assert requests.get(f"{api.url}/metrics?name[]=foo", timeout=10).status_code == 200
