@@ -19,17 +19,18 @@ MAX_BYTES = 8 * 1024 * 1024
 
 
 class Buffer:
-    """Filled record by record, flushed as a whole: once it has so many records or bytes, or after so many seconds.
+    """Filled record by record, flushed as a whole: once it has so many records or bytes, or so many seconds after the
+    last flush. So a record that comes after a quiet while is flushed at once.
 
     With a backlog a poll brings more than makes a flush due: all of that goes with one write.
     """
 
     def __init__(self, max_records: int, max_age: float, clock: Callable[[], float]) -> None:
-        """`max_age` is in seconds of the (monotonic) clock, since the oldest record came in."""
+        """`max_age` is in seconds of the (monotonic) clock: how long a record waits at most."""
         self._max_records = max_records
         self._max_age = max_age
         self._clock = clock
-        self._oldest = 0.0
+        self._cleared_at = clock()
         self.events: list[BufferedEvent] = []
         """Not stored yet."""
         self.letters: list[DeadLetter] = []
@@ -47,7 +48,7 @@ class Buffer:
     def due(self) -> bool:
         """Whether it is time to flush."""
         full = self.records >= self._max_records or self._bytes >= MAX_BYTES
-        return full or (bool(self.offsets) and self._clock() - self._oldest >= self._max_age)
+        return full or (bool(self.offsets) and self._clock() - self._cleared_at >= self._max_age)
 
     def add_event(self, record: ReceivedRecord, event: dict[str, Any]) -> None:
         """A record that decodes."""
@@ -61,18 +62,14 @@ class Buffer:
 
     def jump(self, partition: int, offset: int) -> None:
         """A partition goes on at another offset than the next one: there is nothing to store before it."""
-        self._note(partition, offset)
+        self.offsets[partition] = offset
 
     def clear(self) -> None:
         """Forget everything: it is safe, or somebody else reads it again."""
         self.events, self.letters, self.offsets, self.records, self._bytes = [], [], {}, 0, 0
+        self._cleared_at = self._clock()
 
     def _cover(self, record: ReceivedRecord) -> None:
-        self._note(record.partition, record.offset + 1)
+        self.offsets[record.partition] = record.offset + 1
         self.records += 1
         self._bytes += len(record.value or b"")
-
-    def _note(self, partition: int, offset: int) -> None:
-        if not self.offsets:
-            self._oldest = self._clock()
-        self.offsets[partition] = offset

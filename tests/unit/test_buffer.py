@@ -66,6 +66,23 @@ def test_is_due_when_the_oldest_record_has_waited_long_enough(buffer: Buffer, cl
     assert buffer.due
 
 
+def test_is_due_at_once_when_nothing_was_flushed_for_a_while(buffer: Buffer, clock: FakeClock) -> None:
+    clock.advance(1.0)
+    buffer.add_event(record(0), {})
+    assert buffer.due
+
+
+def test_is_not_due_again_before_a_while_has_passed_since_the_last_flush(buffer: Buffer, clock: FakeClock) -> None:
+    clock.advance(5.0)
+    buffer.add_event(record(0), {})
+    buffer.clear()
+    clock.advance(0.9)
+    buffer.add_event(record(1), {})
+    assert not buffer.due
+    clock.advance(0.1)
+    assert buffer.due
+
+
 def test_is_never_due_while_empty(buffer: Buffer, clock: FakeClock) -> None:
     clock.advance(100)
     assert not buffer.due
