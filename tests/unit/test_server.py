@@ -2,6 +2,8 @@
 
 import os
 import resource
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,11 @@ from flask import Flask
 from gunicorn.config import Config
 
 from api.connection import Connection
+from api.journal import DATA, Journal
 from api.server import LoopWorker, most_connections
+from tests.apps import build_app
+from tests.bad_disks import FULL, bad_disk
+from tests.fakes import FakeBroker
 
 TRACK = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 46\r\n\r\n"
 EVENT = b'{"customer_id":"mallory","event_type":"click"}'
@@ -17,6 +23,14 @@ EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 
 def fail(*_: Any) -> None:
     raise ZeroDivisionError
+
+
+def opened(worker: LoopWorker) -> Connection:
+    """A connection with a whole request."""
+    connection = Connection(None, ("127.0.0.1", 1), ("127.0.0.1", 2), worker.cfg)
+    connection.receive(TRACK + EVENT, 0.0)
+    worker._connections.add(connection)
+    return connection
 
 
 def worker_of(app: Flask) -> LoopWorker:
@@ -33,12 +47,53 @@ def worker_of(app: Flask) -> LoopWorker:
 def test_a_request_that_fails_unexpectedly_is_answered_500_and_ends_no_worker(app: Flask, failing: str) -> None:
     worker = worker_of(app)
     app.wsgi_app, worker._fast_path = fail, fail if failing == "_fast_path" else None  # type: ignore[method-assign, assignment]
-    connection = Connection(None, ("127.0.0.1", 1), ("127.0.0.1", 2), worker.cfg)
-    connection.receive(TRACK + EVENT, 0.0)
+    connection = opened(worker)
     assert not worker._advance(connection)
     assert connection.out.startswith(b"HTTP/1.1 500 ")
     assert connection.last
     worker.tmp.close()
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Iterator[LoopWorker]:
+    """A worker whose requests share a commit to a journal, and that sends nothing."""
+    journal = Journal(tmp_path, max_bytes=2**20, sync=True)
+    worker = worker_of(build_app(FakeBroker()))
+    worker._queue.keep_in(journal)
+    worker._queue.grouped = True
+    yield worker
+    worker._queue.grouped = False
+    worker.tmp.close()
+    journal.close()
+
+
+@pytest.mark.parametrize("through_flask", [False, True])
+def test_the_answers_of_a_turn_leave_when_all_of_it_is_kept(grouped: LoopWorker, through_flask: bool) -> None:
+    if through_flask:
+        grouped._fast_path = None
+    connections = [opened(grouped) for _ in range(3)]
+    waiting = [connection for connection in connections if grouped._advance(connection)]
+    assert waiting == connections
+    assert grouped._queue.journal.events == 0
+    grouped._commit(waiting)
+    assert grouped._queue.journal.events == 3
+    assert all(connection.out.startswith(b"HTTP/1.1 202 ") for connection in connections)
+
+
+@pytest.mark.parametrize("through_flask", [False, True])
+def test_all_requests_of_a_turn_that_cannot_be_kept_are_answered_503(
+    grouped: LoopWorker, tmp_path: Path, through_flask: bool
+) -> None:
+    if through_flask:
+        grouped._fast_path = None
+    waiting = [connection for connection in [opened(grouped) for _ in range(3)] if grouped._advance(connection)]
+    with bad_disk(FULL, tmp_path / DATA):
+        grouped._commit(waiting)
+    assert len(waiting) == 3
+    for connection in waiting:
+        assert connection.out.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in connection.out
+        assert b"disk that keeps events until Kafka has them is full" in connection.out
 
 
 @pytest.mark.parametrize(
