@@ -21,6 +21,7 @@ import requests
 
 from common.addresses import parse_address
 from common.errors import LocalStackError
+from common.kafka import KafkaReader
 from common.retry import Backoff
 from common.settings import KafkaSettings, LogSettings, MongoSettings, TopicSettings
 from common.topics import ensure_topics, wait_for_admin, wanted_topics
@@ -120,6 +121,9 @@ class KafkaServer(Process):
         admin = wait_for_admin(settings, patience=30, backoff=Backoff(most=1.0))
         ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, 1)))
         admin.close()
+        for name in (settings.topic, settings.dlq_topic):
+            # It knows the ends of all partitions once each has a leader.
+            KafkaReader(settings, name).close()
         return settings
 
 
