@@ -23,7 +23,7 @@ class ConnectionCounts:
         self._counts[age % _PLACES] = count
 
     def forget(self, age: int) -> None:
-        """Say that the worker of that age takes none any more."""
+        """Say that the worker of that age accepts no more connections."""
         self._counts[age % _PLACES] = _NO_WORKER
 
     def fewest(self) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 import gunicorn
 from gunicorn.arbiter import Arbiter
-from gunicorn.glogging import Logger
 
 from api.connection_counts import ConnectionCounts
 from api.metrics_files import metrics_files
@@ -48,19 +47,10 @@ forwarder_headers = ""
 # It would write a socket below the home directory, which a container may not have.
 control_socket_disable = True
 
-# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is in flight (kept-alive
-# connections linger up to 2 s, chunked bodies may take up to 5 s), sending what is queued, and a margin.
+# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is under way
+# (`STOP_SECONDS` of api/server.py), sending what is queued, and a margin.
 graceful_timeout = 30
 DRAIN_SECONDS = 24.0
-
-
-class _WithoutAccessLog(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """`api/instrumentation.py` logs requests: gunicorn need not put together a line that nobody prints."""
-
-    access_log_enabled = False
-
-
-logger_class = _WithoutAccessLog
 
 _connection_counts = ConnectionCounts()
 
