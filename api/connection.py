@@ -22,6 +22,8 @@ MAX_CHUNKED_BYTES = 2 * MAX_BATCH_BYTES
 """Of a chunked body as it is sent."""
 MAX_CHUNKS = 8192
 """Of a body: each costs as much as a hundred bytes of events."""
+MAX_CHUNK_LINES_BYTES = 64 * 1024
+"""Of the lines before a body's chunks, together: gunicorn parses each extension in them."""
 MAX_TRAILER_BYTES = 64 * 1024
 
 _HEAD_END = b"\r\n\r\n"
@@ -57,6 +59,7 @@ class Connection:
 
     __slots__ = (
         "_asked",
+        "_chunk_lines",
         "_chunks",
         "_head",
         "_incoming",
@@ -91,6 +94,7 @@ class Connection:
         self._head = b""
         self._scanned = 0
         self._chunks = 0
+        self._chunk_lines = 0
         self._trailers_from = 0
         self._asked = False
         self._number = 0
@@ -219,7 +223,7 @@ class Connection:
             end = len(self._incoming)
         elif end > MAX_HEAD_BYTES:
             raise EndlessHeadError
-        self._scanned = self._chunks = self._trailers_from = 0
+        self._scanned = self._chunks = self._chunk_lines = self._trailers_from = 0
         self._asked = False
         self._number += 1
         self._head = bytes(self._incoming[: end + len(_HEAD_END)])
@@ -241,7 +245,10 @@ class Connection:
         """
         incoming = self._incoming
         while (end := incoming.find(_LINE_END, self._scanned, self._scanned + MAX_HEAD_BYTES)) >= 0:
-            size = bytes(incoming[self._scanned : end]).partition(b";")[0].strip(b" \t")
+            line = bytes(incoming[self._scanned : end])
+            if self._chunk_lines + len(line) > MAX_CHUNK_LINES_BYTES:
+                raise EndlessBodyError
+            size = line.partition(b";")[0].strip(b" \t")
             if not size or size.strip(_HEX_DIGITS):
                 return len(incoming)
             if len(size) > _MOST_HEX_DIGITS:
@@ -255,6 +262,7 @@ class Connection:
             if next_chunk > len(incoming):
                 return None
             self._chunks += 1
+            self._chunk_lines += len(line)
             self._scanned = next_chunk
         if len(incoming) - self._scanned > MAX_HEAD_BYTES:
             raise EndlessBodyError

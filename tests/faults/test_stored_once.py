@@ -260,8 +260,9 @@ def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cau
 
 def test_the_consumer_stops_when_most_of_the_records_would_die(scene: Scene) -> None:
     scene.forbid_poison()
-    scene.produce(500)
-    scene.produce(2000, properties={"poison": True})
+    # Enough that each partition begins with a whole poll of good ones.
+    scene.produce(2500)
+    scene.produce(5000, properties={"poison": True})
     scene.consumer.start()
     assert scene.consumer.child is not None
     assert scene.consumer.child.wait(60) == 1

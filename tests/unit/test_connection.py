@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.connection import (
+    MAX_CHUNK_LINES_BYTES,
     MAX_CHUNKED_BYTES,
     MAX_CHUNKS,
     MAX_HEAD_BYTES,
@@ -158,6 +159,14 @@ def test_a_body_in_too_many_chunks_is_refused() -> None:
     assert connection(CHUNKED + b"1\r\nx\r\n" * MAX_CHUNKS + b"0\r\n\r\n").next_request() is not None
     with pytest.raises(EndlessBodyError):
         connection(CHUNKED + b"1\r\nx\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n").next_request()
+
+
+def test_a_body_with_too_much_before_its_chunks_is_refused() -> None:
+    chunk = b"1;%s\r\nx\r\n" % (b"a" * 998)
+    chunks = MAX_CHUNK_LINES_BYTES // 1000
+    assert connection(CHUNKED + chunk * chunks + b"0\r\n\r\n").next_request() is not None
+    with pytest.raises(EndlessBodyError):
+        connection(CHUNKED + chunk * (chunks + 1) + b"0\r\n\r\n").next_request()
 
 
 def test_a_client_that_asks_first_is_told_once_to_go_on() -> None:
