@@ -1,1 +1,1 @@
-"""The HTTP API: an event's way is routes → intake → event_queue → producer → Kafka."""
+"""The HTTP API: an event goes server → routes → intake → journal and event_queue → producer → Kafka."""

@@ -9,17 +9,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
-from api.auth import WriteKeys, require_key
-from api.cors import allow_origins
-from api.docs import docs_routes
+from api.auth import WriteKeys, allow_origins, require_key
+from api.delivery import Delivery
+from api.docs.routes import docs_routes
 from api.fast_path import fast_path
 from api.faults import Faults
 from api.health import health_routes
 from api.instrumentation import instrument
-from api.metrics_files import VARIABLE, drop_broken
 from api.responses import answer_errors
 from api.routes import track_routes
-from api.worker import Worker
+from api.server.metrics_files import VARIABLE, drop_broken
 from common.kafka import KafkaSender, RecordSender
 from common.metrics import ApiMetrics
 from common.settings import ApiSettings
@@ -38,7 +37,7 @@ class _Api(Flask):
 def create_app(
     settings: ApiSettings, sender: RecordSender | None = None, dead_letters: RecordSender | None = None
 ) -> Flask:
-    """The WSGI app. Its `Worker` waits in `app.extensions["worker"]` to be started, after any fork.
+    """The WSGI app. Its `Delivery` waits in `app.extensions["delivery"]` to be started, after any fork.
 
     `sender` and `dead_letters`: where records go instead of Kafka, for tests.
     """
@@ -48,7 +47,7 @@ def create_app(
 
     registry = CollectorRegistry()
     metrics = app.extensions["metrics"] = ApiMetrics(registry)
-    worker = app.extensions["worker"] = Worker(
+    delivery = app.extensions["delivery"] = Delivery(
         settings,
         sender or KafkaSender(settings.kafka, settings.kafka.topic),
         dead_letters or KafkaSender(settings.kafka, settings.kafka.dlq_topic),
@@ -58,17 +57,17 @@ def create_app(
     instrument(app, metrics)
     faults = Faults(metrics)
     answer_errors(app, metrics, faults)
-    track = track_routes(worker.queue, faults)
+    track = track_routes(delivery.queue, faults)
     needs_key = bool(settings.access.keys or settings.access.keys_file)
     keys = WriteKeys(settings.access) if needs_key else None
     if keys:
         require_key(track, keys, metrics)
-    app.extensions["fast_path"] = fast_path(worker.queue, metrics, keys, settings.access.origins)
+    app.extensions["fast_path"] = fast_path(delivery.queue, metrics, keys, settings.access.origins)
     app.register_blueprint(track)
     app.extensions["origins"] = settings.access.origins
     if settings.access.origins:
         allow_origins(app, settings.access.origins)
-    app.register_blueprint(health_routes(settings.kafka, worker))
+    app.register_blueprint(health_routes(settings.kafka, delivery))
     app.register_blueprint(docs_routes(needs_key=needs_key))
     if VARIABLE in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
@@ -79,7 +78,7 @@ def create_app(
     # The exporter's own route fails on a query.
     @app.get("/metrics")
     def exposed() -> Response:
-        worker.set_aside()
+        delivery.set_aside()
         accept = request.headers.get("Accept")
         try:
             text, content_type = exporter.generate_metrics(accept)

@@ -1,10 +1,10 @@
-"""Write keys: who may send events."""
+"""Who may send events, by write key, and from which other origins pages may, by CORS."""
 
 import hmac
 import logging
 from pathlib import Path
 
-from flask import Blueprint, request
+from flask import Blueprint, Flask, Response, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
@@ -15,6 +15,10 @@ from common.settings import AccessSettings, WriteKey, read_write_keys
 logger = logging.getLogger(__name__)
 
 _HOW = "send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, as ?key=KEY."
+_HOURS_TO_REMEMBER = 2
+_ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, X-API-Key, X-Request-ID"
+_ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+_EXPOSE = ("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
 
 
 class WriteKeys:
@@ -81,6 +85,38 @@ def secret_sent(authorization: str | None, api_key: str | None, in_query: str | 
     if scheme.lower() == "bearer":
         return token.strip()
     return api_key or in_query
+
+
+def cors_headers(origins: frozenset[str], origin: str) -> list[tuple[str, str]]:
+    """What an answer of the API says to a page of this origin, if there are `origins` whose pages may read it."""
+    if "*" in origins:
+        return [(_ALLOW_ORIGIN, "*"), _EXPOSE]
+    if not origins:
+        return []
+    # What a cache keeps for one origin is not for another.
+    vary = ("Vary", "Origin")
+    return [vary, (_ALLOW_ORIGIN, origin), _EXPOSE] if origin.lower() in origins else [vary]
+
+
+def allow_origins(app: Flask, origins: frozenset[str]) -> None:
+    """Tell browsers on each answer of the API, errors included, whether pages of their origin may read it."""
+
+    @app.after_request
+    def tell(answer: Response) -> Response:
+        if not request.path.startswith("/api/"):
+            return answer
+        headers = cors_headers(origins, request.headers.get("Origin", ""))
+        answer.headers.extend(headers)
+        if request.method == "OPTIONS" and _ALLOW_ORIGIN in dict(headers):
+            answer.headers["Access-Control-Allow-Methods"] = "POST"
+            answer.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            answer.headers["Access-Control-Max-Age"] = str(_HOURS_TO_REMEMBER * 3600)
+            if answer.status_code == 404:
+                # A browser that goes on gets a 404 which its page can read; else CORS would seem to be at fault.
+                answer.status_code = 204
+                answer.set_data(b"")
+                del answer.headers["Content-Type"]
+        return answer
 
 
 def _unauthorized(what: str) -> Unauthorized:

@@ -30,7 +30,7 @@ class _UnsupportedEncoding(UnsupportedMediaType):
 def read_body(limit: int) -> bytes:
     """The body of the current request, unzipped; raises one of HTTP's errors when it is not there as it should be.
 
-    `limit` bytes are allowed, both as sent and unzipped. Does not block: `api/connection.py` has collected the body.
+    `limit` bytes are allowed, both as sent and unzipped. Does not block: the server has collected the body.
     """
     announced = request.content_length
     if announced is None and "Transfer-Encoding" not in request.headers:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from prometheus_client import Gauge
 
 from api.intake import AcceptedEvent, read_back, received_at
-from api.journal import Journal
+from api.journal.journal import Journal
 from common.errors import JournalError, JournalFullError, QueueFullError
 from common.metrics import ApiMetrics, Children
 

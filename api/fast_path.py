@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 from gunicorn import SERVER
 
-from api.auth import WriteKeys, secret_sent
-from api.cors import cors_headers
+from api.auth import WriteKeys, cors_headers, secret_sent
 from api.event_queue import EventQueue
 from api.instrumentation import id_for
 from api.intake import accept_plain_batch, accept_plain_event

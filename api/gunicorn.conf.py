@@ -9,9 +9,9 @@ from typing import Any
 import gunicorn
 from gunicorn.arbiter import Arbiter
 
-from api.connection_counts import ConnectionCounts
-from api.metrics_files import metrics_files
-from api.server import TESTED_GUNICORN
+from api.server.connection_counts import ConnectionCounts
+from api.server.metrics_files import metrics_files
+from api.server.worker import TESTED_GUNICORN
 from common.errors import JournalError, SettingsError
 from common.logs import logging_config
 from common.settings import load_api_settings, read_dotenv
@@ -33,7 +33,7 @@ except SettingsError as error:
 bind = str(_settings.address.to_bind())
 workers = _settings.workers
 threads = _settings.threads
-worker_class = "api.server.LoopWorker"
+worker_class = "api.server.worker.LoopWorker"
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
@@ -48,7 +48,7 @@ forwarder_headers = ""
 control_socket_disable = True
 
 # All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is under way
-# (`STOP_SECONDS` of api/server.py), sending what is queued, and a margin.
+# (`STOP_SECONDS` of api/server/worker.py), sending what is queued, and a margin.
 graceful_timeout = 30
 DRAIN_SECONDS = 24.0
 
@@ -72,7 +72,7 @@ def post_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """In the worker, with the app loaded."""
     try:
-        worker.wsgi.extensions["worker"].start()
+        worker.wsgi.extensions["delivery"].start()
     except JournalError as error:
         # The status by which gunicorn knows that another worker would fare no better.
         worker.log.critical("the API cannot start: %s", error)
@@ -87,7 +87,7 @@ def worker_exit(server: Any, worker: Any) -> None:
     """In the worker, its requests answered; gunicorn may call it in the master too, for a worker already gone."""
     del server
     if worker.pid == os.getpid() and worker.booted:
-        worker.wsgi.extensions["worker"].stop(DRAIN_SECONDS)
+        worker.wsgi.extensions["delivery"].stop(DRAIN_SECONDS)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from api.worker import Worker
+from api.delivery import Delivery
 from common import kafka
 from common.build_info import VERSION, commit
 from common.settings import KafkaSettings
@@ -17,7 +17,7 @@ from common.settings import KafkaSettings
 _LATELY_SECONDS = 1.0
 
 
-def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
+def health_routes(settings: KafkaSettings, delivery: Delivery) -> Blueprint:
     """The three health routes. They tell of the worker that answers."""
     routes = Blueprint("health", __name__, url_prefix="/health")
     reachable = Lately(lambda: kafka.reachable(settings))
@@ -25,15 +25,15 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
     @routes.get("")
     def health() -> tuple[Response, int]:
         """Blocks up to a second when no broker answers."""
-        kafka_up = not worker.producer.failing and reachable()
-        ready = worker.can_take
-        set_aside = worker.set_aside()
-        good = kafka_up and not set_aside and not worker.unopened
+        kafka_up = not delivery.producer.failing and reachable()
+        ready = delivery.can_take
+        set_aside = delivery.set_aside()
+        good = kafka_up and not set_aside and not delivery.unopened
         status = "unavailable" if not ready else "ok" if good else "degraded"
-        queue = worker.queue
+        queue = delivery.queue
         checks: dict[str, Any] = {
             "kafka": {"status": _up(kafka_up)},
-            "producer": {"status": _up(worker.producer.alive)},
+            "producer": {"status": _up(delivery.producer.alive)},
             "queue": {"events": queue.in_memory, "capacity": queue.capacity},
             "journal": {"status": "off"},
         }
@@ -44,7 +44,7 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
                 "bytes": queue.journal.used_bytes,
                 "max_bytes": queue.journal.max_bytes,
                 "set_aside": [{"file": str(aside.file), "events": aside.events} for aside in set_aside],
-                "unopened": worker.unopened,
+                "unopened": delivery.unopened,
             }
         oldest = queue.oldest()
         age = round((datetime.now(UTC) - oldest).total_seconds(), 1) if oldest else 0.0
@@ -60,12 +60,12 @@ def health_routes(settings: KafkaSettings, worker: Worker) -> Blueprint:
     @routes.get("/live")
     def live() -> tuple[Response, int]:
         """Fails when only a restart can help."""
-        return _probe(good=worker.can_go_on)
+        return _probe(good=delivery.can_go_on)
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
         """Whether events can be taken; not whether Kafka is there."""
-        return _probe(good=worker.can_take)
+        return _probe(good=delivery.can_take)
 
     return routes
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, read_back
-from api.journal import Journal
+from api.journal.journal import Journal
 from api.refused import RefusedEvents
 from common.errors import JournalError
 from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes

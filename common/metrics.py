@@ -204,7 +204,7 @@ class ApiMetrics(_Metrics):
         self.set_aside = self._gauge(
             "pulse_api_journal_set_aside_events",
             "Accepted events in damaged journals that were set aside, as far as they can be read; 1 if none can. They "
-            "are not sent: `python -m api.set_aside` brings them back. Looked up at each scrape.",
+            "are not sent: `python -m api.journal` brings them back. Looked up at each scrape.",
             across_workers="mostrecent",
         )
         self.unopened = self._gauge(

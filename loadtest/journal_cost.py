@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, accept_batch
-from api.journal import Journal
+from api.journal.journal import Journal
 from common.event_json import encode
 from common.metrics import ApiMetrics
 from loadtest.client import run

@@ -43,14 +43,14 @@ def build_app(
 def running_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Iterator[Flask]:
     """The app, its producer sending to the fake broker."""
     app = build_app(broker, access, capacity)
-    app.extensions["worker"].start()
+    app.extensions["delivery"].start()
     yield app
-    app.extensions["worker"].stop(0)
+    app.extensions["delivery"].stop(0)
 
 
 def take_accepted(app: Flask) -> list[AcceptedEvent]:
     """What an app that is not running has accepted since it was last asked."""
-    queue = app.extensions["worker"].queue
+    queue = app.extensions["delivery"].queue
     taken = queue.take(1_000_000, 2**30, 0.0)
     queue.acknowledge(taken)
     accepted: list[AcceptedEvent] = taken.events

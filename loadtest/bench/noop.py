@@ -16,7 +16,7 @@ class _NoQueue:
     uncommitted = 0
 
 
-class _NoWorker:
+class _NoDelivery:
     """Nothing to start and to stop."""
 
     queue = _NoQueue()
@@ -29,7 +29,7 @@ class _NoWorker:
 
 
 class _App:
-    extensions = {"worker": _NoWorker()}  # noqa: RUF012, as Flask has it
+    extensions = {"delivery": _NoDelivery()}  # noqa: RUF012, as Flask has it
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ["wsgi.input"].read()
@@ -41,7 +41,7 @@ app = _App()
 
 
 flask_app = Flask(__name__, static_folder=None)
-flask_app.extensions["worker"] = _NoWorker()
+flask_app.extensions["delivery"] = _NoDelivery()
 
 
 @flask_app.post("/api/v1/track")

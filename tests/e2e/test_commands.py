@@ -12,7 +12,7 @@ from tests.servers import ROOT
 COMMANDS = {
     "API": ["gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"],
     "consumer": ["consumer"],
-    "journals set aside": ["api.set_aside", "list"],
+    "journals set aside": ["api.journal", "list"],
     "topics": ["common.topics"],
     "dead letters": ["consumer.dlq", "stats"],
     "make run": ["ops.local"],

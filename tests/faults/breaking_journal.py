@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from api.app import create_app
-from api.journal import DATA
+from api.journal.journal import DATA
 from common.settings import load_api_settings
 from tests.bad_disks import BROKEN, break_for_good
 from tests.waiting import eventually

@@ -220,7 +220,7 @@ def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, t
     scene.restart_api()
     assert "pulse_api_journal_set_aside_events 2000.0" in requests.get(f"{scene.api.url}/metrics", timeout=10).text
     assert requests.get(f"{scene.api.url}/health", timeout=10).json()["status"] == "degraded"
-    command = [sys.executable, "-m", "api.set_aside", "restore"]
+    command = [sys.executable, "-m", "api.journal", "restore"]
     subprocess.run(command, cwd=ROOT, env={**os.environ, **scene.api.env}, check=True, timeout=60)
     assert "pulse_api_journal_set_aside_events 0.0" in requests.get(f"{scene.api.url}/metrics", timeout=10).text
     scene.api.stop()

@@ -185,7 +185,7 @@ def test_the_errors_of_a_batch_are_by_index(client: FlaskClient) -> None:
 
 def test_of_a_partial_batch_the_right_events_reach_kafka(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
     client.post(PARTIAL, data=batch(NO_TYPE, EVENT), content_type="application/json")
-    app.extensions["worker"].stop(5)
+    app.extensions["delivery"].stop(5)
     assert [json.loads(record.value or b"")["event_id"] for record in broker.records(TOPIC)] == ["e"]
 
 

@@ -38,7 +38,7 @@ def test_a_batch_is_answered_with_its_ids_in_order(client: FlaskClient) -> None:
 
 def test_a_batch_with_one_wrong_event_enqueues_nothing(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
     answer = client.post(BATCH, json=batch(LEAST, {"customer_id": "a"}))
-    app.extensions["worker"].stop(5)
+    app.extensions["delivery"].stop(5)
     assert answer.status_code == 400
     assert broker.records(TOPIC) == []
 
@@ -115,7 +115,7 @@ def test_health_is_unavailable_when_no_event_can_be_taken(client: FlaskClient, b
 
 
 def test_not_live_without_the_producer_thread(client: FlaskClient, app: Flask) -> None:
-    app.extensions["worker"].stop(5)
+    app.extensions["delivery"].stop(5)
     assert client.get("/health/live").status_code == 503
 
 
@@ -154,7 +154,7 @@ def test_the_log_says_which_wrong_path_was_asked_for_but_nothing_that_may_be_a_k
 
 def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app: Flask) -> None:
     client.post(BATCH, json=batch(LEAST, LEAST))
-    app.extensions["worker"].stop(5)
+    app.extensions["delivery"].stop(5)
     exposed = client.get("/metrics").text
     assert 'pulse_api_events_accepted_total{event_type="click"} 2.0' in exposed
     assert 'pulse_api_events_produced_total{event_type="click"} 2.0' in exposed

@@ -8,7 +8,7 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.connection import (
+from api.server.connection import (
     MAX_CHUNK_LINES_BYTES,
     MAX_CHUNKED_BYTES,
     MAX_CHUNKS,

@@ -2,7 +2,7 @@
 
 import os
 
-from api.connection_counts import ConnectionCounts
+from api.server.connection_counts import ConnectionCounts
 
 
 def test_the_worker_with_fewest_counts() -> None:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue, Taken
 from api.intake import AcceptedEvent
-from api.journal import DATA, Journal
+from api.journal.journal import DATA, Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
 from tests.bad_disks import BROKEN, FULL, bad_disk

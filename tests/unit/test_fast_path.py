@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from api.connection import Connection
-from api.server import answer_of
+from api.server.connection import Connection
+from api.server.worker import answer_of
 from common.settings import AccessSettings, WriteKey
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker

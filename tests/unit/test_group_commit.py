@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
-from api.journal import DATA, Journal
+from api.journal.journal import DATA, Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
 from tests.bad_disks import BROKEN, FULL, bad_disk

@@ -9,13 +9,13 @@ from typing import Any
 import gunicorn
 import pytest
 
-from api.metrics_files import metrics_files
-from api.server import STOP_SECONDS, TESTED_GUNICORN
+from api.server.metrics_files import metrics_files
+from api.server.worker import STOP_SECONDS, TESTED_GUNICORN
 
 CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
 
 
-class Worker:
+class Delivery:
     """Remembers what was asked of it."""
 
     def __init__(self) -> None:
@@ -35,30 +35,32 @@ def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     return runpy.run_path(str(CONF))
 
 
-def worker(worker_: Worker, pid: int | None = None, *, booted: bool = True) -> Any:
-    return SimpleNamespace(pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"worker": worker_}))
+def worker(delivery: Delivery, pid: int | None = None, *, booted: bool = True) -> Any:
+    return SimpleNamespace(
+        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"delivery": delivery})
+    )
 
 
 def test_a_worker_starts_sending_once_it_is_loaded(conf: dict[str, Any]) -> None:
-    life = Worker()
+    life = Delivery()
     conf["post_worker_init"](worker(life))
     assert life.calls == ["start"]
 
 
 def test_a_worker_sends_what_is_left_before_it_exits(conf: dict[str, Any]) -> None:
-    life = Worker()
+    life = Delivery()
     conf["worker_exit"](None, worker(life))
     assert life.calls == [conf["DRAIN_SECONDS"]]
 
 
 def test_the_master_sends_nothing_for_a_worker_that_is_gone(conf: dict[str, Any]) -> None:
-    life = Worker()
+    life = Delivery()
     conf["worker_exit"](None, worker(life, pid=1))
     assert life.calls == []
 
 
 def test_a_worker_that_never_booted_has_nothing_to_send(conf: dict[str, Any]) -> None:
-    life = Worker()
+    life = Delivery()
     conf["worker_exit"](None, worker(life, booted=False))
     assert life.calls == []
 

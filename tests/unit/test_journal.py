@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.journal import Journal, JournalState
+from api.journal.journal import Journal, JournalState
 from common.errors import JournalFullError
 from tests.servers import ROOT
 
@@ -190,7 +190,7 @@ def test_only_with_sync_each_append_is_written_to_the_disk(tmp_path: Path, sync:
 
 def test_what_was_appended_survives_kill_9(tmp_path: Path, reopen: Callable[[], Journal]) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from api.journal import Journal;"
+        "import os, sys; from pathlib import Path; from api.journal.journal import Journal;"
         "Journal(Path(sys.argv[1]), max_bytes=1 << 20, sync=False).append([b'1', b'2']);"
         "os.kill(os.getpid(), 9)"
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from api.journal import DATA, Journal
-from api.journal_folders import claim_left_behind, claim_own, open_journal, set_aside_files
+from api.journal.folders import claim_left_behind, claim_own, open_journal, set_aside_files
+from api.journal.journal import DATA, Journal
 from common.errors import JournalError
 from tests.journals import journalled
 from tests.servers import ROOT
@@ -109,7 +109,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_as_good_as_any(tmp_path: Path) -> N
 
 
 OPEN = (
-    "import sys; from pathlib import Path; from api.journal_folders import *; from common.errors import JournalError\n"
+    "import sys; from pathlib import Path; from api.journal.folders import *; from common.errors import JournalError\n"
 )
 ATTEMPT = """
 try:

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from api.journal import DATA, Journal, JournalState
+from api.journal.journal import DATA, Journal, JournalState
 from common.errors import JournalError, JournalFullError
 from tests.bad_disks import BROKEN, FULL, bad_disk
 

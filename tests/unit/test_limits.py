@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from api import connection, faults, journal, journal_folders, producer, server
+from api import faults, producer
+from api.journal import folders, journal
+from api.server import connection
+from api.server import worker as server
 from common import events, kafka, settings
 from consumer import buffer, dlq, policy, watchdog, writer
 from consumer import health as consumer_health
@@ -46,7 +49,7 @@ CODE = {
     "what the producer takes at once": (producer._CHUNK_EVENTS, 2_000),
     "a batch of records for Kafka": (kafka.MAX_RECORD_BATCH_BYTES, 1_000_000),
     "a stop: answering, then sending what waits": (server.STOP_SECONDS, 5),
-    "reading a journal through at the start": (journal_folders._CHECK_TIMEOUT, 300),
+    "reading a journal through at the start": (folders._CHECK_TIMEOUT, 300),
     "records of a poll": (kafka._MAX_POLL_RECORDS, 500),
     "a fetch from a broker": (kafka._MAX_FETCH_BYTES, 8 * MIB),
     "dead letters among the last 1,000 records": (policy.DeathLimit(1)._WINDOW, 1_000),

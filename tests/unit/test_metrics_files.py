@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from api.instrumentation import _METHODS
-from api.metrics_files import SIZES, MetricsFiles
+from api.server.metrics_files import SIZES, MetricsFiles
 from common.errors import SettingsError
 from common.metrics import ApiMetrics
 from tests.apps import running_app

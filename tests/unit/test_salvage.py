@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.journal import DATA, Journal
-from api.journal_check import is_event
-from api.salvage import salvaged
+from api.journal.check import is_event
+from api.journal.journal import DATA, Journal
+from api.journal.salvage import salvaged
 from tests.journals import journalled
 
 EVENTS = [journalled(number) for number in range(3000)]

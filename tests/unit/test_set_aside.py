@@ -1,4 +1,4 @@
-"""`python -m api.set_aside`: damaged journals are shown and brought back."""
+"""`python -m api.journal`: damaged journals are shown and brought back."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from api.journal import DATA
-from api.journal_folders import claim, claim_left_behind, claim_own, open_journal, restored_folder, set_aside_files
-from api.set_aside import cli
+from api.journal.__main__ import cli
+from api.journal.folders import claim, claim_left_behind, claim_own, open_journal, restored_folder, set_aside_files
+from api.journal.journal import DATA
 from common.errors import JournalError
 from tests.journals import journalled
 
@@ -123,10 +123,10 @@ def test_a_file_of_which_nothing_can_be_read_stays(root: Path) -> None:
 
 
 def test_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "api.set_aside", "list"]
+    command = [sys.executable, "-m", "api.journal", "list"]
     ended = subprocess.run(
         command, env={"API_JOURNAL_MAX_BYTES": "much"}, capture_output=True, text=True, check=False, timeout=60
     )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("api.set_aside: API_JOURNAL_MAX_BYTES=much is not allowed")
+    assert ended.stderr.startswith("api.journal: API_JOURNAL_MAX_BYTES=much is not allowed")
     assert len(ended.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Reads a journal through: `python -m api.journal_check`, a process of its own since LMDB can crash on a damaged file.
+"""Reads a journal through: `python -m api.journal.check`, a process of its own since LMDB can crash on a damaged file.
 
 The process ends with 0 when all is sound, with FOUND_DAMAGE when the file is damaged, and with 1 and the cause as the
 last line on standard error when it cannot find out.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from api.journal import DAMAGE, open_environment
+from api.journal.journal import DAMAGE, open_environment
 
 FOUND_DAMAGE = 3
 

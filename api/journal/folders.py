@@ -19,9 +19,9 @@ from typing import IO
 
 import lmdb
 
-from api.journal import DATA, Journal
-from api.journal_check import FOUND_DAMAGE
-from api.salvage import salvaged
+from api.journal.check import FOUND_DAMAGE
+from api.journal.journal import DATA, Journal
+from api.journal.salvage import salvaged
 from common.errors import JournalError
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def _set_aside(data: Path) -> None:
     aside = data.with_name(f"damaged-{now}-{events}-events.mdb")
     data.rename(aside)
     extra = {"file": str(aside), "events": events}
-    logger.error("a damaged journal was set aside; `python -m api.set_aside` brings its events back", extra=extra)
+    logger.error("a damaged journal was set aside; `python -m api.journal` brings its events back", extra=extra)
 
 
 def _is_sound(folder: Path) -> bool:
@@ -199,8 +199,8 @@ def _is_sound(folder: Path) -> bool:
     """
     try:
         check = subprocess.run(  # noqa: S603, nothing here comes from outside
-            [sys.executable, "-m", "api.journal_check", os.fsencode(folder.resolve())],
-            cwd=Path(__file__).parent.parent,
+            [sys.executable, "-m", "api.journal.check", os.fsencode(folder.resolve())],
+            cwd=Path(__file__).parents[2],
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",

@@ -24,11 +24,11 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker
 
-from api import early_answers
-from api.connection import Connection
-from api.connection_counts import ConnectionCounts
-from api.early_answers import Refusal
 from api.responses import count_rejected
+from api.server import early_answers
+from api.server.connection import Connection
+from api.server.connection_counts import ConnectionCounts
+from api.server.early_answers import Refusal
 from common.errors import QueueFullError
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Serve until told to stop, then until all that is under way is answered. Blocks."""
-        self._queue = self.wsgi.extensions["worker"].queue
+        self._queue = self.wsgi.extensions["delivery"].queue
         self._queue.grouped = True
         self._origins = self.wsgi.extensions.get("origins", frozenset())
         self._fast_path = self.wsgi.extensions.get("fast_path")

@@ -8,7 +8,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
-from api.journal import JournalState
+from api.journal.journal import JournalState
 from common import events
 
 Json = dict[str, Any]

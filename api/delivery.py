@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from api.event_queue import EventQueue
-from api.journal import Journal, JournalState
-from api.journal_folders import SetAside, claim_left_behind, claim_own, is_restored, open_journal, set_aside_files
+from api.journal.folders import SetAside, claim_left_behind, claim_own, is_restored, open_journal, set_aside_files
+from api.journal.journal import Journal, JournalState
 from api.producer import Producer
 from api.refused import RefusedEvents
 from common.errors import JournalError
@@ -20,7 +20,7 @@ from common.settings import ApiSettings, JournalSettings
 logger = logging.getLogger(__name__)
 
 
-class Worker:
+class Delivery:
     """What a gunicorn worker has beside its Flask app: the queue, the journal behind it, and the producer."""
 
     def __init__(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from api.journal import DATA, Journal
-from api.journal_folders import claim_own
+from api.journal.folders import claim_own
+from api.journal.journal import DATA, Journal
 from common.errors import JournalError
 from common.settings import JournalSettings
 from tests.apps import TOPIC, build_app
@@ -47,7 +47,7 @@ def start(broker: FakeBroker, settings: JournalSettings) -> Iterator[Callable[[]
 
     def start() -> Flask:
         app = build_app(broker, journal=settings)
-        app.extensions["worker"].start()
+        app.extensions["delivery"].start()
         started.append(app)
         return app
 
@@ -57,11 +57,11 @@ def start(broker: FakeBroker, settings: JournalSettings) -> Iterator[Callable[[]
 
 
 def end(app: Flask) -> None:
-    """What the end of its process does for a worker."""
-    worker = app.extensions["worker"]
-    worker.stop(30)
-    worker.queue.journal.close()
-    worker._claim.release()
+    """What the end of its process does for a delivery."""
+    delivery = app.extensions["delivery"]
+    delivery.stop(30)
+    delivery.queue.journal.close()
+    delivery._claim.release()
 
 
 def health(app: Flask) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_a_journal_left_behind_is_sent_once_it_can_be_opened(
     start: Callable[[], Flask], broker: FakeBroker, unreadable: Path
 ) -> None:
     app = start()
-    eventually(lambda: app.extensions["worker"].unopened)
+    eventually(lambda: app.extensions["delivery"].unopened)
     unreadable.rmdir()
     unreadable.with_name("away").rename(unreadable)
     start()
@@ -162,10 +162,10 @@ def test_an_error_of_a_journal_left_behind_is_shown_and_does_not_end_the_worker(
 ) -> None:
     broker.up = False
     app = start()
-    eventually(lambda: app.extensions["worker"].producer.failing, what="its events on their way")
+    eventually(lambda: app.extensions["delivery"].producer.failing, what="its events on their way")
     with bad_disk(BROKEN, left_behind, synced_writes=True):
         broker.up = True
-        eventually(lambda: app.extensions["worker"].unopened == {"worker-1": "its disk answers with errors"})
+        eventually(lambda: app.extensions["delivery"].unopened == {"worker-1": "its disk answers with errors"})
     assert len(in_kafka(broker)) == 3
     assert app.test_client().post("/api/v1/track", json=EVENT).status_code == 202
     assert terminated == []
@@ -192,7 +192,7 @@ def test_a_fatal_journal_ends_the_worker(
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert terminated == [signal.SIGTERM]
     assert client.get("/health/live").status_code == 503
-    eventually(lambda: not client.application.extensions["worker"].producer.alive, what="the producer's end")
+    eventually(lambda: not client.application.extensions["delivery"].producer.alive, what="the producer's end")
 
 
 def test_what_was_accepted_before_the_journal_was_fatal_is_sent_by_the_next_worker(
@@ -212,4 +212,4 @@ def test_what_was_accepted_before_the_journal_was_fatal_is_sent_by_the_next_work
 def test_a_journal_that_cannot_be_opened_stops_the_start(broker: FakeBroker, settings: JournalSettings) -> None:
     settings.folder.joinpath("worker-0").touch()
     with pytest.raises(JournalError, match=r"API_JOURNAL_DIR: .*give a path that is a folder"):
-        build_app(broker, journal=settings).extensions["worker"].start()
+        build_app(broker, journal=settings).extensions["delivery"].start()

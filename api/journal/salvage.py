@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from api.journal_check import is_event
+from api.journal.check import is_event
 
 _PAGE_HEADER = struct.Struct("<QHHHH")  # number, padding, flags, end of the offsets, beginning of the nodes
 _NODE_HEADER = struct.Struct("<HHHH")  # lower and upper half of a size, flags, size of the key

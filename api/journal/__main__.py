@@ -1,4 +1,4 @@
-"""`python -m api.set_aside`: look at the journals that were set aside for being damaged, and send what they still hold.
+"""`python -m api.journal`: look at the journals that were set aside for being damaged, and send what they still hold.
 
 Safe beside a running API, with its settings: it touches no journal that a worker has.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from api.journal import DATA, Journal
-from api.journal_folders import SetAside, claim, restored_folder, set_aside_files, told
-from api.salvage import salvaged
+from api.journal.folders import SetAside, claim, restored_folder, set_aside_files, told
+from api.journal.journal import DATA, Journal
+from api.journal.salvage import salvaged
 from common.errors import JournalError, JournalFullError, PulseError
 from common.settings import load_api_settings, read_dotenv
 
@@ -129,6 +129,6 @@ def _root() -> Path:
 
 if __name__ == "__main__":
     try:
-        cli(prog_name="python -m api.set_aside")
+        cli(prog_name="python -m api.journal")
     except PulseError as error:
-        raise SystemExit(f"api.set_aside: {error}") from error
+        raise SystemExit(f"api.journal: {error}") from error

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from gunicorn.http import errors
 
-from api.connection import EndlessBodyError, EndlessHeadError
-from api.cors import cors_headers
+from api.auth import cors_headers
 from api.responses import error_body
+from api.server.connection import EndlessBodyError, EndlessHeadError
 from common.logs import new_request_id
 
 # Of a request that gunicorn has not read, or not to its end.

@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from gunicorn.config import Config
 
-from api.connection import Connection
-from api.journal import DATA, Journal
-from api.server import LoopWorker, most_connections
+from api.journal.journal import DATA, Journal
+from api.server.connection import Connection
+from api.server.worker import LoopWorker, most_connections
 from tests.apps import build_app
 from tests.bad_disks import FULL, bad_disk
 from tests.fakes import FakeBroker
@@ -37,7 +37,7 @@ def worker_of(app: Flask) -> LoopWorker:
     """One that runs no loop."""
     worker = LoopWorker(1, os.getpid(), [], None, 30, Config(), None)
     worker.wsgi = app
-    worker._queue = app.extensions["worker"].queue
+    worker._queue = app.extensions["delivery"].queue
     worker._fast_path = app.extensions["fast_path"]
     worker._origins = frozenset()
     return worker

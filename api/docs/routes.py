@@ -5,9 +5,9 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request, send_from_directory
 
-from api.openapi import openapi_document
+from api.docs.openapi import openapi_document
 
-_PAGE = Path(__file__).parent / "docs_page"
+_PAGE = Path(__file__).parent / "page"
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

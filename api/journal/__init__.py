@@ -1,0 +1,1 @@
+"""Events that are accepted and not yet in Kafka, kept on disk; `python -m api.journal` brings back damaged ones."""

@@ -1,0 +1,1 @@
+"""What gunicorn runs: a loop that collects requests until they are whole, and writes answers."""
