@@ -4,7 +4,7 @@ import hmac
 import logging
 from pathlib import Path
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response, g, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
@@ -62,7 +62,7 @@ class WriteKeys:
 
 
 def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None:
-    """Answer 401 to each request for these routes that has no valid key."""
+    """Answer 401 to each request for these routes that has no valid key; the name of one that has is `g.source`."""
 
     @routes.before_request
     def check() -> None:
@@ -76,6 +76,7 @@ def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None
         if name is None:
             raise _unauthorized("This write key is not valid" if secret else "A write key is needed")
         metrics.authenticated.labels(name).inc()
+        g.source = name
 
 
 def secret_sent(authorization: str | None, api_key: str | None, in_query: str | None) -> str | None:

@@ -18,7 +18,7 @@ from gunicorn import SERVER
 from api.auth import WriteKeys, cors_headers, secret_sent
 from api.event_queue import EventQueue
 from api.instrumentation import id_for
-from api.intake import accept_plain_batch, accept_plain_event
+from api.intake import Receipt, accept_plain_batch, accept_plain_event
 from common.errors import QueueFullError
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from common.metrics import ApiMetrics, Children
@@ -64,7 +64,7 @@ def fast_path(
             if key is None:
                 return None
         accept = accept_plain_event if path == TRACK else accept_plain_batch
-        events = accept(body, datetime.now(UTC))
+        events = accept(body, Receipt(datetime.now(UTC), key))
         if events is None:
             return None
         try:

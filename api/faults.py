@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.errors import InvalidEventError
-from common.events import EventSchema, Fault
+from common.errors import Fault, InvalidEventError
+from common.events import EventSchema
 from common.metrics import ApiMetrics, Children
 
 _MOST_TOLD_BYTES = 8 * 1024

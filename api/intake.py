@@ -1,14 +1,14 @@
 """From a request's body to validated events with ids and times, ready for Kafka."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from common import event_json, events
-from common.errors import InvalidEventError
+from common.errors import Fault, InvalidEventError
 from common.kafka import Record
 
 
@@ -33,37 +33,54 @@ class AcceptedBatch(NamedTuple):
     errors: dict[int, Any]
 
 
-def accept_event(body: bytes, received_at: datetime) -> AcceptedEvent:
-    """The one event of a request; raises InvalidEventError. `received_at` is in UTC."""
-    return _accept(event_json.load_event(body), received_at, _new_ids(1))
+class Receipt(NamedTuple):
+    """What the API adds to each event of a request: when it came (in UTC), in whose words, and by whose write key."""
+
+    received_at: datetime
+    source: str | None = None
+    """The key's name; None where no key is asked for."""
+    protocol: str = "pulse"
 
 
-def accept_plain_event(body: bytes, received_at: datetime) -> list[AcceptedEvent] | None:
+def accept_event(body: bytes, receipt: Receipt) -> AcceptedEvent:
+    """The one event of a request; raises InvalidEventError."""
+    return _accept(event_json.load_event(body), receipt, _new_ids(1))
+
+
+def accept_plain_event(body: bytes, receipt: Receipt) -> list[AcceptedEvent] | None:
     """The one event of a request if the fast decoder takes it; None if it is for `accept_event` to say what it is."""
     event = event_json.fast_event(body)
-    return None if event is None else _accept_plain([event], received_at)
+    return None if event is None else _accept_plain([event], receipt)
 
 
-def accept_plain_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent] | None:
+def accept_plain_batch(body: bytes, receipt: Receipt) -> list[AcceptedEvent] | None:
     """All events of a request if the fast decoder takes them; None if they are for `accept_batch`."""
     events = event_json.fast_batch(body)
-    return None if events is None else _accept_plain(events, received_at)
+    return None if events is None else _accept_plain(events, receipt)
 
 
-def accept_batch(body: bytes, received_at: datetime) -> list[AcceptedEvent]:
+def accept_batch(body: bytes, receipt: Receipt) -> list[AcceptedEvent]:
     """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
-    batch = _accept_right_ones(body, received_at)
+    batch = _accept_right_ones(event_json.load_batch(body), receipt)
     if batch.errors:
         raise event_json.invalid_batch(batch.errors)
     return list(batch.accepted.values())
 
 
-def accept_partial_batch(body: bytes, received_at: datetime) -> AcceptedBatch:
+def accept_partial_batch(body: bytes, receipt: Receipt) -> AcceptedBatch:
     """Those events of a request that are right; raises InvalidEventError when none is."""
-    batch = _accept_right_ones(body, received_at)
+    batch = _accept_right_ones(event_json.load_batch(body), receipt)
     if not batch.accepted:
         raise event_json.invalid_batch(batch.errors)
     return batch
+
+
+def accept_mapped(messages: Sequence[bytes], receipt: Receipt) -> AcceptedBatch:
+    """Those of another protocol's messages that are right; each is the JSON of an event, made by the API.
+
+    Such an event may have what a client's may not: `extra`, `original_timestamp`, `sent_at`.
+    """
+    return _accept_right_ones(event_json.load_mapped(messages), receipt)
 
 
 def read_back(value: bytes) -> AcceptedEvent:
@@ -74,7 +91,7 @@ def read_back(value: bytes) -> AcceptedEvent:
 
 def received_at(value: bytes) -> datetime:
     """When an accepted event came in, from the bytes of its record."""
-    return events.parse_timestamp(_RECEIPT.decode(value).received_at)
+    return events.parse_timestamp(_TIME_OF_RECEIPT.decode(value).received_at)
 
 
 class _Identity(msgspec.Struct):
@@ -85,39 +102,47 @@ class _Identity(msgspec.Struct):
     customer_id: str
 
 
-class _Receipt(msgspec.Struct):
+class _TimeOfReceipt(msgspec.Struct):
     received_at: str
 
 
 _IDENTITY = msgspec.json.Decoder(_Identity)
-_RECEIPT = msgspec.json.Decoder(_Receipt)
-_TOO_LARGE = events.Fault("size", f"Larger than {events.MAX_EVENT_BYTES} bytes.")
+_TIME_OF_RECEIPT = msgspec.json.Decoder(_TimeOfReceipt)
+_TOO_LARGE = Fault("size", f"Larger than {events.MAX_EVENT_BYTES} bytes.")
 
 
-def _accept_right_ones(body: bytes, received_at: datetime) -> AcceptedBatch:
-    loaded, errors = event_json.load_batch(body)
+def _accept_right_ones(batch: event_json.Batch, receipt: Receipt) -> AcceptedBatch:
+    loaded, errors = batch
     accepted: dict[int, AcceptedEvent] = {}
     new_ids = _new_ids(len(loaded))
     for index, event in loaded.items():
         try:
-            accepted[index] = _accept(event, received_at, new_ids)
+            accepted[index] = _accept(event, receipt, new_ids)
         except InvalidEventError as error:
             errors[index] = list(error.args)
     return AcceptedBatch(accepted, dict(sorted(errors.items())))
 
 
-def _accept_plain(loaded: list[dict[str, Any]], received_at: datetime) -> list[AcceptedEvent] | None:
+def _accept_plain(loaded: list[dict[str, Any]], receipt: Receipt) -> list[AcceptedEvent] | None:
     new_ids = _new_ids(len(loaded))
     try:
-        return [_accept(event, received_at, new_ids) for event in loaded]
+        return [_accept(event, receipt, new_ids) for event in loaded]
     except InvalidEventError:
         return None
 
 
-def _accept(event: dict[str, Any], received_at: datetime, new_ids: Iterator[str]) -> AcceptedEvent:
+def _accept(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> AcceptedEvent:
     """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
     event_id = event.get("event_id") or next(new_ids)
-    ours = {"event_id": event_id, "timestamp": event.get("timestamp", received_at), "received_at": received_at}
+    received_at, source, protocol = receipt
+    ours = {
+        "event_id": event_id,
+        "timestamp": event.get("timestamp", received_at),
+        "received_at": received_at,
+        "protocol": protocol,
+    }
+    if source is not None:
+        ours["source"] = source
     value = event_json.encode(event | ours)
     if len(value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
         raise InvalidEventError(_TOO_LARGE)

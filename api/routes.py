@@ -3,16 +3,16 @@
 import logging
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from api.body import read_body
 from api.event_queue import EventQueue
 from api.faults import Faults, told
-from api.intake import AcceptedEvent, accept_batch, accept_event, accept_partial_batch
+from api.intake import AcceptedEvent, Receipt, accept_batch, accept_event, accept_partial_batch
 from api.responses import accepted_answer
-from common.errors import InvalidEventError
+from common.errors import Fault, InvalidEventError
 from common.event_json import invalid_batch
-from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, Fault
+from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
 
     @routes.post("/track")
     def track() -> Response:
-        event = accept_event(read_body(MAX_EVENT_BYTES), datetime.now(UTC))
+        event = accept_event(read_body(MAX_EVENT_BYTES), _receipt())
         keep([event])
         return accepted_answer(status="accepted", event_id=event.event_id)
 
@@ -31,13 +31,13 @@ def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
     def track_batch() -> Response | tuple[Response, int]:
         if _wants_partial():
             return track_partial_batch()
-        batch = accept_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
+        batch = accept_batch(read_body(MAX_BATCH_BYTES), _receipt())
         keep(batch)
         ids = [event.event_id for event in batch]
         return accepted_answer(status="accepted", count=len(ids), event_ids=ids)
 
     def track_partial_batch() -> tuple[Response, int]:
-        accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), datetime.now(UTC))
+        accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), _receipt())
         keep(list(accepted.values()))
         if errors:
             faults.note(invalid_batch(errors))
@@ -51,6 +51,10 @@ def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
                 logger.debug("event accepted", extra={"event_id": event.event_id})
 
     return routes
+
+
+def _receipt() -> Receipt:
+    return Receipt(datetime.now(UTC), g.get("source"))
 
 
 def _wants_partial() -> bool:

@@ -19,7 +19,39 @@ PulseError
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
+
+RULES = (
+    "required",
+    "type",
+    "length",
+    "choice",
+    "blank",
+    "format",
+    "storable",
+    "unknown",
+    "size",
+    "json",
+    "other",
+)
+"""Which kinds of rule can be broken."""
+
+
+class Fault(str):
+    """What to tell a client of a broken rule, and which kind of rule (`RULES`) that is. A message for marshmallow."""
+
+    __slots__ = ("rule",)
+    rule: str
+
+    def __new__(cls, rule: str, message: str) -> Self:
+        """`message` may have places to `format`, as marshmallow's messages have."""
+        fault = super().__new__(cls, message)
+        fault.rule = rule
+        return fault
+
+    def format(self, *args: object, **kwargs: object) -> Self:
+        """As that of a str; the rule stays."""
+        return type(self)(self.rule, super().format(*args, **kwargs))
 
 
 class PulseError(Exception):

@@ -5,20 +5,20 @@ not take.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from marshmallow import Schema, ValidationError
 
-from common.errors import InvalidEventError
+from common.errors import Fault, InvalidEventError
 from common.events import (
     MAX_BATCH_EVENTS,
     VOUCHED,
     BatchSchema,
     EventSchema,
-    Fault,
     Loaded,
+    MappedEventSchema,
     NewerEventSchema,
     StoredEventSchema,
     format_timestamp,
@@ -39,9 +39,11 @@ class Batch(NamedTuple):
 
 _BATCH = BatchSchema()
 _EVENT = EventSchema()
+_MAPPED = MappedEventSchema()
 _STORED = NewerEventSchema()
 _FAST_BATCH = FastDecoder(_BATCH, VOUCHED)
 _FAST_EVENT = FastDecoder(_EVENT, VOUCHED)
+_FAST_MAPPED = FastDecoder(_MAPPED, VOUCHED)
 _FAST_STORED = FastDecoder(StoredEventSchema(), VOUCHED)
 
 
@@ -90,6 +92,18 @@ def load_batch(body: bytes) -> Batch:
         }
         return Batch(right, wrong)
     return Batch(dict(enumerate(events)), {})
+
+
+def load_mapped(messages: Sequence[bytes]) -> Batch:
+    """The events that the API made of another protocol's messages, each in JSON."""
+    right: dict[int, dict[str, Any]] = {}
+    wrong: dict[int, Any] = {}
+    for index, message in enumerate(messages):
+        try:
+            right[index] = _FAST_MAPPED(message) or _load(_MAPPED, parse_json(message))
+        except InvalidEventError as error:
+            wrong[index] = error.errors or list(error.args)
+    return Batch(right, wrong)
 
 
 def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:

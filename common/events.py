@@ -4,26 +4,42 @@ The API validates with `EventSchema` what clients send; the consumer reads back 
 wrote. What either could not store later (MongoDB's and Kafka's limits) is refused here.
 """
 
-import itertools
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Any
 
-import msgspec
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
+from common import json_values
+from common.errors import Fault
 from common.fast_decoder import Vouched
+from common.json_values import HALF_CHARACTER, MAX_KEYS, TOO_MANY_KEYS, faults_in, is_storable, keys_in
 
-EVENT_TYPES = ("page_view", "click", "purchase", "add_to_cart", "search", "custom")
+EVENT_TYPES = (
+    "page_view",
+    "click",
+    "purchase",
+    "add_to_cart",
+    "search",
+    "custom",
+    "screen",
+    "identify",
+    "group",
+    "alias",
+)
 MAX_EVENT_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_EVENTS = 100
-MAX_PROPERTIES = 50
 MAX_FIELDS = 32
-MAX_KEY_LENGTH = 256
+DOCUMENTED_CONTEXT = {
+    "device": "Such as phone, or an object that says more.",
+    "session_id": "The visit that it belongs to.",
+    "ip": "The client's address.",
+    "user_agent": "The browser, in its own words.",
+}
+"""Keys of `context` that mean the same to everybody; it takes any others."""
 NO_IDS = ("undefined", "null", "NaN", "[object Object]")
 """What a program makes of an id that it does not have: the second event of that id would be taken for the first."""
 
@@ -31,39 +47,7 @@ RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
-RULES = (
-    "required",
-    "type",
-    "length",
-    "choice",
-    "blank",
-    "format",
-    "storable",
-    "unknown",
-    "size",
-    "json",
-    "other",
-)
-"""Which kinds of rule can be broken."""
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_INT64 = range(-(2**63), 2**63)
-
-
-class Fault(str):
-    """What to tell a client of a broken rule, and which kind of rule (`RULES`) that is. A message for marshmallow."""
-
-    __slots__ = ("rule",)
-    rule: str
-
-    def __new__(cls, rule: str, message: str) -> Self:
-        """`message` may have places to `format`, as marshmallow's messages have."""
-        fault = super().__new__(cls, message)
-        fault.rule = rule
-        return fault
-
-    def format(self, *args: object, **kwargs: object) -> Self:
-        """As that of a str; the rule stays."""
-        return type(self)(self.rule, super().format(*args, **kwargs))
 
 
 def parse_timestamp(text: str) -> datetime:
@@ -83,17 +67,8 @@ def format_timestamp(moment: datetime) -> str:
 
 
 def _storable_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValidationError(Fault("storable", "Holds half a character (a lone surrogate).")) from None
-
-
-def _storable_key(key: str) -> None:
-    if key.startswith("$"):
-        raise ValidationError(Fault("storable", "Must not begin with '$'."))
-    if "\0" in key:
-        raise ValidationError(Fault("storable", "Must not hold a NUL character."))
+    if not is_storable(text):
+        raise ValidationError(HALF_CHARACTER)
 
 
 def _not_blank(text: str) -> None:
@@ -141,60 +116,27 @@ class Timestamp(fields.Field[datetime]):
             raise self.make_error("invalid") from None
 
 
-class Scalar(fields.Field[str | int | float | bool]):
-    """A string, number or boolean, exactly as it was sent."""
+class Json(fields.Field[Any]):
+    """Any JSON value, exactly as it was sent. Its errors are lists of messages, by key and index where it is nested."""
 
-    default_error_messages = _messages(
-        invalid=Fault("type", "Must be a string, a number or a boolean."),
-        integer=Fault("storable", "Integers must fit into 64 bits."),
-        float=Fault("storable", "Must be a finite number."),
-    )
+    default_error_messages = _messages()
 
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> str | int | float | bool:
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         del attr, data, kwargs
-        if isinstance(value, str):
-            _storable_text(value)
-        elif isinstance(value, float):
-            if not math.isfinite(value):
-                raise self.make_error("float")
-        elif not isinstance(value, int):
-            raise self.make_error("invalid")
-        elif value not in _INT64:
-            raise self.make_error("integer")
-        scalar: str | int | float | bool = value
-        return scalar
+        if faults := faults_in(value):
+            raise ValidationError(faults)
+        return value
 
 
-class Properties(fields.Dict):
-    """An object of scalars, with one list of messages a key in its errors."""
+class JsonObject(Json):
+    """An object of any JSON values."""
 
     default_error_messages = _messages(invalid=_OBJECT)
 
-    def __init__(self, **kwargs: Any) -> None:
-        key = Text(
-            validate=[_length(1, MAX_KEY_LENGTH), _storable_key, _storable_text],
-            metadata={"pattern": r"^[^$\x00][^\x00]*$"},
-        )
-        limit = _length(None, MAX_PROPERTIES, "At most {max} properties.")
-        super().__init__(keys=key, values=Scalar(), validate=limit, **kwargs)
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> dict[str, Any]:
-        if isinstance(value, dict):
-            # First of all, or each of a crowd of keys would be judged.
-            self._validate(value)
-        try:
-            properties: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
-        except ValidationError as error:
-            if not isinstance(error.messages, dict):
-                raise
-            # marshmallow tells a key's own errors from its value's: {"price": {"value": […]}}.
-            flat = {key: list(itertools.chain(*found.values())) for key, found in error.messages.items()}
-            raise ValidationError(flat) from None
-        return properties
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
 
 
 _EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, 128), _storable_text]
@@ -218,16 +160,8 @@ class ObjectSchema(Schema):
         return super().load(data, **kwargs)
 
 
-class ContextSchema(ObjectSchema):
-    """Where the event came from."""
-
-    class Meta:
-        unknown = RAISE
-
-    device = Text(validate=_storable_text)
-    session_id = Text(validate=_storable_text)
-    ip = Text(validate=_storable_text)
-    user_agent = Text(validate=_storable_text)
+def _id(description: str) -> Text:
+    return Text(validate=[_length(1, 256), _storable_text], metadata={"description": description})
 
 
 class EventSchema(ObjectSchema):
@@ -258,8 +192,29 @@ class EventSchema(ObjectSchema):
     timestamp = Timestamp(
         metadata={"description": "RFC 3339 with an offset; the time of receipt if missing. Stored to the millisecond."}
     )
-    properties = Properties(metadata={"description": "Whatever you want to know later."})
-    context = Object(ContextSchema, metadata={"description": "Where the event came from."})
+    event_name = Text(
+        validate=[_length(1, 200), _not_blank, _storable_text],
+        metadata={"description": "What you call it, such as Order Completed; not blank.", "pattern": _NOT_BLANK},
+    )
+    anonymous_id = _id("Whose event before it was known who that is.")
+    user_id = _id("Who it was, by your own id.")
+    previous_id = _id("With alias: what the customer was called until now.")
+    group_id = _id("With group: the company, team or account that the customer belongs to.")
+    properties = JsonObject(metadata={"description": "Whatever you want to know about the event later."})
+    context = JsonObject(metadata={"description": "Where the event came from."})
+    traits = JsonObject(
+        metadata={"description": "Whatever you know about the customer, or with group about the group."}
+    )
+
+    @validates_schema
+    def limit_keys(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Each object alone has been held to the limit before."""
+        keys = 0
+        for name, field in self.fields.items():
+            if isinstance(field, JsonObject):
+                keys += keys_in(data.get(name))
+                if keys > MAX_KEYS:
+                    raise ValidationError(TOO_MANY_KEYS, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,13 +282,22 @@ class BatchSchema(ObjectSchema):
     events = Events()
 
 
-class StoredEventSchema(EventSchema):
+class MappedEventSchema(EventSchema):
+    """What is made of another protocol's message: a client's event, and what only the API may add to one."""
+
+    extra = JsonObject()
+    original_timestamp = Timestamp()
+    sent_at = Timestamp()
+
+
+class StoredEventSchema(MappedEventSchema):
     """What the API writes to Kafka, and wrote before it refused what it refuses now."""
 
     event_id = Text(required=True, validate=_EVENT_ID_RULES)
     timestamp = Timestamp(required=True)
-    context = Properties()  # type: ignore[assignment]  # wider than what clients may send
     received_at = Timestamp(required=True)
+    source = Text(validate=_storable_text)
+    protocol = Text(validate=_storable_text)
 
 
 class NewerEventSchema(StoredEventSchema):
@@ -348,23 +312,16 @@ class NewerEventSchema(StoredEventSchema):
             if not _FIELD_NAME.fullmatch(name):
                 raise ValidationError(Fault("storable", "Not a field's name."), name)
             value = data[name]
-            field: fields.Field[Any] = Properties() if isinstance(value, dict) else Scalar()
             try:
-                field.deserialize(value)
+                Json(allow_none=True).deserialize(value)
             except ValidationError as error:
                 raise ValidationError(error.messages, name) from None
 
 
 VOUCHED = Vouched(
-    values={Scalar: str | Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])] | float | bool},
+    checked={JsonObject: (json_values.SHALLOW_OBJECT, json_values.QuickCheck)},
     parsers={Timestamp: parse_timestamp},
-    same={
-        Text: fields.String,
-        Properties: fields.Dict,
-        Events: fields.List,
-        Object: fields.Nested,
-        _EventOfBatch: fields.Nested,
-    },
-    implied=[_storable_text, ObjectSchema.load],
+    same={Text: fields.String, Events: fields.List, Object: fields.Nested, _EventOfBatch: fields.Nested},
+    implied=[_storable_text, ObjectSchema.load, EventSchema.limit_keys],
 )
 """What the fast decoder may take for granted of the fields above."""

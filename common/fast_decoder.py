@@ -18,11 +18,10 @@ Field = fields.Field[Any]
 Step = Callable[[Any], Any]
 """What is left to do with a decoded value: returns the value to keep; raises ValidationError or ValueError."""
 
-_MOST_KNOWN_KEYS = 4096
 _PLAIN = vars(fields.Raw())
 # Attributes of fields: those that decide nothing about what is taken here, and those that are translated below.
 _MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default", "unknown"}
-_TRANSLATED = {"required", "validate", "validators", "inner", "key_field", "value_field", "nested", "_schema"}
+_TRANSLATED = {"required", "validate", "validators", "inner", "nested", "_schema"}
 _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields", "_hooks", "_abc_impl"})
 
 
@@ -30,14 +29,15 @@ _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields",
 class Vouched:
     """What the author of a schema says of his own fields and validators; his tests have to show it.
 
-    values: by class of field, the type of the JSON values that it takes, all of them, as they are.
+    checked: by class of field, the type of the JSON values that it takes as they are, once what is made here has
+        checked one.
     parsers: by class of field, what makes its value of a text, or raises ValueError.
     same: by class of field, the class of marshmallow's that takes the same, with the same value.
     implied: validators that no text in valid UTF-8 breaks, and code of schemas that changes nothing about a document
         of known fields.
     """
 
-    values: Mapping[type[Field], Any]
+    checked: Mapping[type[Field], tuple[Any, Callable[[], Step]]]
     parsers: Mapping[type[Field], Callable[[str], Any]]
     same: Mapping[type[Field], type[Field]]
     implied: Collection[Callable[..., Any]]
@@ -104,8 +104,9 @@ class _Generator:
         type_: Any
         step: Step | None = None
         sized = False
-        if kind in self._vouched.values:
-            type_ = self._vouched.values[kind]
+        if kind in self._vouched.checked:
+            type_, make_check = self._vouched.checked[kind]
+            step = make_check()
         elif kind in self._vouched.parsers:
             type_, step = str, self._vouched.parsers[kind]
         elif kind is fields.String:
@@ -115,24 +116,12 @@ class _Generator:
         elif kind is fields.List and isinstance(field, fields.List):
             inner, of_each = self._of_field(field.inner, f"{where}[]")
             type_, step, sized = list[inner], of_each and _on_each(of_each), True  # type: ignore[valid-type]
-        elif kind is fields.Dict and isinstance(field, fields.Dict):
-            type_, step = self._of_dict(field, where)
-            sized = True
         else:
             raise SchemaError(where, f"a {kind.__qualname__} field")
         return self._with_validators(field, type_, step, sized=sized)
 
     def _kind_of(self, field: Field) -> type[Field]:
         return self._vouched.same.get(type(field), type(field))
-
-    def _of_dict(self, field: fields.Dict, where: str) -> tuple[Any, Step]:
-        if field.key_field is None or field.value_field is None or self._kind_of(field.key_field) is not fields.String:
-            raise SchemaError(where, "keys that need not be texts, or values of any kind")
-        _refuse_options(field.key_field, f"{where}: keys")
-        type_, of_each = self._of_field(field.value_field, f"{where}: values")
-        if of_each is not None:
-            raise SchemaError(f"{where}: values", "a rule beyond their type")
-        return dict[str, type_], _known_keys(field.key_field)  # type: ignore[valid-type]
 
     def _with_validators(self, field: Field, type_: Any, step: Step | None, *, sized: bool) -> tuple[Any, Step | None]:
         """Lengths and choices become part of the type; a validator that msgspec has no word for is called itself."""
@@ -167,22 +156,6 @@ def _then(step: Step | None, validators: list[Callable[[Any], Any]]) -> Step:
         return value
 
     return validated
-
-
-def _known_keys(key_field: Field) -> Step:
-    """Lets `key_field` check a key when it is first seen: keys come from a small vocabulary."""
-    known: set[str] = set()
-
-    def check(mapping: dict[str, Any]) -> dict[str, Any]:
-        if not known.issuperset(mapping):
-            for key in mapping:
-                key_field.deserialize(key)
-            if len(known) > _MOST_KNOWN_KEYS:
-                known.clear()
-            known.update(mapping)
-        return mapping
-
-    return check
 
 
 def _refuse_options(field: Field, where: str) -> None:

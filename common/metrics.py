@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.build_info import VERSION, commit
-from common.errors import NO_ROOM, InvalidEventError, RefusedDocumentError
-from common.events import EVENT_TYPES, RULES, EventSchema, Object, Properties
+from common.errors import NO_ROOM, RULES, InvalidEventError, RefusedDocumentError
+from common.events import EVENT_TYPES, EventSchema, JsonObject
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 Values = tuple[str, ...] | str
@@ -42,7 +42,7 @@ REJECTED = (
 """Why a request can be refused as a whole."""
 
 _FIELDS = EventSchema().fields
-_PARTS = tuple(f"{name}.*" for name, field in _FIELDS.items() if isinstance(field, Properties | Object))
+_PARTS = tuple(f"{name}.*" for name, field in _FIELDS.items() if isinstance(field, JsonObject))
 REFUSED_FIELDS = (*_FIELDS, *_PARTS, "(unknown)", "(request)")
 """Where a fault can be: in a field of an event; in a part of it; in one that is unknown; in no field."""
 

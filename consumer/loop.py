@@ -146,6 +146,8 @@ class Loop:
             except InvalidEventError as error:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:
+                # Of its first arrival: a later one of the same event_id stores nothing.
+                event["kafka"] = {"partition": record.partition, "offset": record.offset}
                 self._buffer.add_event(record, event)
                 types.append(event["event_type"])
         self._events_consumed.count(types)

@@ -23,7 +23,17 @@ LETTERS = ".dead_letters"
 _PIECE_BYTES = 8 * 1024**2
 _COMPARE_SECONDS = 2.0
 _MOST_COMPARED = 1000
-_SAME = ("customer_id", "event_type", "properties")
+_SAME = (
+    "customer_id",
+    "event_type",
+    "event_name",
+    "user_id",
+    "anonymous_id",
+    "previous_id",
+    "group_id",
+    "properties",
+    "traits",
+)
 """Two events with one id that differ here are two. The rest can differ between two tries to send one: SDKs fill in
 `context` anew and correct `timestamp`, and a missing one is the time of receipt.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from api.event_queue import EventQueue
-from api.intake import AcceptedEvent, accept_batch
+from api.intake import AcceptedEvent, Receipt, accept_batch
 from api.journal.journal import Journal
 from common.event_json import encode
 from common.metrics import ApiMetrics
@@ -34,7 +34,7 @@ def main() -> int:
         "properties": {"sku": "JK-210", "product": "Storm 3 rain jacket", "category": "jackets", "price": 189.9},
         "context": {"device": "mobile", "session_id": "seed-818650a811c6-alice", "ip": "203.0.113.7"},
     }
-    batch = accept_batch(encode({"events": [event] * 100}), datetime.now(UTC))
+    batch = accept_batch(encode({"events": [event] * 100}), Receipt(datetime.now(UTC)))
     print(f"an event has {len(batch[0].value)} bytes; CPU time of the worker, median of {ROUNDS} rounds")
     for name, events in (("batches of 100", batch), ("single events", batch[:1])):
         with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from common.events import EVENT_TYPES, ContextSchema
+from common.events import DOCUMENTED_CONTEXT, EVENT_TYPES
 
 
 def words(text: str) -> list[str]:
@@ -40,7 +40,7 @@ ODD_TEXTS = [
     "ä" * 256,
     "😀" * 257,
 ]
-ODD_VALUES = ["null", "True", "[]", "{}", "[[]]", '{"a":{}}', "", "'a'", "[" * 2000 + "]" * 2000]
+ODD_VALUES = ["True", '{"":{}}', '[{"$a":0}]', "", "'a'", "[" * 16 + "]" * 16, "[" * 2000 + "]" * 2000]
 TIME = [["2026-", "9998-", "0002-"], ["01-30"], ["T", "t", " "], ["00:", "23:"], ["59:59"]]
 TIME += [["", ".1", ".123456", ".1234567"], ["Z", "z", "+00:00", "-23:59"]]
 ODD_TIME = [["0001-", "9999-", "26-", "²026-"], ["01-01", "12-31", "02-30", "W05-6"], ["x", ""], ["24:"]]
@@ -77,6 +77,19 @@ class Writer:
     def scalar(self) -> str:
         return self.pick([self.number(), self.number(), self.text(), self.text(), "true", "false"], ODD_VALUES)
 
+    def value(self, levels: int = 0) -> str:
+        if self.rng.random() < 0.75 + 0.05 * levels:
+            return self.pick([self.scalar(), self.scalar(), "null"], ODD_VALUES)
+        if self.rng.random() < 0.5:
+            return self.properties(levels + 1)
+        return f"[{','.join(self.value(levels + 1) for _ in range(self.rng.randrange(4)))}]"
+
+    def deep(self) -> str:
+        """About as many levels as there may be."""
+        levels = self.rng.randrange(3, 19)
+        opened = [self.rng.choice(["[", '{"a":']) for _ in range(levels)]
+        return "".join(opened) + self.scalar() + "".join("]" if one == "[" else "}" for one in reversed(opened))
+
     def event_type(self) -> str:
         return f'"{self.pick([*EVENT_TYPES], ["login", "Click", "click "])}"'
 
@@ -96,24 +109,43 @@ class Writer:
         return "{" + ",".join(f"{blank}{key}{blank}:{blank}{value}{blank}" for key, value in members) + "}"
 
     def anything(self) -> str:
-        return self.rng.choice([self.scalar(), self.time(), self.properties(), *ODD_VALUES[:3]])
+        return self.rng.choice([self.scalar(), self.time(), self.value(), self.properties(), *ODD_VALUES[:3]])
 
-    def properties(self) -> str:
-        count = self.rng.choice([0, 1, 2, 3, 3, 3]) if self.rng.random() < 0.95 else self.rng.randrange(49, 53)
-        return self.joined([(self.text(), self.scalar()) for _ in range(count)])
+    def properties(self, levels: int = 0) -> str:
+        if self.rng.random() < 0.002:
+            count = self.rng.choice([240, 260, 499, 501, 999, 1001])
+            return self.joined([(f'"{number:x}"', "0") for number in range(count)])
+        count = self.rng.choice([0, 1, 2, 3, 3, 3])
+        members = [(self.text(), self.value(levels)) for _ in range(count)]
+        if levels == 0 and self.odd():
+            members.append(('"deep"', self.deep()))
+        return self.joined(members)
 
     def context(self) -> str:
-        return self.object_of({}, dict.fromkeys(ContextSchema().fields, self.text))
+        return self.object_of({}, dict.fromkeys(DOCUMENTED_CONTEXT, self.value))
+
+    def parts(self) -> dict[str, Callable[[], str]]:
+        names = ("event_name", "anonymous_id", "user_id", "previous_id", "group_id")
+        objects = {"properties": self.properties, "context": self.context, "traits": self.properties}
+        return {**dict.fromkeys(names, self.text), **objects}
 
     def event(self) -> str:
         required = {"customer_id": self.text, "event_type": self.event_type}
-        parts = {"properties": self.properties, "context": self.context}
-        return self.object_of(required, {"event_id": self.text, "timestamp": self.time, **parts})
+        return self.object_of(required, {"event_id": self.text, "timestamp": self.time, **self.parts()})
+
+    def mapped(self) -> str:
+        required = {"customer_id": self.text, "event_type": self.event_type}
+        return self.object_of(required, {"event_id": self.text, "timestamp": self.time, **self.parts(), **self.ours()})
+
+    def ours(self) -> dict[str, Callable[[], str]]:
+        """What the API alone may add."""
+        return {"extra": self.properties, "original_timestamp": self.time, "sent_at": self.time}
 
     def record(self) -> str:
         required = {"customer_id": self.text, "event_type": self.event_type, "event_id": self.text}
         times = {"timestamp": self.time, "received_at": self.time}
-        return self.object_of(required | times, {"properties": self.properties, "context": self.context})
+        names = dict.fromkeys(("source", "protocol"), self.text)
+        return self.object_of(required | times, {**self.parts(), **self.ours(), **names})
 
     def batch(self) -> str:
         count = self.rng.choice([0, 1, 2, 3]) if self.rng.random() < 0.95 else self.rng.randrange(99, 102)

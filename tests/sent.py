@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from common.events import EVENT_TYPES, ContextSchema, EventSchema
+from common.events import DOCUMENTED_CONTEXT, EVENT_TYPES, EventSchema
 
 TIMES = ("timestamp", "received_at")
 
@@ -36,16 +36,27 @@ right_scalars = st.one_of(
     st.booleans(),
 )
 
+right_objects = st.dictionaries(
+    st.one_of(right_keys, st.sampled_from([*DOCUMENTED_CONTEXT, "products", "a.b"])),
+    st.recursive(
+        st.one_of(right_scalars, st.none()),
+        lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(right_keys, inner, max_size=5)),
+        max_leaves=20,
+    ),
+    max_size=20,
+)
+objects = st.one_of(right_objects, right_objects, st.dictionaries(keys, json_values, max_size=20))
+ids = st.text(min_size=1, max_size=260)
+
 # Most are right, or nothing would be accepted.
 events = st.fixed_dictionaries(
     {"customer_id": st.text(min_size=1, max_size=260), "event_type": st.sampled_from(EVENT_TYPES)},
     optional={
         "event_id": st.one_of(st.text(min_size=1, max_size=130), st.sampled_from(["null", "undefined", "nul", " "])),
         "timestamp": times,
-        "properties": st.one_of(
-            st.dictionaries(right_keys, right_scalars, max_size=50), st.dictionaries(keys, scalars, max_size=52)
-        ),
-        "context": st.dictionaries(st.sampled_from(sorted(ContextSchema().fields)), texts),
+        "event_name": st.text(min_size=1, max_size=205),
+        **dict.fromkeys(("anonymous_id", "user_id", "previous_id", "group_id"), ids),
+        **dict.fromkeys(("properties", "context", "traits"), objects),
     },
 )
 
@@ -75,10 +86,19 @@ def bodies(draw: st.DrawFn) -> bytes:
     return draw(st.one_of(st.just(bytes(body)), st.binary()))
 
 
+def levels(value: Any) -> int:
+    """Of objects and arrays in each other."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(levels, value.values() if isinstance(value, dict) else value), default=0)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal, in their types and in the sign of zero too."""
     if isinstance(one, dict):
         return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, int) and not isinstance(one, bool):
         # pymongo has a type of its own for integers of 64 bits.
         return isinstance(other, int) and not isinstance(other, bool) and one == other

@@ -10,6 +10,7 @@ from marshmallow import fields
 
 from api.journal.journal import JournalState
 from common import events
+from common.json_values import INT64, MAX_KEY_LENGTH, MAX_KEYS, MAX_LEVELS
 
 Json = dict[str, Any]
 
@@ -44,6 +45,7 @@ def openapi_document(*, needs_key: bool) -> bytes:
     converter = plugin.converter
     assert isinstance(converter, OpenAPIConverter)  # noqa: S101, APISpec has just made it
     converter.add_attribute_function(_fields_of_ours)  # type: ignore[no-untyped-call]
+    spec.components.schema("Json", _ANY_JSON)
     spec.components.schema("Event", schema=events.EventSchema)
     spec.components.schema("Batch", schema=events.BatchSchema)
     for name, schema in _ANSWER_SCHEMAS.items():
@@ -58,17 +60,39 @@ def openapi_document(*, needs_key: bool) -> bytes:
     return json.dumps(spec.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _fields_of_ours(converter: OpenAPIConverter, field: fields.Field[Any], ret: Json) -> Json:
+_JSON = "#/components/schemas/Json"
+_ANY_OBJECT: Json = {
+    "type": "object",
+    "propertyNames": {"minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": r"^[^$\x00][^\x00]*$"},
+    "additionalProperties": {"$ref": _JSON},
+    "maxProperties": MAX_KEYS,
+}
+_ANY_JSON: Json = {
+    **_ANY_OBJECT,
+    "type": ["null", "string", "number", "boolean", "array", "object"],
+    "description": f"Any JSON, of at most {MAX_LEVELS} levels, the event's own field among them. All objects of an "
+    f"event may have {MAX_KEYS:,} keys together.",
+    "minimum": INT64[0],
+    "maximum": INT64[-1],
+    "items": {"$ref": _JSON},
+}
+
+
+def _fields_of_ours(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> Json:
     """What apispec cannot know of the kinds of fields in common/events.py, as JSON Schema."""
     match field:
         case events.Timestamp():
             # No year 0, and no offset that leads out of the years 1 to 9999.
             pattern = rf"^(?!0000|0001-01-01.+\+|9999-12-31.+-){events.RFC_3339.pattern}$"
             return {"type": "string", "format": "date-time", "pattern": pattern}
-        case events.Scalar():
-            return {"type": ["string", "number", "boolean"], "minimum": -(2**63), "maximum": 2**63 - 1}
-        case events.Properties(key_field=fields.Field() as key):
-            return {"propertyNames": converter.field2property(key), "maxProperties": ret.pop("maxLength")}
+        case events.JsonObject(name="context"):
+            documented = {
+                name: {"$ref": _JSON, "description": description}
+                for name, description in events.DOCUMENTED_CONTEXT.items()
+            }
+            return {**_ANY_OBJECT, "properties": documented}
+        case events.JsonObject():
+            return _ANY_OBJECT
     return {}
 
 
@@ -223,8 +247,27 @@ _PURCHASE: Json = {
     "customer_id": "alice",
     "event_type": "purchase",
     "timestamp": "2026-01-31T12:00:00Z",
-    "properties": {"sku": "mug-blue", "quantity": 2, "total": 25.5, "gift": False},
-    "context": {"device": "phone", "session_id": "s-42", "ip": "192.0.2.7", "user_agent": "Mozilla/5.0"},
+    "event_name": "Order Completed",
+    "user_id": "alice",
+    "anonymous_id": "a-7f3c",
+    "previous_id": "a-7f3c",
+    "group_id": "acme",
+    "properties": {
+        "total": 40.5,
+        "coupon": None,
+        "products": [
+            {"sku": "mug-blue", "price": 12.75, "quantity": 2},
+            {"sku": "tea-assam", "price": 15, "quantity": 1, "gift": True},
+        ],
+    },
+    "context": {
+        "device": "phone",
+        "session_id": "s-42",
+        "ip": "192.0.2.7",
+        "user_agent": "Mozilla/5.0",
+        "screen": {"width": 390, "height": 844},
+    },
+    "traits": {"plan": "pro", "seats": 12},
 }
 
 

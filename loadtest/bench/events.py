@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from api.intake import accept_batch
+from api.intake import Receipt, accept_batch
 from common.event_json import encode
 from common.kafka import Record
 from loadtest.bench.load import request
@@ -35,11 +35,11 @@ def batches(size: int, events: int, customers: int | None = None, wrong: float =
 
 def records(count: int) -> list[Record]:
     """What the API would make of some of these events."""
-    now = datetime.now(UTC)
+    receipt = Receipt(datetime.now(UTC))
     return [
         accepted.record
         for chunk in chunks(shoppers()[:count], 100)
-        for accepted in accept_batch(encode({"events": chunk}), now)
+        for accepted in accept_batch(encode({"events": chunk}), receipt)
     ]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import hcl2
 import pytest
 import yaml
-from marshmallow import Schema, fields
+from marshmallow import fields
 
-from common.events import ContextSchema, Properties, StoredEventSchema, Timestamp
+from common.events import JsonObject, StoredEventSchema, Timestamp
 from tests.deployment.manifests import KUBERNETES, Manifests, build
 from tests.servers import ROOT
 
@@ -17,7 +17,7 @@ TERRAFORM = ROOT / "terraform"
 _BIGQUERY_TYPES: tuple[tuple[type[fields.Field[Any]], str], ...] = (
     (fields.String, "STRING"),
     (Timestamp, "TIMESTAMP"),
-    (Properties, "JSON"),
+    (JsonObject, "JSON"),
 )
 
 
@@ -40,16 +40,14 @@ def test_the_table_in_bigquery_has_the_fields_of_the_stored_document() -> None:
 
     # What the consumer reads is stored as it is, and when it was stored (consumer/writer.py).
     stored = {name: _bigquery_type(field) for name, field in StoredEventSchema().fields.items()}
-    stored |= {"processed_at": "TIMESTAMP", "context": "RECORD"}
+    stored |= {"processed_at": "TIMESTAMP", "kafka": "RECORD"}
     assert {name: column["type"] for name, column in columns.items()} == stored
 
     required = {name for name, field in StoredEventSchema().fields.items() if field.required} | {"processed_at"}
     assert {name for name, column in columns.items() if column["mode"] == "REQUIRED"} == required
 
-    context: Schema = ContextSchema()
-    assert {column["name"]: column["type"] for column in columns["context"]["fields"]} == {
-        name: _bigquery_type(field) for name, field in context.fields.items()
-    }
+    where = {"partition": "INTEGER", "offset": "INTEGER"}
+    assert {column["name"]: column["type"] for column in columns["kafka"]["fields"]} == where
 
 
 def test_workload_identities_are_the_service_accounts_of_the_manifests(

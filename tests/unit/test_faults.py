@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.faults import told
-from common.errors import InvalidEventError
+from common.errors import RULES, Fault, InvalidEventError
 from common.event_json import load_batch, load_event
-from common.events import RULES, Fault
 from common.metrics import REFUSED_FIELDS
 from tests import sent
 from tests.apps import build_app

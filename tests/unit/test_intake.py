@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from api.intake import accept_batch, accept_event, accept_partial_batch
+from api.intake import Receipt, accept_batch, accept_event, accept_partial_batch
 from common.errors import InvalidEventError
 from common.event_json import decode
 from common.events import MAX_EVENT_BYTES
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
+RECEIPT = Receipt(NOW)
 LEAST = {"customer_id": "alice", "event_type": "click"}
 
 
@@ -21,36 +22,36 @@ def body(**fields: Any) -> bytes:
 
 
 def test_an_event_without_an_id_gets_one() -> None:
-    assert re.fullmatch(r"evt_[0-9a-f-]{36}", accept_event(body(), NOW).event_id)
+    assert re.fullmatch(r"evt_[0-9a-f-]{36}", accept_event(body(), RECEIPT).event_id)
 
 
 def test_an_id_that_was_sent_is_kept() -> None:
-    assert accept_event(body(event_id="mine"), NOW).event_id == "mine"
+    assert accept_event(body(event_id="mine"), RECEIPT).event_id == "mine"
 
 
 def test_the_time_of_receipt_stands_in_for_a_missing_timestamp() -> None:
-    event = decode(accept_event(body(), NOW).value)
+    event = decode(accept_event(body(), RECEIPT).value)
     assert (event["timestamp"], event["received_at"]) == (NOW, NOW)
 
 
 def test_a_timestamp_that_was_sent_is_kept() -> None:
-    event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), NOW).value)
+    event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), RECEIPT).value)
     assert event["timestamp"] == datetime(2020, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
 
 def test_the_customer_is_the_kafka_key() -> None:
-    assert accept_event(body(customer_id="zoë"), NOW).key == "zoë".encode()
+    assert accept_event(body(customer_id="zoë"), RECEIPT).key == "zoë".encode()
 
 
 def test_a_batch_keeps_its_order() -> None:
     raw = json.dumps({"events": [{**LEAST, "event_id": str(n)} for n in range(100)]}).encode()
-    assert [event.event_id for event in accept_batch(raw, NOW)] == [str(n) for n in range(100)]
+    assert [event.event_id for event in accept_batch(raw, RECEIPT)] == [str(n) for n in range(100)]
 
 
 def test_an_event_too_large_in_a_batch_is_named() -> None:
     large = {**LEAST, "properties": {"text": "x" * MAX_EVENT_BYTES}}
     with pytest.raises(InvalidEventError) as raised:
-        accept_batch(json.dumps({"events": [LEAST, large]}).encode(), NOW)
+        accept_batch(json.dumps({"events": [LEAST, large]}).encode(), RECEIPT)
     assert str(raised.value) == "events[1]: Larger than 65536 bytes."
     assert raised.value.errors == {"events": {1: ["Larger than 65536 bytes."]}}
 
@@ -58,24 +59,26 @@ def test_an_event_too_large_in_a_batch_is_named() -> None:
 def test_every_fault_of_a_batch_is_named() -> None:
     large = {**LEAST, "properties": {"text": "x" * MAX_EVENT_BYTES}}
     with pytest.raises(InvalidEventError) as raised:
-        accept_batch(json.dumps({"events": [large, LEAST, 5]}).encode(), NOW)
+        accept_batch(json.dumps({"events": [large, LEAST, 5]}).encode(), RECEIPT)
     assert list(raised.value.errors["events"]) == [0, 2]
 
 
 def test_a_partial_batch_takes_what_is_right() -> None:
-    batch = accept_partial_batch(json.dumps({"events": [5, {**LEAST, "event_id": "mine"}]}).encode(), NOW)
+    batch = accept_partial_batch(json.dumps({"events": [5, {**LEAST, "event_id": "mine"}]}).encode(), RECEIPT)
     assert {index: event.event_id for index, event in batch.accepted.items()} == {1: "mine"}
     assert batch.errors == {0: ["Must be a JSON object."]}
 
 
 def test_a_partial_batch_with_nothing_right_is_refused() -> None:
     with pytest.raises(InvalidEventError, match=r"^events\[0\]: Must be a JSON object\.$"):
-        accept_partial_batch(b'{"events": [5]}', NOW)
+        accept_partial_batch(b'{"events": [5]}', RECEIPT)
 
 
 def test_a_record_is_not_much_larger_than_its_event() -> None:
     text = "x" * (MAX_EVENT_BYTES - len(body(properties={"text": ""})))
-    accepted = accept_event(json.dumps({**LEAST, "properties": {"text": text}}, separators=(",", ":")).encode(), NOW)
+    accepted = accept_event(
+        json.dumps({**LEAST, "properties": {"text": text}}, separators=(",", ":")).encode(), RECEIPT
+    )
     assert len(accepted.value) < MAX_EVENT_BYTES + 256
 
 
@@ -87,4 +90,4 @@ def test_an_event_that_grows_when_encoded_is_refused() -> None:
     raw = f'{head}{padding}",{fields}}}}}'.encode()
     assert len(raw) <= MAX_EVENT_BYTES
     with pytest.raises(InvalidEventError, match="Larger than"):
-        accept_event(raw, NOW)
+        accept_event(raw, RECEIPT)

@@ -10,7 +10,7 @@ from api import faults, producer
 from api.journal import folders, journal
 from api.server import connection
 from api.server import worker as server
-from common import events, kafka, settings
+from common import events, json_values, kafka, settings
 from consumer import buffer, dlq, policy, watchdog, writer
 from consumer import health as consumer_health
 
@@ -41,7 +41,9 @@ CODE = {
     "events in a batch": (events.MAX_BATCH_EVENTS, 100),
     "an event": (events.MAX_EVENT_BYTES, 64 * KIB),
     "fields of an event, of `context`, of a batch": (events.MAX_FIELDS, 32),
-    "properties": (events.MAX_PROPERTIES, 50),
+    "keys of an event's objects, together": (json_values.MAX_KEYS, 1_000),
+    "levels of an event's objects": (json_values.MAX_LEVELS, 16),
+    "faults that are looked at in one of them": (json_values._MOST_FAULTS, 100),
     "faults that are looked at in a batch": (events._MOST_FAULTS, 1_000),
     "errors in an answer": (faults._MOST_TOLD_BYTES, 8 * KIB),
     "faults in a log line": (faults._MOST_LOGGED, 20),
