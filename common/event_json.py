@@ -23,7 +23,7 @@ from common.events import (
     StoredEventSchema,
     format_timestamp,
 )
-from common.fast_decoder import FastDecoder
+from common.fast_decoder import fast_decoder
 
 _LONGEST_SHOWN = 80
 # Of an integer of twice as many digits. Python reads at least 640 of them, and raises ValueError when there are more.
@@ -41,10 +41,10 @@ _BATCH = BatchSchema()
 _EVENT = EventSchema()
 _MAPPED = MappedEventSchema()
 _STORED = NewerEventSchema()
-_FAST_BATCH = FastDecoder(_BATCH, VOUCHED)
-_FAST_EVENT = FastDecoder(_EVENT, VOUCHED)
-_FAST_MAPPED = FastDecoder(_MAPPED, VOUCHED)
-_FAST_STORED = FastDecoder(StoredEventSchema(), VOUCHED)
+_FAST_BATCH = fast_decoder(_BATCH, VOUCHED)
+_FAST_EVENT = fast_decoder(_EVENT, VOUCHED)
+_FAST_MAPPED = fast_decoder(_MAPPED, VOUCHED)
+_FAST_STORED = fast_decoder(StoredEventSchema(), VOUCHED)
 
 
 class _Split(msgspec.Struct):

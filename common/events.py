@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from common import json_values
@@ -47,11 +48,20 @@ RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
     re.ASCII,
 )
+_LONGEST_PLAIN_TIME = len("2026-01-31T12:00:00.123456Z")
+_convert = msgspec.convert
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def parse_timestamp(text: str) -> datetime:
     """An RFC 3339 time with an offset, as UTC; digits after the microseconds are cut off. Raises ValueError."""
+    if len(text) <= _LONGEST_PLAIN_TIME and text[-1:] == "Z":
+        # The quick way for nearly all of them.
+        try:
+            moment: datetime = _convert(text, datetime)
+        except msgspec.ValidationError:
+            raise ValueError(text) from None
+        return moment
     if RFC_3339.fullmatch(text) is None:
         raise ValueError(text)
     try:
@@ -319,7 +329,7 @@ class NewerEventSchema(StoredEventSchema):
 
 
 VOUCHED = Vouched(
-    checked={JsonObject: (json_values.SHALLOW_OBJECT, json_values.QuickCheck)},
+    checked={JsonObject: (json_values.SHALLOW_OBJECT, json_values.quick_check)},
     parsers={Timestamp: parse_timestamp},
     same={Text: fields.String, Events: fields.List, Object: fields.Nested, _EventOfBatch: fields.Nested},
     implied=[_storable_text, ObjectSchema.load, EventSchema.limit_keys],

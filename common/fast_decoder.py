@@ -5,9 +5,9 @@ decoder does not take may be wrong or only uncommon: that is for the schema to s
 its schema, never laxer, and a schema with a rule of which that is not certain has no decoder.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from marshmallow import Schema, ValidationError, fields, validate
@@ -17,12 +17,17 @@ from common.errors import SchemaError
 Field = fields.Field[Any]
 Step = Callable[[Any], Any]
 """What is left to do with a decoded value: returns the value to keep; raises ValidationError or ValueError."""
+Check = Callable[[Any], object]
+"""The same for a value that is kept as it is."""
 
 _PLAIN = vars(fields.Raw())
 # Attributes of fields: those that decide nothing about what is taken here, and those that are translated below.
 _MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default", "unknown"}
 _TRANSLATED = {"required", "validate", "validators", "inner", "nested", "_schema"}
 _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields", "_hooks", "_abc_impl"})
+FastDecoder = Callable[[bytes | msgspec.Raw], dict[str, Any] | None]
+"""Decodes and validates JSON at once: returns what the schema makes of a document; None if that is for the schema to
+say. Threads may share it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,55 +42,74 @@ class Vouched:
         of known fields.
     """
 
-    checked: Mapping[type[Field], tuple[Any, Callable[[], Step]]]
+    checked: Mapping[type[Field], tuple[Any, Callable[[], Check]]]
     parsers: Mapping[type[Field], Callable[[str], Any]]
     same: Mapping[type[Field], type[Field]]
     implied: Collection[Callable[..., Any]]
 
 
-class FastDecoder:
-    """Decodes and validates JSON at once. Threads may share it."""
+def fast_decoder(schema: Schema, vouched: Vouched) -> FastDecoder:
+    """Raises SchemaError for a schema that has a rule not known here."""
+    type_, made = _Generator(vouched).of_schema(schema, type(schema).__name__)
+    finish = made or dict
+    decode = msgspec.json.Decoder(type_).decode
+    to_builtins = msgspec.to_builtins
 
-    def __init__(self, schema: Schema, vouched: Vouched) -> None:
-        """Raises SchemaError for a schema that has a rule not known here."""
-        type_, finish = _Generator(vouched).of_schema(schema, type(schema).__name__)
-        self._finish = finish or dict
-        self._decode = msgspec.json.Decoder(type_).decode
-
-    def __call__(self, body: bytes | msgspec.Raw) -> dict[str, Any] | None:
-        """What the schema makes of a document; None if that is for the schema to say."""
+    def decoder(body: bytes | msgspec.Raw) -> dict[str, Any] | None:
         try:
-            document: dict[str, Any] = self._finish(msgspec.to_builtins(self._decode(body)))
+            return finish(to_builtins(decode(body)))
         except (ValidationError, ValueError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
             return None
-        return document
+
+    return decoder
+
+
+class _Made(NamedTuple):
+    """What is made of a field: a type, which msgspec decodes and checks, and what is left to do after that."""
+
+    type: Any
+    step: Step | None = None
+    checks: Sequence[Check] = ()
+
+    @property
+    def all(self) -> Step | None:
+        """All that is left, as one step."""
+        return _then(self.step, self.checks) if self.checks else self.step
 
 
 class _Generator:
-    """Makes of each schema and field a type, which msgspec decodes and checks, and a step to do after that, if any."""
+    """Makes decoders' types and steps of schemas and fields."""
 
     def __init__(self, vouched: Vouched) -> None:
         self._vouched = vouched
 
     def of_schema(self, schema: Schema, where: str) -> tuple[Any, Step | None]:
-        """An unknown field is not taken, whatever the schema does with it."""
+        """A type, and a step if any is left. An unknown field is not taken, whatever the schema does with it."""
         self._refuse_own_code(schema, where)
         members: list[Any] = []
-        steps: dict[str, Step] = {}
+        checks: dict[str, Check] = {}
+        steps: list[tuple[str, Step]] = []
         for name, field in schema.fields.items():
-            type_, step = self._of_field(field, f"{where}.{name}")
+            made = self._of_field(field, f"{where}.{name}")
+            type_ = made.type
             members.append((name, type_) if field.required else (name, type_ | msgspec.UnsetType, msgspec.UNSET))
-            if step is not None:
-                steps[name] = step
+            if made.step is None:
+                if made.checks:
+                    checks[name] = made.checks[0] if len(made.checks) == 1 else _every(made.checks)
+            elif made.all is not None:
+                steps.append((name, made.all))
 
         def finish(document: dict[str, Any]) -> dict[str, Any]:
-            for name, step in steps.items():
+            for name, value in document.items():
+                if name in checks:
+                    checks[name](value)
+            for name, step in steps:
                 if name in document:
                     document[name] = step(document[name])
             return document
 
-        type_ = msgspec.defstruct(type(schema).__name__, members, kw_only=True, forbid_unknown_fields=True)
-        return type_, finish if steps else None
+        type_ = msgspec.defstruct(type(schema).__name__, members, kw_only=True, forbid_unknown_fields=True, gc=False)
+        return type_, finish if checks or steps else None
 
     def _refuse_own_code(self, schema: Schema, where: str) -> None:
         """A schema may declare fields, messages and options; hooks and overridden methods could do anything."""
@@ -98,34 +122,28 @@ class _Generator:
         if schema.many or schema.partial:
             raise SchemaError(where, "the option many or partial")
 
-    def _of_field(self, field: Field, where: str) -> tuple[Any, Step | None]:
+    def _of_field(self, field: Field, where: str) -> _Made:
         _refuse_options(field, where)
-        kind = self._kind_of(field)
-        type_: Any
-        step: Step | None = None
-        sized = False
+        kind = self._vouched.same.get(type(field), type(field))
         if kind in self._vouched.checked:
             type_, make_check = self._vouched.checked[kind]
-            step = make_check()
-        elif kind in self._vouched.parsers:
-            type_, step = str, self._vouched.parsers[kind]
-        elif kind is fields.String:
-            type_, sized = str, True
-        elif kind is fields.Nested and isinstance(field, fields.Nested):
-            type_, step = self.of_schema(field.schema, where)
-        elif kind is fields.List and isinstance(field, fields.List):
-            inner, of_each = self._of_field(field.inner, f"{where}[]")
-            type_, step, sized = list[inner], of_each and _on_each(of_each), True  # type: ignore[valid-type]
-        else:
-            raise SchemaError(where, f"a {kind.__qualname__} field")
-        return self._with_validators(field, type_, step, sized=sized)
+            return self._with_validators(field, _Made(type_, None, [make_check()]))
+        if kind in self._vouched.parsers:
+            return self._with_validators(field, _Made(str, self._vouched.parsers[kind]))
+        if kind is fields.String:
+            return self._with_validators(field, _Made(str), sized=True)
+        if kind is fields.Nested and isinstance(field, fields.Nested):
+            return self._with_validators(field, _Made(*self.of_schema(field.schema, where)))
+        if kind is fields.List and isinstance(field, fields.List):
+            inner = self._of_field(field.inner, f"{where}[]")
+            step = inner.all and _on_each(inner.all)
+            return self._with_validators(field, _Made(list[inner.type], step), sized=True)  # type: ignore[name-defined]
+        raise SchemaError(where, f"a {kind.__qualname__} field")
 
-    def _kind_of(self, field: Field) -> type[Field]:
-        return self._vouched.same.get(type(field), type(field))
-
-    def _with_validators(self, field: Field, type_: Any, step: Step | None, *, sized: bool) -> tuple[Any, Step | None]:
+    def _with_validators(self, field: Field, made: _Made, *, sized: bool = False) -> _Made:
         """Lengths and choices become part of the type; a validator that msgspec has no word for is called itself."""
-        called: list[Callable[[Any], Any]] = []
+        type_ = made.type
+        called: list[Check] = []
         for validator in field.validators:
             if validator in self._vouched.implied:
                 continue
@@ -135,7 +153,7 @@ class _Generator:
                 type_, sized = Literal[validator.choices], False
             else:
                 called.append(validator)
-        return type_, _then(step, called) if called else step
+        return _Made(type_, made.step, [*made.checks, *called])
 
 
 def _length(validator: validate.Length) -> msgspec.Meta:
@@ -144,18 +162,26 @@ def _length(validator: validate.Length) -> msgspec.Meta:
     return msgspec.Meta(min_length=validator.min, max_length=validator.max)
 
 
+def _every(checks: Sequence[Check]) -> Check:
+    def check_all(value: Any) -> None:
+        for check in checks:
+            check(value)
+
+    return check_all
+
+
 def _on_each(step: Step) -> Step:
     return lambda values: [step(value) for value in values]
 
 
-def _then(step: Step | None, validators: list[Callable[[Any], Any]]) -> Step:
-    def validated(value: Any) -> Any:
+def _then(step: Step | None, checks: Sequence[Check]) -> Step:
+    def checked(value: Any) -> Any:
         value = step(value) if step else value
-        for validator in validators:
-            validator(value)
+        for check in checks:
+            check(value)
         return value
 
-    return validated
+    return checked
 
 
 def _refuse_options(field: Field, where: str) -> None:

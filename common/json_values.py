@@ -1,7 +1,7 @@
 """JSON values, however nested: what of them MongoDB can store, told with all faults or found quickly."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -119,6 +119,7 @@ SHALLOW_LEVELS = 5
 # Of one object. The objects of an event together stay below its limit.
 _MOST_KEYS_TAKEN = MAX_KEYS // 4
 _MOST_KNOWN_KEYS = 4096
+_NESTED = frozenset({dict, list})
 
 
 def _of_levels(levels: int) -> Any:
@@ -133,40 +134,43 @@ SHALLOW_OBJECT: Any = dict[str, _of_levels(SHALLOW_LEVELS - 1)]  # type: ignore[
 """A type for msgspec: objects of few levels, whose values can be stored. (msgspec has no types for any depth.)"""
 
 
-class QuickCheck:
-    """Takes a decoded SHALLOW_OBJECT whose keys are right, and raises ValidationError otherwise. Threads may share it.
+def quick_check() -> Callable[[dict[str, Any]], None]:
+    """Makes what raises ValidationError for a decoded SHALLOW_OBJECT, unless its keys are right. Threads may share it.
 
     A key is judged when it is first seen, since keys come from a small vocabulary.
     """
+    known: set[str] = set()
+    all_known = known.issuperset
 
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def __call__(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Returns what it takes."""
-        if self._keys_of(value) > _MOST_KEYS_TAKEN:
+    def check(value: dict[str, Any]) -> None:
+        if not all_known(value):
+            _learn(value, known)
+        keys = len(value)
+        for part in value.values():
+            if part.__class__ in _NESTED:
+                keys += keys_in(part)
+        if keys > _MOST_KEYS_TAKEN:
             raise ValidationError(TOO_MANY_KEYS)
-        return value
 
-    def _keys_of(self, value: dict[str, Any]) -> int:
-        if not self._known.issuperset(value):
-            self._learn(value)
-        return len(value) + self._keys_of_all(value.values())
-
-    def _keys_of_all(self, values: Iterable[Any]) -> int:
+    def keys_in(part: Any) -> int:
         keys = 0
-        for part in values:
-            kind = type(part)
-            if kind is dict:
-                keys += self._keys_of(part)
-            elif kind is list:
-                keys += self._keys_of_all(part)
+        if part.__class__ is dict:
+            if not all_known(part):
+                _learn(part, known)
+            keys = len(part)
+            part = part.values()
+        for inner in part:
+            if inner.__class__ in _NESTED:
+                keys += keys_in(inner)
         return keys
 
-    def _learn(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            if faults := _faults_of_key(key):
-                raise ValidationError({key: faults})
-        if len(self._known) > _MOST_KNOWN_KEYS:
-            self._known.clear()
-        self._known.update(keys)
+    return check
+
+
+def _learn(keys: Iterable[str], known: set[str]) -> None:
+    for key in keys:
+        if faults := _faults_of_key(key):
+            raise ValidationError({key: faults})
+    if len(known) > _MOST_KNOWN_KEYS:
+        known.clear()
+    known.update(keys)

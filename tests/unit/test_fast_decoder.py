@@ -20,7 +20,7 @@ from common import event_json, events, json_values
 from common.errors import InvalidEventError, SchemaError
 from common.event_json import Batch, decode, load_batch, load_event, load_mapped
 from common.events import StoredEventSchema
-from common.fast_decoder import FastDecoder, Vouched
+from common.fast_decoder import FastDecoder, Vouched, fast_decoder
 from loadtest.journeys import generated_journeys
 from tests import sent
 from tests.odd_json import Writer
@@ -166,7 +166,7 @@ NOTHING = Vouched(checked={}, parsers={}, same={}, implied=[])
 
 
 def decoder(vouched: Vouched = NOTHING, **declared: fields.Field[Any]) -> FastDecoder:
-    return FastDecoder(Schema.from_dict(dict(declared))(), vouched)
+    return fast_decoder(Schema.from_dict(dict(declared))(), vouched)
 
 
 class Upper(fields.String):
