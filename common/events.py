@@ -91,6 +91,7 @@ def _length(least: int | None, most: int, message: str = "Length must be between
 
 
 def _is_an_id(text: str) -> None:
+    _not_blank(text)
     if text in NO_IDS:
         raise ValidationError(Fault("format", f"Must not be {text!r}: give each event an id of its own, or none."))
 
@@ -192,7 +193,7 @@ class EventSchema(ObjectSchema):
         required=True, validate=validate.OneOf(EVENT_TYPES, error=Fault("choice", "Must be one of: {choices}."))
     )
     event_id = Text(
-        validate=[*_EVENT_ID_RULES, _not_blank, _is_an_id],
+        validate=[*_EVENT_ID_RULES, _is_an_id],
         metadata={
             "description": "Stored once, however often it is sent; made for you if missing.",
             "pattern": _NOT_BLANK,
