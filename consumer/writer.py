@@ -1,7 +1,8 @@
 """The MongoDB side: events in, once each, whatever is written twice."""
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -65,7 +66,7 @@ class Writer(Protocol):
 
 
 class MongoWriter:
-    """`Writer` on a real MongoDB. Connects when first used; each call blocks for 10 s at most."""
+    """`Writer` on a real MongoDB. Connects when first used; each call but those for indexes blocks for 10 s at most."""
 
     def __init__(self, settings: MongoSettings) -> None:
         self._settings = settings
@@ -84,14 +85,18 @@ class MongoWriter:
         self._events = self._client[settings.database][settings.collection]
 
     def ensure_indexes(self) -> None:
-        """Create the indexes that are missing, and make the TTL what the settings say. Blocks.
+        """Make the index without which nothing may be stored, and let no event expire but by the setting.
 
-        Raises StoreError, and IndexConflictError when somebody has to mend something first.
+        Blocks, for hours if that index is missing and there are many documents. Raises StoreError, and
+        IndexConflictError when somebody has to mend something first.
         """
-        try:
+        with _indexing():
             indexes.ensure(self._events, self._settings.ttl_days)
-        except PyMongoError as error:
-            raise StoreError(f"MongoDB did not create the indexes: {_first_line(error)}") from error
+
+    def complete_indexes(self) -> None:
+        """Make the other indexes, after `ensure_indexes`; another thread may `write`. Blocks and raises as above."""
+        with _indexing():
+            indexes.complete(self._events, self._settings.ttl_days)
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         processed_at = datetime.now(UTC)
@@ -194,6 +199,14 @@ class MongoWriter:
         # Or it would look for a server that is away, to tell it that its sessions are over.
         with pymongo.timeout(1):
             self._client.close()
+
+
+@contextlib.contextmanager
+def _indexing() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise StoreError(f"MongoDB did not create the indexes: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
