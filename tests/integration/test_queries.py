@@ -38,6 +38,8 @@ QUESTIONS = (
     "A funnel",
     "How often each name came",
 )
+SCANNED = ("Who an anonymous visitor was", "A funnel", "How often each name came")
+"""SecantusDB reads all events for these, as the page says; MongoDB takes an index by what is asked of its first field."""
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -203,7 +205,7 @@ def test_a_funnel_counts_those_who_took_each_step_after_the_one_before(shop: Sho
     expected = [sum(number > step for number in taken) for step in range(len(steps))]
     (value,) = shop.ask("A funnel").value
     assert [value[step] for step in ("viewed", "added", "began", "bought")] == expected
-    assert expected[0] > expected[1] > expected[2] > expected[3] > 0
+    assert expected[0] > expected[1] > expected[2] >= expected[3] > 0
 
 
 def steps_taken(times: list[datetime | None]) -> int:
@@ -235,9 +237,9 @@ def test_it_is_answered_by_the_index_that_the_page_names(shop: Shop, title: str)
         for command in commands:
             plan = client[shop.database].command("explain", command, verbosity="queryPlanner")
             used = set(values_of(plan, "indexName"))
-            if not used and title == "A funnel":
-                # Not by SecantusDB, as the page says. MongoDB takes an index for what its first field is asked for.
-                assert named.startswith(next(iter(command["pipeline"][0]["$match"])))
+            if title in SCANNED:
+                wanted = command["filter"] if "filter" in command else command["pipeline"][0]["$match"]
+                assert (used, next(iter(wanted))) == (set(), named.split("_1_")[0])
             else:
                 assert used == {named}
 
