@@ -39,7 +39,7 @@ QUESTIONS = (
     "How often each name came",
 )
 SCANNED = ("Who an anonymous visitor was", "A funnel", "How often each name came")
-"""SecantusDB reads all events for these, as the page says; MongoDB takes an index by what is asked of its first field."""
+"""SecantusDB reads all events for these, as the page says; MongoDB goes by the first field of an index."""
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
