@@ -64,7 +64,7 @@ def _measure(side: Side, broker: Broker, found: Values) -> None:
             _speed(server, broker, found)
         if side in (PULSE, BEFORE):
             with side.start(broker, Path(folder)) as server:
-                waits = slow_clients.waits(server.port)
+                waits = slow_clients.waits(server)
             found["health wait"].append(waits.health)
             found["single wait"].append(waits.single)
         if server.keeps:

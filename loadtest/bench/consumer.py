@@ -25,7 +25,7 @@ from ops.local import mongodb, ports
 from ops.local.ready import is_well
 
 _EVENTS = 100_000
-_EVENTS_FOR_THE_DATABASE = 3_000
+_EVENTS_FOR_THE_DATABASE = 2_000
 _STEADY_RATE = 1_000
 _STEADY_SECONDS = 8
 _FLUSH_SECONDS = 1.0

@@ -106,7 +106,11 @@ class Server:
         if path:
             wait(lambda: is_well(address, path), f"{what} to be ready")
         # With the first of them it is ready, and the others would miss their share of the connections.
-        wait(self._idle, f"{what} to have nothing to do")
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Blocks until it has nothing to do. Raises PulseError if that takes too long."""
+        wait(self._idle, f"the server on port {self.port} to have nothing to do")
 
     def kill(self) -> None:
         """End all of its processes at once, as `kill -9` does."""
