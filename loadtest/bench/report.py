@@ -10,7 +10,18 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("flask", "gunicorn", "marshmallow", "msgspec", "kafka-python-ng", "lmdb", "pymongo", "confluent-kafka")
+_PACKAGES = (
+    "flask",
+    "gunicorn",
+    "marshmallow",
+    "msgspec",
+    "kafka-python-ng",
+    "lmdb",
+    "pymongo",
+    "confluent-kafka",
+    "fastapi",
+    "aiokafka",
+)
 
 
 @dataclass(frozen=True, slots=True)
