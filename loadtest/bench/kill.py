@@ -19,6 +19,7 @@ from loadtest.bench.sides import Broker
 
 _CLIENTS = 20
 _SECONDS = 2.0
+_PATIENCE = 20.0  # seconds that a side started again may take to bring what is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,10 @@ class Killed:
 
 
 def kill(side: Side, broker: Broker, folder: Path) -> Killed:
-    """Loads it for two seconds, kills it, starts it again in the same folder, and looks once it has nothing to do."""
+    """Loads it for two seconds, kills it, starts it again in the same folder, and looks what comes to Kafka.
+
+    Blocks for some seconds; for 20 more where events are lost.
+    """
     before = _ends(broker)
     answered: list[str] = []
     with side.start(broker, folder) as server:
@@ -50,12 +54,12 @@ def kill(side: Side, broker: Broker, folder: Path) -> Killed:
         for client in clients:
             client.join()
     with side.start(broker, folder):
-        in_kafka = Counter(_ids(broker, before))
-    return Killed(
-        len(answered),
-        sum(event_id not in in_kafka for event_id in answered),
-        in_kafka.total() - len(in_kafka),
-    )
+        deadline = time.monotonic() + _PATIENCE
+        in_kafka = _settled(broker, before)
+        while not in_kafka.keys() >= set(answered) and time.monotonic() < deadline:
+            in_kafka = _settled(broker, before)
+    lost = set(answered) - in_kafka.keys()
+    return Killed(len(answered), len(lost), in_kafka.total() - len(in_kafka))
 
 
 def _send(port: int, run: int, numbers: Iterator[int], answered: list[str]) -> None:
@@ -77,6 +81,14 @@ def _ends(broker: Broker) -> dict[int, int]:
     reader = KafkaReader(broker.settings, broker.settings.topic)
     reader.close()
     return reader.ends
+
+
+def _settled(broker: Broker, first: dict[int, int]) -> Counter[str]:
+    """How often each event is there, once no more came for a second."""
+    count = -1
+    while count != (count := broker.records()):
+        time.sleep(1)
+    return Counter(_ids(broker, first))
 
 
 def _ids(broker: Broker, first: dict[int, int]) -> Iterator[str]:
