@@ -22,6 +22,7 @@ from common.retry import Backoff
 from common.settings import ConsumerSettings, load_consumer_settings, read_dotenv
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
+from consumer.forgotten import MongoForgotten
 from consumer.health import Health, serve
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
@@ -89,6 +90,7 @@ def _consume(
         source,
         Buffer(settings.batch_size, settings.flush_interval, time.monotonic),
         writer,
+        MongoForgotten(writer.events),
         DeadLetters(
             KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS),
             settings.kafka.topic,

@@ -4,6 +4,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import bson
@@ -233,6 +234,27 @@ class FakeWriter:
         if not self.up:
             raise StoreError("MongoDB is away")
         self.letters.setdefault(name, content)
+
+
+class FakeForgotten:
+    """A `Forgotten`: by customer, the time before which what was received is forgotten."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, datetime] = {}
+        self.late = False
+        self.asked: list[list[str]] = []
+
+    def leave_out(self, events: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        self.asked.append([event["event_id"] for event in events])
+        return self._covered([(event["customer_id"], event["received_at"]) for event in events])
+
+    def leave_out_records(self, records: Sequence[ReceivedRecord]) -> frozenset[int]:
+        now = datetime.now(UTC)
+        return self._covered([((record.key or b"").decode(), now) for record in records])
+
+    def _covered(self, received: Sequence[tuple[str, datetime]]) -> frozenset[int]:
+        never = datetime.min.replace(tzinfo=UTC)
+        return frozenset(i for i, (who, when) in enumerate(received) if when < self.before.get(who, never))
 
 
 def _is_bson(document: Mapping[str, Any]) -> bool:

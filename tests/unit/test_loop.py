@@ -19,7 +19,7 @@ from consumer.health import STUCK_SECONDS, Health
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
 from consumer.writer import Written
-from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter, RefusesLarge
+from tests.fakes import FakeBroker, FakeClock, FakeForgotten, FakeSender, FakeSource, FakeWriter, RefusesLarge
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
 BATCH = 3
@@ -32,6 +32,7 @@ class Consumer:
     def __init__(self, broker: FakeBroker, clock: FakeClock, *, max_ratio: float = 1.0) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP)
         self.writer = FakeWriter()
+        self.forgotten = FakeForgotten()
         self.letters = FakeSender(broker, DLQ)
         self.registry = CollectorRegistry()
         self.health = Health(clock)
@@ -41,6 +42,7 @@ class Consumer:
             self.source,
             Buffer(BATCH, INTERVAL, clock),
             self.writer,
+            self.forgotten,
             self.dead_letters,
             max_retries=3,
             death_limit=DeathLimit(max_ratio),
