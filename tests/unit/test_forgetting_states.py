@@ -328,11 +328,12 @@ class Forget(RuleBasedStateMachine):
         assert all(record["state"] == "done" and "customer_id" not in record for record in records.values())
         forgotten = {who: one["before"] for who in CUSTOMERS if (one := records.get(hash_of(key, who)))}
         left = {event["event_id"] for event in self.stored["events"].find()}
-        assert left == {
+        expected = {
             event_id
             for event_id, (customer, received_at) in self.received.items()
             if received_at >= forgotten.get(customer, BEGINNING)
         }
+        assert left == expected
 
 
 Forget.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
