@@ -336,5 +336,5 @@ class Forget(RuleBasedStateMachine):
         assert left == expected
 
 
-Forget.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+Forget.TestCase.settings = settings(max_examples=40, stateful_step_count=50)
 TestForget = Forget.TestCase
