@@ -141,6 +141,15 @@ class DeadLetterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetSettings:
+    """Of the tool that forgets customers."""
+
+    log: LogSettings
+    kafka: KafkaSettings
+    mongo: MongoSettings
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
 
@@ -216,6 +225,11 @@ def load_topic_settings() -> TopicSettings:
 def load_dead_letter_settings() -> DeadLetterSettings:
     """Settings of the dead letter tool."""
     return DeadLetterSettings(log=_log_settings(), kafka=_kafka_settings())
+
+
+def load_forget_settings() -> ForgetSettings:
+    """Settings of the tool that forgets customers."""
+    return ForgetSettings(log=_log_settings(), kafka=_kafka_settings(), mongo=_mongo_settings())
 
 
 def load_api_address() -> Address:

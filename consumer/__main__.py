@@ -23,6 +23,7 @@ from common.settings import ConsumerSettings, load_consumer_settings, read_doten
 from common.threads import start_thread
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
+from consumer.forgotten import MongoForgotten
 from consumer.health import Health, serve
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
@@ -102,6 +103,7 @@ def _consume(
         source,
         Buffer(settings.batch_size, settings.flush_interval, time.monotonic),
         writer,
+        MongoForgotten(writer.events),
         DeadLetters(
             KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS),
             settings.kafka.topic,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import pymongo
 from bson.errors import BSONError
 from pymongo import MongoClient, UpdateOne
+from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from common.errors import RefusedDocumentError, StoreError
@@ -84,6 +85,11 @@ class MongoWriter:
         )
         self._events = self._client[settings.database][settings.collection]
 
+    @property
+    def events(self) -> Collection[dict[str, Any]]:
+        """The collection that it writes to."""
+        return self._events
+
     def ensure_indexes(self) -> None:
         """Make the index without which nothing may be stored, and let no event expire but by the setting.
 
@@ -117,7 +123,7 @@ class MongoWriter:
             if rule is None:
                 raise
             if rule.action is policy.Action.RETRY:
-                raise StoreError(f"MongoDB did not confirm a write: {_first_line(error)}") from error
+                raise StoreError(f"MongoDB did not confirm a write: {first_line(error)}") from error
             return self._write_halves(documents, error)
         new = result.upserted_ids or {}
         duplicates = [document for index, document in enumerate(documents) if index not in new]
@@ -138,7 +144,7 @@ class MongoWriter:
                 fields = {"letter": name, "piece": number, "pieces": len(pieces), "content": piece}
                 letters.update_one({"_id": f"{name}/{number}"}, {"$setOnInsert": fields}, upsert=True)
         except PyMongoError as error:
-            raise StoreError(f"MongoDB did not keep a dead letter: {_first_line(error)}") from error
+            raise StoreError(f"MongoDB did not keep a dead letter: {first_line(error)}") from error
 
     def _write_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception) -> Written:
         """Find the document that cannot be written as BSON, which the driver does not name, and write the others."""
@@ -206,10 +212,11 @@ def _indexing() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreError(f"MongoDB did not create the indexes: {_first_line(error)}") from error
+        raise StoreError(f"MongoDB did not create the indexes: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of the driver says, in one line."""
     if isinstance(error, OperationFailure) and error.details:
         return f"{error.details.get('errmsg', error)} (code {error.code})"
     # What the driver calls cancelled is what it gave up waiting for.
