@@ -55,11 +55,11 @@ class State:
 
 
 class Diary:
-    """Beside the file: how far it is (`FILE.backfill.json`), and the refused lines (`FILE.refused.ndjson`)."""
+    """Beside the file: how far it is (`FILE.backfill`), and the refused lines (`FILE.refused.ndjson`)."""
 
     def __init__(self, file: Path, identity: Identity, mapping: LineMapping) -> None:
         """Raises PulseError if another run has begun with other contents or another mapping; OSError."""
-        self.state_file = file.with_name(f"{file.name}.backfill.json")
+        self.state_file = file.with_name(f"{file.name}.backfill")
         self.report_file = file.with_name(f"{file.name}.refused.ndjson")
         self.state = State(identity.digest, hashlib.sha256(repr(mapping).encode()).hexdigest())
         if self.state_file.exists():

@@ -28,7 +28,7 @@ def test_a_file_is_stored_once_when_the_command_is_killed_and_repeated(pipeline:
         "event_type=purchase",
     ]
     backfill = Process(command, tmp_path / "backfill.log", pipeline.environ)
-    state = Path(f"{file}.backfill.json")
+    state = Path(f"{file}.backfill")
     backfill.start()
     eventually(state.exists, what="the first batch", every=0.005)
     backfill.kill()

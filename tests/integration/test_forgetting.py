@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from common.event_json import encode
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record
+from consumer import customer_data
 from consumer.customer_data import CustomerData
 from consumer.forget import Stores, cli
 from consumer.forgetting import Forgetting, kept_in_kafka
@@ -157,10 +158,13 @@ def test_ids_beside_are_told_and_their_other_events_stay(
     assert [event["event_id"] for event in events.find()] == ["b"]
 
 
-def test_many_are_looked_for_at_once(writer: MongoWriter, events: Documents) -> None:
-    writer.write([document(str(number), customer_id=str(number)) for number in range(0, 2500, 5)])
-    found = CustomerData(events).delete({str(number): LATER for number in range(2500)}, lambda _: None)
-    assert found.events.total() == 500
+def test_more_are_looked_for_than_fit_into_a_query(
+    writer: MongoWriter, events: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(customer_data, "_MOST_IDS", 10)
+    writer.write([document(str(number), customer_id=str(number)) for number in range(25)])
+    found = CustomerData(events).delete({str(number): LATER for number in range(25)}, lambda _: None)
+    assert found.events.total() == 25
     assert events.count_documents({}) == 0
 
 

@@ -232,7 +232,7 @@ class TestRun:
 
     def test_a_line_that_is_sent_again_keeps_its_id(self, api: Api, file: Path) -> None:
         self.run(file)
-        Path(f"{file}.backfill.json").unlink()
+        Path(f"{file}.backfill").unlink()
         self.run(file)
         assert len(api.events) == 1000
         assert len({event["event_id"] for event in api.events}) == 500
