@@ -24,8 +24,12 @@ from common.events import (
     format_timestamp,
 )
 from common.fast_decoder import fast_decoder
+from common.json_values import MAX_INNER
 
 _LONGEST_SHOWN = 80
+# More than that is no usual batch.
+_LARGE = 128 * 1024
+_MOST_BRACKETS = 10_000
 # Of an integer of twice as many digits. Python reads at least 640 of them, and raises ValueError when there are more.
 _PIECE_OF_DIGITS = 300
 
@@ -64,7 +68,7 @@ def fast_event(body: bytes) -> dict[str, Any] | None:
 
 def fast_batch(body: bytes) -> list[dict[str, Any]] | None:
     """The events of a batch request's body; None for what the fast decoder does not take."""
-    batch = _FAST_BATCH(body)
+    batch = None if len(body) > _LARGE and _brackets_in(body) > _MOST_BRACKETS else _FAST_BATCH(body)
     return None if batch is None else batch["events"]
 
 
@@ -75,9 +79,9 @@ def load_event(body: bytes) -> dict[str, Any]:
 
 def load_batch(body: bytes) -> Batch:
     """The events of a batch request's body. Raises InvalidEventError for a body that is no batch of 1 to 100 events."""
-    batch = _FAST_BATCH(body)
-    if batch is not None:
-        return Batch(dict(enumerate(batch["events"])), {})
+    fast = fast_batch(body)
+    if fast is not None:
+        return Batch(dict(enumerate(fast)), {})
     document = _with_loaded_events(body)
     try:
         events = _load(_BATCH, document)["events"]
@@ -92,6 +96,11 @@ def load_batch(body: bytes) -> Batch:
         }
         return Batch(right, wrong)
     return Batch(dict(enumerate(events)), {})
+
+
+def _brackets_in(body: bytes) -> int:
+    """Of objects and arrays. Many small ones are dear, and mostly too many: they are looked at once."""
+    return body.count(b"{") + body.count(b"[")
 
 
 def load_mapped(messages: Sequence[bytes]) -> Batch:
@@ -125,7 +134,7 @@ def _with_loaded_events(body: bytes) -> Any:
         pieces = _SPLIT.decode(body).events
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return document
-    loaded = map(_FAST_EVENT, pieces)
+    loaded = [None if _brackets_in(piece) > MAX_INNER else _FAST_EVENT(piece) for piece in map(bytes, pieces)]
     document["events"] = [event if fast is None else Loaded(fast) for event, fast in zip(events, loaded, strict=True)]
     return document
 

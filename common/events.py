@@ -16,7 +16,7 @@ from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, validat
 from common import json_values
 from common.errors import Fault
 from common.fast_decoder import Vouched
-from common.json_values import HALF_CHARACTER, MAX_KEYS, TOO_MANY_KEYS, faults_in, is_storable, keys_in
+from common.json_values import HALF_CHARACTER, Judge, is_storable
 
 EVENT_TYPES = (
     "page_view",
@@ -127,27 +127,18 @@ class Timestamp(fields.Field[datetime]):
             raise self.make_error("invalid") from None
 
 
-class Json(fields.Field[Any]):
-    """Any JSON value, exactly as it was sent. Its errors are lists of messages, by key and index where it is nested."""
-
-    default_error_messages = _messages()
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
-        del attr, data, kwargs
-        if faults := faults_in(value):
-            raise ValidationError(faults)
-        return value
-
-
-class JsonObject(Json):
-    """An object of any JSON values."""
+class JsonObject(fields.Field[dict[str, Any]]):
+    """An object of any JSON values, exactly as it was sent; its schema looks into it."""
 
     default_error_messages = _messages(invalid=_OBJECT)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        del attr, data, kwargs
         if not isinstance(value, dict):
             raise self.make_error("invalid")
-        return super()._deserialize(value, attr, data, **kwargs)
+        return value
 
 
 _EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, 128), _storable_text]
@@ -169,6 +160,15 @@ class ObjectSchema(Schema):
         if self.unknown == RAISE and isinstance(data, dict) and len(data) > MAX_FIELDS:
             raise ValidationError(Fault("length", f"At most {MAX_FIELDS} fields: all else goes into properties."))
         return super().load(data, **kwargs)
+
+    @validates_schema(skip_on_field_errors=False)
+    def look_into_objects(self, data: Mapping[str, Any], **_: Any) -> None:
+        """Judge them together: they have a limit of keys in common."""
+        judge = Judge()
+        objects = [name for name, field in self.fields.items() if isinstance(field, JsonObject) and name in data]
+        faults = {name: found for name in objects if (found := judge.faults_of(data[name]))}
+        if faults:
+            raise ValidationError(faults)
 
 
 def _id(description: str) -> Text:
@@ -216,16 +216,6 @@ class EventSchema(ObjectSchema):
     traits = JsonObject(
         metadata={"description": "Whatever you know about the customer, or with group about the group."}
     )
-
-    @validates_schema
-    def limit_keys(self, data: Mapping[str, Any], **_: Any) -> None:
-        """Each object alone has been held to the limit before."""
-        keys = 0
-        for name, field in self.fields.items():
-            if isinstance(field, JsonObject):
-                keys += keys_in(data.get(name))
-                if keys > MAX_KEYS:
-                    raise ValidationError(TOO_MANY_KEYS, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,17 +312,15 @@ class NewerEventSchema(StoredEventSchema):
         for name in data.keys() - self.fields.keys():
             if not _FIELD_NAME.fullmatch(name):
                 raise ValidationError(Fault("storable", "Not a field's name."), name)
-            value = data[name]
-            try:
-                Json(allow_none=True).deserialize(value)
-            except ValidationError as error:
-                raise ValidationError(error.messages, name) from None
+            if faults := Judge().faults_of(data[name]):
+                raise ValidationError(faults, name)
 
 
 VOUCHED = Vouched(
     checked={JsonObject: (json_values.SHALLOW_OBJECT, json_values.quick_check)},
+    most=json_values.MAX_KEYS,
     parsers={Timestamp: parse_timestamp},
     same={Text: fields.String, Events: fields.List, Object: fields.Nested, _EventOfBatch: fields.Nested},
-    implied=[_storable_text, ObjectSchema.load, EventSchema.limit_keys],
+    implied=[_storable_text, ObjectSchema.load, ObjectSchema.look_into_objects],
 )
 """What the fast decoder may take for granted of the fields above."""

@@ -19,13 +19,16 @@ Step = Callable[[Any], Any]
 """What is left to do with a decoded value: returns the value to keep; raises ValidationError or ValueError."""
 Check = Callable[[Any], object]
 """The same for a value that is kept as it is."""
+Size = Callable[[Any], int]
+"""A check that tells the size of a value."""
 
 _PLAIN = vars(fields.Raw())
 # Attributes of fields: those that decide nothing about what is taken here, and those that are translated below.
 _MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default", "unknown"}
 _TRANSLATED = {"required", "validate", "validators", "inner", "nested", "_schema"}
+_TOO_LARGE = "More than a document may have."
 _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields", "_hooks", "_abc_impl"})
-FastDecoder = Callable[[bytes | msgspec.Raw], dict[str, Any] | None]
+FastDecoder = Callable[[bytes], dict[str, Any] | None]
 """Decodes and validates JSON at once: returns what the schema makes of a document; None if that is for the schema to
 say. Threads may share it."""
 
@@ -35,14 +38,16 @@ class Vouched:
     """What the author of a schema says of his own fields and validators; his tests have to show it.
 
     checked: by class of field, the type of the JSON values that it takes as they are, once what is made here has
-        checked one.
+        checked one and told its size.
+    most: what those of a document may have in size together.
     parsers: by class of field, what makes its value of a text, or raises ValueError.
     same: by class of field, the class of marshmallow's that takes the same, with the same value.
     implied: validators that no text in valid UTF-8 breaks, and code of schemas that changes nothing about a document
         of known fields.
     """
 
-    checked: Mapping[type[Field], tuple[Any, Callable[[], Check]]]
+    checked: Mapping[type[Field], tuple[Any, Callable[[], Size]]]
+    most: int
     parsers: Mapping[type[Field], Callable[[str], Any]]
     same: Mapping[type[Field], type[Field]]
     implied: Collection[Callable[..., Any]]
@@ -55,7 +60,7 @@ def fast_decoder(schema: Schema, vouched: Vouched) -> FastDecoder:
     decode = msgspec.json.Decoder(type_).decode
     to_builtins = msgspec.to_builtins
 
-    def decoder(body: bytes | msgspec.Raw) -> dict[str, Any] | None:
+    def decoder(body: bytes) -> dict[str, Any] | None:
         try:
             return finish(to_builtins(decode(body)))
         except (ValidationError, ValueError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
@@ -69,12 +74,13 @@ class _Made(NamedTuple):
 
     type: Any
     step: Step | None = None
-    checks: Sequence[Check] = ()
+    check: Check | None = None
+    size: Size | None = None
 
     @property
     def all(self) -> Step | None:
-        """All that is left, as one step."""
-        return _then(self.step, self.checks) if self.checks else self.step
+        """Step and check, as one step."""
+        return _then(self.step, self.check) if self.check else self.step
 
 
 class _Generator:
@@ -86,30 +92,13 @@ class _Generator:
     def of_schema(self, schema: Schema, where: str) -> tuple[Any, Step | None]:
         """A type, and a step if any is left. An unknown field is not taken, whatever the schema does with it."""
         self._refuse_own_code(schema, where)
-        members: list[Any] = []
-        checks: dict[str, Check] = {}
-        steps: list[tuple[str, Step]] = []
-        for name, field in schema.fields.items():
-            made = self._of_field(field, f"{where}.{name}")
-            type_ = made.type
-            members.append((name, type_) if field.required else (name, type_ | msgspec.UnsetType, msgspec.UNSET))
-            if made.step is None:
-                if made.checks:
-                    checks[name] = made.checks[0] if len(made.checks) == 1 else _every(made.checks)
-            elif made.all is not None:
-                steps.append((name, made.all))
-
-        def finish(document: dict[str, Any]) -> dict[str, Any]:
-            for name, value in document.items():
-                if name in checks:
-                    checks[name](value)
-            for name, step in steps:
-                if name in document:
-                    document[name] = step(document[name])
-            return document
-
+        made = {name: self._of_field(field, f"{where}.{name}") for name, field in schema.fields.items()}
+        members: list[Any] = [
+            (name, of.type) if schema.fields[name].required else (name, of.type | msgspec.UnsetType, msgspec.UNSET)
+            for name, of in made.items()
+        ]
         type_ = msgspec.defstruct(type(schema).__name__, members, kw_only=True, forbid_unknown_fields=True, gc=False)
-        return type_, finish if checks or steps else None
+        return type_, _finish(made, self._vouched.most)
 
     def _refuse_own_code(self, schema: Schema, where: str) -> None:
         """A schema may declare fields, messages and options; hooks and overridden methods could do anything."""
@@ -127,7 +116,9 @@ class _Generator:
         kind = self._vouched.same.get(type(field), type(field))
         if kind in self._vouched.checked:
             type_, make_check = self._vouched.checked[kind]
-            return self._with_validators(field, _Made(type_, None, [make_check()]))
+            if field.validators:
+                raise SchemaError(where, "a rule beyond its type")
+            return _Made(type_, size=make_check())
         if kind in self._vouched.parsers:
             return self._with_validators(field, _Made(str, self._vouched.parsers[kind]))
         if kind is fields.String:
@@ -136,6 +127,8 @@ class _Generator:
             return self._with_validators(field, _Made(*self.of_schema(field.schema, where)))
         if kind is fields.List and isinstance(field, fields.List):
             inner = self._of_field(field.inner, f"{where}[]")
+            if inner.size is not None:
+                raise SchemaError(where, "values whose size counts")
             step = inner.all and _on_each(inner.all)
             return self._with_validators(field, _Made(list[inner.type], step), sized=True)  # type: ignore[name-defined]
         raise SchemaError(where, f"a {kind.__qualname__} field")
@@ -153,7 +146,30 @@ class _Generator:
                 type_, sized = Literal[validator.choices], False
             else:
                 called.append(validator)
-        return _Made(type_, made.step, [*made.checks, *called])
+        return _Made(type_, made.step, _all_of(called))
+
+
+def _finish(made: Mapping[str, _Made], most: int) -> Step | None:
+    """The step that does what is left of each field of a document."""
+    checks = {name: of.check for name, of in made.items() if of.check and not of.step}
+    steps = [(name, of.all) for name, of in made.items() if of.step and of.all]
+    sizes = {name: of.size for name, of in made.items() if of.size}
+
+    def finish(document: dict[str, Any]) -> dict[str, Any]:
+        size = 0
+        for name, value in document.items():
+            if name in checks:
+                checks[name](value)
+            elif name in sizes:
+                size += sizes[name](value)
+        if size > most:
+            raise ValidationError(_TOO_LARGE)
+        for name, step in steps:
+            if name in document:
+                document[name] = step(document[name])
+        return document
+
+    return finish if checks or steps or sizes else None
 
 
 def _length(validator: validate.Length) -> msgspec.Meta:
@@ -162,7 +178,10 @@ def _length(validator: validate.Length) -> msgspec.Meta:
     return msgspec.Meta(min_length=validator.min, max_length=validator.max)
 
 
-def _every(checks: Sequence[Check]) -> Check:
+def _all_of(checks: Sequence[Check]) -> Check | None:
+    if len(checks) < 2:
+        return checks[0] if checks else None
+
     def check_all(value: Any) -> None:
         for check in checks:
             check(value)
@@ -174,11 +193,10 @@ def _on_each(step: Step) -> Step:
     return lambda values: [step(value) for value in values]
 
 
-def _then(step: Step | None, checks: Sequence[Check]) -> Step:
+def _then(step: Step | None, check: Check) -> Step:
     def checked(value: Any) -> Any:
         value = step(value) if step else value
-        for check in checks:
-            check(value)
+        check(value)
         return value
 
     return checked

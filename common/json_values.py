@@ -1,7 +1,7 @@
 """JSON values, however nested: what of them MongoDB can store, told with all faults or found quickly."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -13,10 +13,13 @@ MAX_KEYS = 1_000
 """In an event's objects, at all of their levels together."""
 MAX_LEVELS = 16
 """Of objects and arrays in each other: `properties` itself is the first."""
+MAX_INNER = 1_000
+"""Objects and arrays in an event."""
 MAX_KEY_LENGTH = 256
-INT64 = range(-(2**63), 2**63)
+INT64_LEAST, INT64_MOST = -(2**63), 2**63 - 1
 HALF_CHARACTER = Fault("storable", "Holds half a character (a lone surrogate).")
-TOO_MANY_KEYS = Fault("length", f"At most {MAX_KEYS:,} keys in an event, those of inner objects included.")
+_TOO_MANY_KEYS = Fault("length", f"At most {MAX_KEYS:,} keys in an event, those of inner objects included.")
+_TOO_MANY_INNER = Fault("length", f"At most {MAX_INNER:,} objects and arrays in an event.")
 _NOT_FINITE = Fault("storable", "Must be a finite number.")
 _TOO_LARGE = Fault("storable", "Integers must fit into 64 bits.")
 _TOO_DEEP = Fault("length", f"At most {MAX_LEVELS} levels of objects and arrays.")
@@ -35,74 +38,88 @@ def is_storable(text: str) -> bool:
     return True
 
 
-def faults_in(value: Any) -> Any:
-    """What is wrong with a JSON value: a list of faults, or those of its parts by key or index; None if it is right.
+class Judge:
+    """Tells what is wrong with JSON values, and counts on its way what they have together.
 
-    Raises ValidationError for more keys than an event may have, and looks no further after some hundred faults: a crowd
-    is not worth the time that a list of it takes.
+    It looks no further at a crowd of keys, of inner values, or of faults: that is not worth the time of listing it.
     """
-    return _Judge().faults_of(value, MAX_LEVELS)
-
-
-def keys_in(value: Any) -> int:
-    """How many keys a value of few levels has, at all of them."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(keys_in, value.values()))
-    return sum(map(keys_in, value)) if isinstance(value, list) else 0
-
-
-class _Judge:
-    """Looks through one value, and counts on its way."""
 
     def __init__(self) -> None:
         self._keys = 0
+        self._inner = 0
         self._faults = 0
 
-    def faults_of(self, value: Any, levels: int) -> Any:
-        """As `faults_in`; `levels`: how many more there may be."""
-        kind = type(value)
-        if kind is dict or kind is list:
-            if levels == 0:
-                fault = _TOO_DEEP
-            elif kind is dict:
-                return self._faults_of_object(value, levels - 1)
+    def faults_of(self, value: Any) -> Any:
+        """A list of faults, or those of its parts by key or index; None if there are none."""
+        try:
+            found = self._faults_of_parts([(0, value)], MAX_LEVELS)
+        except _CrowdError as error:
+            return list(error.args)
+        return found and found[0]
+
+    def _faults_of_parts(self, parts: Iterable[tuple[Any, Any]], levels: int) -> dict[Any, Any] | None:
+        found: dict[Any, Any] | None = None
+        for name, part in parts:
+            kind = part.__class__
+            if kind in _NESTED:
+                faults = self._faults_of_nested(part, levels)
+                if not faults:
+                    continue
+            elif fault := _fault_of_scalar(part, kind):
+                faults = self._one(fault)
             else:
-                return self._faults_of_parts(enumerate(value), levels - 1)
-        elif kind is str and not value.isascii() and not is_storable(value):
-            fault = HALF_CHARACTER
-        elif kind is int and value not in INT64:
-            fault = _TOO_LARGE
-        elif kind is float and not math.isfinite(value):
-            fault = _NOT_FINITE
-        else:
-            return None
+                continue
+            found = found or {}
+            found[name] = faults
+            if self._faults >= _MOST_FAULTS:
+                break
+        return found
+
+    def _faults_of_nested(self, value: Any, levels: int) -> Any:
+        self._inner += 1
+        if self._inner > MAX_INNER:
+            raise _CrowdError(_TOO_MANY_INNER)
+        if levels == 0:
+            return self._one(_TOO_DEEP)
+        if value.__class__ is list:
+            return self._faults_of_parts(enumerate(value), levels - 1)
+        self._keys += len(value)
+        if self._keys > MAX_KEYS:
+            raise _CrowdError(_TOO_MANY_KEYS)
+        found = self._faults_of_parts(value.items(), levels - 1)
+        for key in value:
+            if not _is_right_key(key):
+                found = found or {}
+                found[key] = _faults_of_key(key)
+                self._faults += 1
+        return found
+
+    def _one(self, fault: Fault) -> list[Fault]:
         self._faults += 1
         return [fault]
 
-    def _faults_of_object(self, value: Mapping[str, Any], levels: int) -> dict[Any, Any] | None:
-        self._keys += len(value)
-        if self._keys > MAX_KEYS:
-            # Before any of them is judged.
-            raise ValidationError(TOO_MANY_KEYS)
-        of_keys = {key: faults for key in value if (faults := _faults_of_key(key))}
-        self._faults += len(of_keys)
-        of_parts = self._faults_of_parts(value.items(), levels)
-        return {**(of_parts or {}), **of_keys} or None
 
-    def _faults_of_parts(self, parts: Iterable[tuple[Any, Any]], levels: int) -> dict[Any, Any] | None:
-        found = {}
-        for name, part in parts:
-            faults = self.faults_of(part, levels)
-            if faults is not None:
-                found[name] = faults
-                if self._faults >= _MOST_FAULTS:
-                    break
-        return found or None
+class _CrowdError(Exception):
+    """There is too much of something."""
+
+
+def _fault_of_scalar(value: Any, kind: type) -> Fault | None:
+    if kind is str:
+        return None if value.isascii() or is_storable(value) else HALF_CHARACTER
+    if kind is int:
+        return None if INT64_LEAST <= value <= INT64_MOST else _TOO_LARGE
+    if kind is float:
+        return None if math.isfinite(value) else _NOT_FINITE
+    return None
+
+
+def _is_right_key(key: str) -> bool:
+    return 0 < len(key) <= MAX_KEY_LENGTH and key[0] != "$" and "\0" not in key and (key.isascii() or is_storable(key))
 
 
 def _faults_of_key(key: str) -> list[Fault]:
     faults = []
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+    if not 0 < len(key) <= MAX_KEY_LENGTH:
         faults.append(_KEY_LENGTH)
     if key.startswith("$"):
         faults.append(_DOLLAR)
@@ -116,14 +133,12 @@ def _faults_of_key(key: str) -> list[Fault]:
 # ── The quick way: for what msgspec has decoded as a SHALLOW_OBJECT ──
 
 SHALLOW_LEVELS = 5
-# Of one object. The objects of an event together stay below its limit.
-_MOST_KEYS_TAKEN = MAX_KEYS // 4
 _MOST_KNOWN_KEYS = 4096
 _NESTED = frozenset({dict, list})
 
 
 def _of_levels(levels: int) -> Any:
-    scalar = str | Annotated[int, msgspec.Meta(ge=INT64[0], le=INT64[-1])] | float | bool | None
+    scalar = str | Annotated[int, msgspec.Meta(ge=INT64_LEAST, le=INT64_MOST)] | float | bool | None
     if levels == 0:
         return scalar
     inner = _of_levels(levels - 1)
@@ -135,38 +150,37 @@ SHALLOW_OBJECT: Any = dict[str, _of_levels(SHALLOW_LEVELS - 1)]  # type: ignore[
 
 
 def quick_check() -> Callable[[dict[str, Any]], int]:
-    """Makes what tells the number of keys in a decoded SHALLOW_OBJECT, or raises ValidationError unless all are right.
+    """Makes what tells the size of a decoded SHALLOW_OBJECT, or raises ValidationError unless its keys are right.
 
-    A key is judged when it is first seen, since keys come from a small vocabulary. Threads may share what is made.
+    The size is the number of keys, and of objects and arrays in it. A key is judged when it is first seen, since keys
+    come from a small vocabulary. Threads may share what is made.
     """
     known: set[str] = set()
     all_known = known.issuperset
 
-    def keys_in_object(value: dict[str, Any]) -> int:
+    def size_of_object(value: dict[str, Any]) -> int:
         if not all_known(value):
             _learn(value, known)
-        keys = len(value)
+        size = 1 + len(value)
         for part in value.values():
             if part.__class__ in _NESTED:
-                keys += keys_in_object(part) if part.__class__ is dict else keys_in_array(part)
-        if keys > _MOST_KEYS_TAKEN:
-            raise ValidationError(TOO_MANY_KEYS)
-        return keys
+                size += size_of_object(part) if part.__class__ is dict else size_of_array(part)
+        return size
 
-    def keys_in_array(value: list[Any]) -> int:
-        keys = 0
+    def size_of_array(value: list[Any]) -> int:
+        size = 1
         for part in value:
             if part.__class__ in _NESTED:
-                keys += keys_in_object(part) if part.__class__ is dict else keys_in_array(part)
-        return keys
+                size += size_of_object(part) if part.__class__ is dict else size_of_array(part)
+        return size
 
-    return keys_in_object
+    return size_of_object
 
 
 def _learn(keys: Iterable[str], known: set[str]) -> None:
     for key in keys:
-        if faults := _faults_of_key(key):
-            raise ValidationError({key: faults})
+        if not _is_right_key(key):
+            raise ValidationError({key: _faults_of_key(key)})
     if len(known) > _MOST_KNOWN_KEYS:
         known.clear()
     known.update(keys)

@@ -10,7 +10,7 @@ from marshmallow import fields
 
 from api.journal.journal import JournalState
 from common import events
-from common.json_values import INT64, MAX_KEY_LENGTH, MAX_KEYS, MAX_LEVELS
+from common.json_values import INT64_LEAST, INT64_MOST, MAX_KEY_LENGTH, MAX_KEYS, MAX_LEVELS
 
 Json = dict[str, Any]
 
@@ -72,8 +72,8 @@ _ANY_JSON: Json = {
     "type": ["null", "string", "number", "boolean", "array", "object"],
     "description": f"Any JSON, of at most {MAX_LEVELS} levels, the event's own field among them. All objects of an "
     f"event may have {MAX_KEYS:,} keys together.",
-    "minimum": INT64[0],
-    "maximum": INT64[-1],
+    "minimum": INT64_LEAST,
+    "maximum": INT64_MOST,
     "items": {"$ref": _JSON},
 }
 

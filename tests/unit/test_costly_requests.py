@@ -145,6 +145,53 @@ BODIES = [
     Costly(
         "a nested property in each event", lambda: in_events(with_properties(b'{"a":%s}' % (b"[" * 900 + b"]" * 900)))
     ),
+    # ── Nested ──
+    *(
+        Costly(what, lambda part=part, end=end: in_events(filled(b'{"properties":{"a":[', part, end, EACH)))  # type: ignore[misc]
+        for part in (
+            b"0",
+            b'""',
+            b"[]",
+            b"{}",
+            b"[0]",
+            b'{"a":0}',
+            b'{"a":[{}]}',
+            b"[" * 13 + b"]" * 13,
+            b"1e400",
+            b'{"$":{}}',
+        )
+        for what, end in (
+            (f"many {part.decode():.20} in each event", EVENT[1:-1].join((b"]},", b"}"))),
+            (f"many {part.decode():.20} in each event, of which each is wrong", b"]}}"),
+            (f"many {part.decode():.20} in each event, and a wrong value after them", b",1e400]}}"),
+        )
+    ),
+    *(
+        Costly(
+            f"many {part.decode():.20} in one event, and a wrong value after them",
+            lambda part=part: filled(b'{"events":[{"properties":{"a":[', part, b",1e400]}}]}"),  # type: ignore[misc]
+        )
+        for part in (b"0", b'""', b'"\xc3\xa9"', b"[]", b"{}", b"[0]", b"[" * 13 + b"]" * 13, b"1e400", b"9" * 20)
+    ),
+    Costly("many keys in each event", lambda: in_events(with_properties(keys(EACH - 60)))),
+    Costly(
+        "many keys in many objects", lambda: in_events(with_properties(filled(b'{"a":[', keys(500), b"]}", EACH - 60)))
+    ),
+    Costly(
+        "many wrong keys in each object of each event",
+        lambda: in_events(
+            b'{"context":%s,"properties":%s,"traits":%s}'
+            % ((members(250, b"$", b"{}"), members(250, b"$", b"1e999"), members(250, b"$", b"[1e999]")))
+        ),
+    ),
+    Costly(
+        "objects as deep as they may be",
+        lambda: in_events(with_properties(filled(b'{"a":[', b'{"a":' * 14 + b"1" + b"}" * 14, b"]}", EACH - 60))),
+    ),
+    Costly(
+        "long keys on the way to each fault",
+        lambda: in_events(with_properties(filled(b"{", b'"%s":' % (b"k" * 250) + b'{"$":0}', b"}", EACH - 60))),
+    ),
     *(
         Costly(f"many {unit.decode()}", lambda unit=unit: filled(b'{"events":[', unit, b"]}"))  # type: ignore[misc]
         for unit in (b"{}", b"[]", b"0", b"null", b'""', b'{"":{}}', b"[[]]", b"[0]", EVENT)
