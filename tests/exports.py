@@ -4,7 +4,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from bson import ObjectId
 
 from consumer.writer import Written
 from ops.export.load import Outcome
-from ops.export.state import Document, File, Frontier, Generation, Load, Place, Range, State
+from ops.export.state import Document, File, Former, Frontier, Generation, Load, Place, Range, State
 from tests.fakes import FakeWriter
 
 
@@ -153,6 +153,153 @@ class FakeStore:
         ids = sorted(one["_id"] for one in self.stored() if "kafka" not in one)
         wanted = [one for one in ids if one > after and one.generation_time < stored_before]
         return wanted[:most][-1] if wanted else None
+
+
+def stored_event(number: int, place: tuple[int, int] | None, day: str, **fields: Any) -> dict[str, Any]:
+    """A document, as the consumer stores it. Its number makes its ids; `place`: partition and offset."""
+    at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
+    document = {
+        "_id": nth_id(number),
+        "event_id": f"event-{number}",
+        "customer_id": f"customer-{number % 5}",
+        "event_type": "click",
+        **dict.fromkeys(("timestamp", "received_at", "processed_at"), at),
+        **fields,
+    }
+    if place is not None:
+        document["kafka"] = {"partition": place[0], "offset": place[1]}
+    return document
+
+
+def range_of(first: int, last: int, *, partition: int = 0, upto: int = 1000) -> Range:
+    """A range of `topic`, before anything happened to it."""
+    return Range("topic", 1, partition, first, last, None, nth_id(upto))
+
+
+def file_of(day: str) -> File:
+    return File(day, f"events/day={day}/some.parquet", 3, 1000, "ab" * 32)
+
+
+class ExportsContract:
+    """Subclasses have the fixtures `store` and `put`, which stores events, given as (number of the id, place, day)."""
+
+    def test_a_place_is_planned_once(self, store: Any) -> None:
+        assert store.plan(range_of(0, 9))
+        assert not store.plan(range_of(0, 9))
+        assert not store.plan(range_of(0, 20))
+        assert store.plan(range_of(0, 20, partition=1))
+        assert store.frontiers("topic", 1) == {0: Frontier(10, nth_id(1000)), 1: Frontier(21, nth_id(1000))}
+
+    def test_a_frontier_is_behind_the_range_that_begins_last(self, store: Any) -> None:
+        for first in (0, 9, 100, 1000):
+            store.plan(range_of(first, first + 8, upto=first + 1))
+        assert store.frontiers("topic", 1) == {0: Frontier(1009, nth_id(1001))}
+        assert store.frontiers("another", 1) == {}
+
+    def test_what_nobody_has_begun_comes_first(self, store: Any) -> None:
+        first, second = range_of(0, 9), range_of(10, 19)
+        store.plan(first)
+        store.plan(second)
+        assert store.begin(first)
+        assert [one.first for one in store.in_state("topic", "planned")] == [10, 0]
+
+    def test_the_first_word_about_a_range_counts(self, store: Any) -> None:
+        planned = range_of(0, 9)
+        store.plan(planned)
+        assert store.begin(planned)
+        assert store.begin(planned)
+        assert store.written(planned, [file_of("2026-01-31")])
+        assert not store.written(planned, [])
+        assert not store.begin(planned)
+        (written,) = store.in_state("topic", "written")
+        assert written.files == (file_of("2026-01-31"),)
+        assert store.in_state("topic", "planned") == []
+
+    def test_a_range_without_files_is_done_once_written(self, store: Any) -> None:
+        store.plan(range_of(0, 9))
+        store.written(range_of(0, 9), [])
+        assert [one.first for one in store.in_state("topic", "loaded")] == [0]
+
+    def test_a_file_belongs_to_one_load(self, store: Any) -> None:
+        days = [file_of("2026-01-30"), file_of("2026-01-31")]
+        ranges = [range_of(0, 9), range_of(10, 19), range_of(20, 29)]
+        for one in ranges:
+            store.plan(one)
+            store.written(one, days)
+        a, b, c = (one.id for one in ranges)
+        first, second = Load.of("2026-01-30", [a, b], "table"), Load.of("2026-01-30", [b, c], "table")
+        for load in (first, second, first):
+            store.propose(load)
+        assert {load.id for load in store.open_loads()} == {first.id, second.id}
+        assert [one.id for one in store.settle(first)] == [a, b]
+        assert [one.id for one in store.settle(second)] == [c]
+        assert [one.id for one in store.settle(first)] == [a, b]
+        assert [store.free_days(one) for one in store.in_state("topic", "written")] == [["2026-01-31"]] * 3
+
+    def test_a_range_is_loaded_once_all_its_days_are(self, store: Any) -> None:
+        store.plan(range_of(0, 9))
+        store.written(range_of(0, 9), [file_of("2026-01-30"), file_of("2026-01-31")])
+        for day in ("2026-01-30", "2026-01-31"):
+            assert store.in_state("topic", "loaded") == []
+            load = Load.of(day, [range_of(0, 9).id], "table")
+            store.propose(load)
+            for _ in range(2):
+                store.loaded(load, store.settle(load))
+        assert [one.first for one in store.in_state("topic", "loaded")] == [0]
+        assert store.open_loads() == []
+
+    def test_an_attempt_fails_once(self, store: Any) -> None:
+        load = Load.of("2026-01-31", ["a range"], "table")
+        store.propose(load)
+        store.failed(load)
+        store.failed(load)
+        assert [one.attempt for one in store.open_loads()] == [2]
+
+    def test_a_generation_begins_once(self, store: Any) -> None:
+        assert store.generation("topic") == Generation()
+        store.catch_up("topic")
+        rest = range_of(5, 2**63 - 1)
+        second = Generation(2, nth_id(7), {0: Former(5, nth_id(6))}, [rest])
+        store.begin_generation("topic", second)
+        store.begin_generation("topic", replace(second, since=nth_id(9)))
+        assert store.generation("topic") == second
+
+    def test_finds_the_events_of_a_range_in_its_order(self, store: Any, put: Callable[..., None]) -> None:
+        put((1, (0, 7), "2026-01-31"), (2, (0, 5), "2026-01-31"), (3, (1, 6), "2026-01-31"), (4, None, "2026-01-31"))
+        put((5, (0, 4), "2026-01-31"), (6, (0, 8), "2026-01-31"), (7, (0, 6), "2026-01-31"))
+
+        def ids(wanted: Range) -> list[int]:
+            return [int(str(one["_id"]), 16) for batch in store.of(wanted) for one in batch]
+
+        assert ids(range_of(5, 7, upto=1000)) == [2, 7, 1]
+        assert ids(range_of(5, 7, upto=6)) == [2, 1]
+        assert ids(replace(range_of(5, 7), after=nth_id(1))) == [2, 7]
+        assert ids(Range("topic", 1, "backfill", nth_id(0), nth_id(9), None, nth_id(9))) == [4]
+        assert ids(Range("topic", 1, "backfill", nth_id(4), nth_id(9), None, nth_id(9))) == []
+        assert ids(Range("topic", 1, "late", nth_id(3), nth_id(3), None, nth_id(3))) == [3]
+
+    def test_knows_what_is_stored(self, store: Any, put: Callable[..., None]) -> None:
+        assert store.newest_id() is None
+        assert store.lowest_offset(0) is None
+        put((1, (0, 7), "2026-01-31"), (2, (0, 5), "2026-01-31"), (3, None, "2026-01-31"), (4, None, "2026-01-31"))
+        assert store.newest_id() == nth_id(4)
+        assert store.lowest_offset(0) == 5
+        assert store.lowest_offset(1) is None
+        now = datetime.now(UTC)
+        assert store.next_id(nth_id(0), 1, now) == nth_id(3)
+        assert store.next_id(nth_id(0), 9, now) == nth_id(4)
+        assert store.next_id(nth_id(4), 9, now) is None
+
+    def test_finds_how_far_events_are_settled(self, store: Any, put: Callable[..., None]) -> None:
+        young = int(str(ObjectId.from_datetime(datetime(2026, 1, 31, tzinfo=UTC))), 16)
+        put(*((offset, (0, offset), "2026-01-30") for offset in range(1, 20, 3)))
+        put(*((young + offset, (0, offset), "2026-01-31") for offset in range(20, 40, 4)))
+        noon = datetime(2026, 1, 30, 12, tzinfo=UTC)
+        assert store.settled(0, 1, 19, noon) == 19
+        assert store.settled(0, 1, 100, noon) == 20
+        assert store.settled(0, 25, 100, noon) in (25, 28)
+        assert store.settled(0, 1, 100, datetime(2026, 2, 1, tzinfo=UTC)) == 100
+        assert store.settled(1, 1, 100, noon) == 100
 
 
 class FakeDestination:

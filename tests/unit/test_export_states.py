@@ -73,11 +73,24 @@ class Exports(RuleBasedStateMachine):
                 event_id = data.draw(st.sampled_from(sorted(self.writer.stored)))
             if kind == "refused":
                 self.writer.refuses.add(event_id)
-            key = data.draw(st.sampled_from(CUSTOMERS))
-            event = {"event_id": event_id, "customer_id": key, "event_type": "click"}
-            time = data.draw(st.sampled_from(DAYS))
-            times = {"timestamp": time, "received_at": time} if kind != "garbage" else {}
-            self.broker.append(TOPIC, Record(key.encode(), json.dumps({**event, **times}).encode()))
+            time = data.draw(st.sampled_from(DAYS)) if kind != "garbage" else "no time"
+            self.put(event_id, data.draw(st.sampled_from(CUSTOMERS)), time)
+
+    def put(self, event_id: str, key: str, time: str) -> None:
+        event = {
+            "event_id": event_id,
+            "customer_id": key,
+            "event_type": "click",
+            "timestamp": time,
+            "received_at": time,
+        }
+        self.broker.append(TOPIC, Record(key.encode(), json.dumps(event).encode()))
+
+    def consume_all(self) -> None:
+        for _ in range(4):
+            for member in self.members:
+                member.loop.step()
+            self.clock.advance(1)
 
     @rule(data=st.data(), times=st.integers(1, 4))
     def consume(self, data: st.DataObject, times: int) -> None:
@@ -141,20 +154,28 @@ class Exports(RuleBasedStateMachine):
 
     # ── Out of it ──
 
-    @precondition(lambda self: len(self.exporters) < 2)
-    @rule(max_rows=st.sampled_from([1, 3, 100]), backfill=st.booleans())
-    def start_an_exporter(self, max_rows: int, backfill: bool) -> None:
-        self.exporters.append(self.exporter(max_rows, backfill=backfill))
-
-    @precondition(lambda self: self.exporters)
-    @rule(data=st.data(), steps=st.integers(1, 25))
-    def export(self, data: st.DataObject, steps: int) -> None:
-        exporter = data.draw(st.sampled_from(self.exporters))
-        for _ in range(steps):
-            exporter.step()
-        if exporter.over:
-            exporter.finish()
-            self.exporters.remove(exporter)
+    @rule(
+        turns=st.lists(
+            st.tuples(st.sampled_from(["first", "second", "pipeline"]), st.integers(1, 12)), min_size=10, max_size=40
+        ),
+        max_rows=st.sampled_from([1, 3, 100]),
+        backfill=st.booleans(),
+    )
+    def export_with_two(self, turns: list[tuple[str, int]], max_rows: int, backfill: bool) -> None:
+        while len(self.exporters) < 2:
+            self.exporters.append(self.exporter(max_rows, backfill=backfill and not self.exporters))
+        for who, steps in turns:
+            if who == "pipeline":
+                for customer in CUSTOMERS[:steps]:
+                    self.put(f"new-{next(self.numbers)}", customer, DAYS[0])
+                self.consume_all()
+                continue
+            one = self.exporters[0 if who == "first" else 1]
+            for _ in range(steps):
+                one.step()
+        for one in [one for one in self.exporters if one.over]:
+            one.finish()
+            self.exporters.remove(one)
 
     @precondition(lambda self: self.exporters)
     @rule(data=st.data())
@@ -196,10 +217,8 @@ class Exports(RuleBasedStateMachine):
         for write in self.on_the_way:
             self.writer.write(write)
         self.warehouse.fails = False
-        for _ in range(30):
-            for member in self.members:
-                member.loop.step()
-            self.clock.advance(1)
+        for _ in range(8):
+            self.consume_all()
         self.exporter(100).finish()
         self.mend_what_came_late()
         self.exporter(100).finish()
@@ -243,5 +262,5 @@ class Exports(RuleBasedStateMachine):
         }
 
 
-Exports.TestCase.settings = settings(stateful_step_count=60)
+Exports.TestCase.settings = settings(stateful_step_count=15)
 TestExports = Exports.TestCase
