@@ -253,6 +253,15 @@ class KafkaReader:
         """By partition, the offset after the last record: where another reader goes on."""
         return dict(self._ends)
 
+    def since(self, moment_ms: int) -> dict[int, int]:
+        """By partition, the offset of the first record produced then or later, in milliseconds since the epoch.
+
+        Partitions without one are left out. Blocks up to the timeout; raises ReadError, KafkaError.
+        """
+        partitions = {self._partition(number): moment_ms for number in self._begins}
+        found = _within(self._timeout, partial(self._consumer.offsets_for_times, partitions), self._silence)
+        return {partition.partition: at.offset for partition, at in found.items() if at is not None}
+
     def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
         wanted = self._begins if first is None else first
         positions = {n: max(begin, self._begins[n]) for n, begin in wanted.items() if n in self._begins}

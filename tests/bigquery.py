@@ -10,6 +10,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -53,7 +54,14 @@ class BigQueryServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 with bigquery._lock:
-                    self.answer(*bigquery.submit(json.loads(body)))
+                    said = json.loads(body)
+                    self.answer(
+                        *(
+                            bigquery.query(said)
+                            if self.path.split("?")[0].endswith("/queries")
+                            else bigquery.submit(said)
+                        )
+                    )
 
             def answer(self, status: int, said: dict[str, Any]) -> None:
                 content = json.dumps(said).encode()
@@ -92,6 +100,23 @@ class BigQueryServer:
             return 200, {**job, "status": {"state": "RUNNING"}}
         return 200, job
 
+    def query(self, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The ids of the events received on a day: the one question that is asked."""
+        given = {one["name"]: one["parameterValue"]["value"] for one in said["queryParameters"]}
+        first, last = (_moment(given[name]) for name in ("first", "last"))
+        ids = [
+            row["event_id"]
+            for row in self.rows
+            if row["received_at"].date().isoformat() == given["day"] and first <= row["timestamp"] <= last
+        ]
+        return 200, {
+            "jobComplete": True,
+            "jobReference": {"projectId": "project", "jobId": "query", "location": "EU"},
+            "schema": {"fields": [{"name": "event_id", "type": "STRING", "mode": "NULLABLE"}]},
+            "rows": [{"f": [{"v": one}]} for one in ids],
+            "totalRows": str(len(ids)),
+        }
+
     def submit(self, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.submissions += 1
         job_id = said["jobReference"]["jobId"]
@@ -119,6 +144,10 @@ class BigQueryServer:
         if self.asked_until_done:
             return 200, {**job, "status": {"state": "RUNNING"}}
         return 200, job
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace(" ", "T"))
 
 
 def _error(status: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:

@@ -341,7 +341,7 @@ class Killed(BaseException):
 
 
 class Stepped:
-    """Runs in a thread that stops before and after each call of what went through `gated`, until it is told to go on."""
+    """Runs in a thread that stops before and after each call of what went through `gated`, until told to go on."""
 
     def __init__(self, run: Callable[["Stepped"], object]) -> None:
         self._run = run

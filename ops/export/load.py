@@ -7,8 +7,9 @@ starts it a second time is told that it is there, and asks what became of it.
 import logging
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from typing import Any, NamedTuple, Protocol
 
 from common.errors import ExportError
@@ -134,6 +135,30 @@ class BigQuery:
         if job.error_result:
             return Outcome(0, _message(job.error_result))
         return Outcome(job.output_rows or 0)
+
+    def event_ids(self, day: date, times: tuple[datetime, datetime]) -> Counter[str]:
+        """How often each event received on a day (UTC) is in the table, among those with a `timestamp` between two.
+
+        Blocks for some minutes at most; raises ExportError.
+        """
+        parameter = self._bigquery.ScalarQueryParameter
+        config = self._bigquery.QueryJobConfig(
+            query_parameters=[
+                parameter("day", "DATE", day),
+                parameter("first", "TIMESTAMP", times[0]),
+                parameter("last", "TIMESTAMP", times[1]),
+            ]
+        )
+        # The second condition is what the table's partitions are chosen by.
+        query = (
+            f"SELECT event_id FROM `{self.table}` "  # noqa: S608, as the settings have it
+            "WHERE DATE(received_at) = @day AND timestamp BETWEEN @first AND @last"
+        )
+        try:
+            rows = self._client.query_and_wait(query, job_config=config, location=self._location, wait_timeout=600)
+            return Counter(row["event_id"] for row in rows)
+        except self._errors as error:
+            raise ExportError(f"BigQuery's table {self.table} cannot be read: {_one_line(error)}") from error
 
 
 def _message(error: Any) -> str:

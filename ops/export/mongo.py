@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import bson
@@ -198,6 +198,20 @@ class MongoStore:
             order = [("_id", ASCENDING)] if isinstance(wanted.partition, str) else [(_PLACE[1], ASCENDING)]
             for batch in batches.sort(order):
                 yield bson.decode_all(batch)
+
+    def received_on(self, day: date) -> Iterator[tuple[str, ObjectId, Mapping[str, int] | None]]:
+        """Of each event that the API received on a day (UTC): its event_id, its document's id, its place."""
+        begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001, MongoDB's are without a zone
+        wanted = {"received_at": {"$gte": begin, "$lt": begin + timedelta(days=1)}}
+        with _store_errors():
+            for one in self._events.find(wanted, {"event_id": 1, "kafka": 1}, session=self._session):
+                yield one["event_id"], one["_id"], one.get("kafka")
+
+    def ranges(self, topic: str) -> list[Range]:
+        """All that there are, in the order of places."""
+        with _store_errors():
+            found = [_range(one) for one in self._exports.find({"topic": topic}, session=self._session)]
+        return sorted(found, key=lambda one: (one.generation, str(one.partition), str(one.first).zfill(24)))
 
     def newest_id(self) -> ObjectId | None:
         with _store_errors():

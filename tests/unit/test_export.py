@@ -293,7 +293,7 @@ def test_duckdb_reads_the_files_in_a_line(tmp_path: Path) -> None:
     path = in_file(tmp_path, stored_event(1, (0, 7), DAY, properties={"price": 9.5}))
     files = path.parents[1] / "*" / "*.parquet"
     query = f"SELECT day::text, event_type, sum((properties->>'price')::double) FROM '{files}' GROUP BY ALL"
-    assert duckdb.sql(query).fetchall() == [(DAY, "click", 9.5)]
+    assert duckdb.execute(query).fetchall() == [(DAY, "click", 9.5)]
 
 
 def test_no_part_of_a_file_is_ever_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

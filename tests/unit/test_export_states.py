@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from common.errors import StoreError
 from common.kafka import GroupOffsets, Record
 from ops.export import exporter
-from ops.export.plan import plan_late
+from ops.export.plan import find_late, plan_late
 from tests.exports import FakeDestination, FakeStore, FakeWarehouse, Silent, Stepped, WriterWithIds
 from tests.fakes import FakeBroker, FakeClock, FakeWriter
 from tests.unit.test_loop_faults import DLQ, GROUP, TOPIC, Member
@@ -197,7 +197,7 @@ class Exports(RuleBasedStateMachine):
             for one in self.writer.stored.values()
             if one["event_id"] not in in_files
         ]
-        plan_late(TOPIC, missing, list(self.store.ranges.values()), self.store)
+        plan_late(TOPIC, find_late(TOPIC, missing, list(self.store.ranges.values()), self.store), self.store)
 
     # ── The law ──
 
