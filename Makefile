@@ -57,7 +57,7 @@ up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, co
 		'Mongo Express' 'http://localhost:8081'
 
 down: compose ## Stop that stack; its data stays. `docker compose down --volumes` deletes it too.
-	@$(COMPOSE) --profile load down
+	@$(COMPOSE) --profile load --profile export down
 
 rebuild: compose ## Bring your changes in: build the images anew and replace their containers.
 	@$(COMPOSE) up --detach --wait --build

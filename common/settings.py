@@ -152,6 +152,7 @@ class ExportSettings:
     mongo: MongoSettings
     url: str
     bigquery_table: str | None
+    metrics_address: Address
     max_rows: int
     min_age: float
 
@@ -249,6 +250,7 @@ def load_export_settings() -> ExportSettings:
         mongo=_mongo_settings(),
         url=url,
         bigquery_table=table,
+        metrics_address=_address("EXPORT_METRICS_ADDR", Address("", 8085)),
         max_rows=_whole_number("EXPORT_MAX_ROWS", 500_000, 1, 100_000_000),
         min_age=_duration("EXPORT_MIN_AGE", 60.0, least=0.0),
     )

@@ -1,6 +1,8 @@
 """`python -m ops.export`: what is stored goes into Parquet files and, where wanted, into BigQuery, each event once."""
 
 import logging.config
+import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +18,14 @@ from common.errors import PulseError
 from common.kafka import KafkaError, group_offsets
 from common.logs import logging_config
 from common.settings import ExportSettings, load_export_settings, read_dotenv
-from ops.export import exporter
+from ops.export import exporter, metrics_server
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
-from ops.export.report import report
+from ops.export.report import Report, report
 from ops.export.ttl import refuse_short_ttl
+
+logger = logging.getLogger(__name__)
 
 
 class Commands(click.Group):
@@ -47,17 +51,33 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.option("--new-generation", is_flag=True, help="The topic was made anew: go on with it.")
-@click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Again and again, with such a pause.")
 @click.pass_obj
-def run(settings: ExportSettings, *, new_generation: bool, every: int | None) -> None:
+def run(settings: ExportSettings, *, new_generation: bool) -> None:
     """Export what was stored since the last time. Exits 1 if a part of it could not be; the next run goes on."""
-    while True:
-        with _parts(settings) as parts:
-            failed = _cycle(settings, partial(exporter.run, parts, new_generation=new_generation))
-        if every is None:
-            sys.exit(failed)
-        new_generation = False
-        time.sleep(every)
+    with _parts(settings) as parts:
+        sys.exit(_cycle(settings, partial(exporter.run, parts, new_generation=new_generation)))
+
+
+@cli.command()
+@click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Run an export so often, too.")
+@click.pass_obj
+def serve(settings: ExportSettings, *, every: int | None) -> None:
+    """Show metrics of the export at EXPORT_METRICS_ADDR, whoever exports. Runs until it is stopped."""
+    ran_at = -math.inf
+
+    def export_if_due() -> None:
+        nonlocal ran_at
+        if every is not None and time.monotonic() - ran_at >= every:
+            ran_at = time.monotonic()
+            try:
+                with _parts(settings) as parts:
+                    _cycle(settings, partial(exporter.run, parts))
+            except (PulseError, KafkaError) as error:
+                logger.warning("nothing was exported", extra={"error": str(error)})
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with closing(MongoStore(settings.mongo)) as store:
+        metrics_server.serve(settings.metrics_address, partial(_report, settings, store), export_if_due)
 
 
 @cli.command()
@@ -73,11 +93,15 @@ def backfill(settings: ExportSettings) -> None:
 def status(settings: ExportSettings) -> None:
     """How far the export is, and how far behind."""
     with closing(MongoStore(settings.mongo)) as store:
-        offsets = group_offsets(settings.kafka, settings.kafka.topic, settings.group_id)
-        said = report(settings.kafka.topic, store, offsets)
+        said = _report(settings, store)
     click.echo(f"Exports of {settings.kafka.topic} to {settings.url}")
     for line in said.lines():
         click.echo(line)
+
+
+def _report(settings: ExportSettings, store: MongoStore) -> Report:
+    topic = settings.kafka.topic
+    return report(topic, store, group_offsets(settings.kafka, topic, settings.group_id))
 
 
 @contextmanager
