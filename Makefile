@@ -87,7 +87,7 @@ k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and
 tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
 	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 
-bench: $(VENV)/bench ## Measure speed, side by side, in 15 minutes; `make bench ARGS="--write --soak 600"` writes it down.
+bench: $(VENV)/bench ## Measure speed, side by side, in 20 minutes; `make bench ARGS="--rounds 5 --write"` writes it down.
 	@$(VENV)/bin/python -m loadtest.bench $(ARGS)
 
 clean: ## Remove what was built and, after asking, the data of `make run`.

@@ -12,6 +12,7 @@ PulseError
 ├── ReadError              a topic cannot be read: no broker answers, or no longer
 ├── DeliveryError          Kafka did not acknowledge some records
 ├── StoreError             MongoDB did not take a write; nothing is known about what it stored
+├── ForgetError            a customer cannot be forgotten yet
 ├── IndexConflictError     an index of the collection stands in the way of one of ours
 ├── RefusedDocumentError   MongoDB will never take this document
 ├── TooManyDeadLettersError  so many records cannot be stored that something else must be wrong
@@ -134,6 +135,10 @@ class DeliveryError(PulseError):
 
 class StoreError(PulseError):
     """MongoDB did not confirm a write: treat what happened to it as unknown and write it again."""
+
+
+class ForgetError(PulseError):
+    """A customer cannot be forgotten, or not yet; the next run goes on with what was begun."""
 
 
 class IndexConflictError(PulseError):

@@ -253,6 +253,10 @@ class ConsumerMetrics(_Metrics):
             "pulse_consumer_conflicting_ids_total",
             "Of these, events that are other events than the ones stored under their ids. They are not stored.",
         )
+        self.forgotten = self._counter(
+            "pulse_consumer_forgotten_total",
+            "Records that are not stored, or were deleted at once, since their customer is forgotten.",
+        )
         self.end_to_end = self._histogram(
             "pulse_consumer_end_to_end_seconds",
             "From an event's arrival at the API (its clock) until it is stored (the consumer's clock).",

@@ -158,6 +158,15 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetSettings:
+    """Of the tool that forgets customers."""
+
+    log: LogSettings
+    kafka: KafkaSettings
+    mongo: MongoSettings
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
 
@@ -254,6 +263,11 @@ def load_export_settings() -> ExportSettings:
         max_rows=_whole_number("EXPORT_MAX_ROWS", 500_000, 1, 100_000_000),
         min_age=_duration("EXPORT_MIN_AGE", 60.0, least=0.0),
     )
+
+
+def load_forget_settings() -> ForgetSettings:
+    """Settings of the tool that forgets customers."""
+    return ForgetSettings(log=_log_settings(), kafka=_kafka_settings(), mongo=_mongo_settings())
 
 
 def load_api_address() -> Address:

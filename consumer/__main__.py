@@ -20,8 +20,10 @@ from common.metrics import ConsumerMetrics
 from common.outage import Outage
 from common.retry import Backoff
 from common.settings import ConsumerSettings, load_consumer_settings, read_dotenv
+from common.threads import start_thread
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetters
+from consumer.forgotten import MongoForgotten
 from consumer.health import Health, serve
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
@@ -60,12 +62,24 @@ def main() -> None:
     topics.start(on_death=lambda: os._exit(1))
     metrics = ConsumerMetrics(registry)
     health.show_in(metrics)
-    if _until_it_works("preparing MongoDB", partial(_prepare, writer, health), health, stopping):
+    prepared = threading.Event()
+    start_thread("indexes", partial(_prepare, writer, health, prepared, stopping), on_death=lambda: os._exit(1))
+    while not prepared.wait(0.1) and not stopping.is_set():
+        # An index may take hours, and a restart would not bring the server.
+        health.progressed()
+    if not stopping.is_set():
         _consume(settings, writer, topics, metrics=metrics, health=health, stopping=stopping)
     writer.close()
 
 
-def _prepare(writer: MongoWriter, health: Health) -> None:
+def _prepare(writer: MongoWriter, health: Health, prepared: threading.Event, stopping: threading.Event) -> None:
+    """Make the indexes. `prepared` is set as soon as events can be stored, which does not wait for all of them."""
+    if _until_it_works("preparing MongoDB", partial(_ensure_indexes, writer, health), stopping):
+        prepared.set()
+        _until_it_works("making indexes", writer.complete_indexes, stopping)
+
+
+def _ensure_indexes(writer: MongoWriter, health: Health) -> None:
     try:
         writer.ensure_indexes()
     except IndexConflictError as error:
@@ -89,6 +103,7 @@ def _consume(
         source,
         Buffer(settings.batch_size, settings.flush_interval, time.monotonic),
         writer,
+        MongoForgotten(writer.events),
         DeadLetters(
             KafkaSender(settings.kafka, settings.kafka.dlq_topic, timeout=_DEAD_LETTER_SECONDS),
             settings.kafka.topic,
@@ -105,7 +120,8 @@ def _consume(
     # All modules and parts stay: collecting garbage without looking at them takes a sixth off the CPU time of an event.
     gc.freeze()
     try:
-        while _until_it_works("connecting to Kafka", source.connect, health, stopping):
+        # A restart would not bring the server.
+        while _until_it_works("connecting to Kafka", source.connect, stopping, on_failure=health.progressed):
             try:
                 loop.run(stopping.is_set)
                 break
@@ -120,15 +136,16 @@ def _consume(
         sys.exit(1)
 
 
-def _until_it_works(what: str, attempt: Callable[[], None], health: Health, stopping: threading.Event) -> bool:
+def _until_it_works(
+    what: str, attempt: Callable[[], None], stopping: threading.Event, on_failure: Callable[[], None] = lambda: None
+) -> bool:
     """Try until the server answers or the process is to stop; whether it answered."""
     outage = Outage(what, Backoff(most=5.0))
     while not stopping.is_set():
         try:
             attempt()
         except (KafkaError, PulseError, OSError) as error:
-            # A restart would not bring the server.
-            health.progressed()
+            on_failure()
             stopping.wait(outage.failed(error))
         else:
             outage.over()

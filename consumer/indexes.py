@@ -1,9 +1,15 @@
-"""The indexes of the collection: made at the start where they are missing; what stands in their way is named."""
+"""The indexes of the collection: made where they are missing; what stands in their way is named.
+
+MongoDB builds an index while others write, from 4.2 on. It takes hours where there is much to read, and only the index
+that storing once rests on has to be there first.
+"""
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import pymongo
 from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
@@ -13,6 +19,8 @@ from common.errors import IndexConflictError
 logger = logging.getLogger(__name__)
 
 _SECONDS_A_DAY = 86_400
+# The driver tells MongoDB how long it waits, and MongoDB gives up a build that takes longer, to begin anew each time.
+_BUILD_SECONDS = 7 * _SECONDS_A_DAY
 _DUPLICATE_KEY = 11000
 # Another consumer dropped it first, if it is not there any more.
 _NOT_FOUND = (26, 27)  # NamespaceNotFound, IndexNotFound
@@ -22,36 +30,81 @@ Definition = Mapping[str, Any]
 
 
 class Index(NamedTuple):
-    """One of ours; named as MongoDB does by itself."""
+    """One of ours; named as MongoDB does by itself.
+
+    `only`: it has the documents that match this. `expires`: it deletes them so many seconds after the time in them.
+    """
 
     key: tuple[tuple[str, int], ...]
     unique: bool = False
+    only: Mapping[str, Any] | None = None
+    expires: int | None = None
 
     @property
     def name(self) -> str:
         return "_".join(f"{field}_{direction}" for field, direction in self.key)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What MongoDB is told beside the key."""
+        options: dict[str, Any] = {"name": self.name}
+        if self.unique:
+            options["unique"] = True
+        if self.only is not None:
+            options["partialFilterExpression"] = self.only
+        if self.expires is not None:
+            options["expireAfterSeconds"] = self.expires
+        return options
 
+
+EVENT_ID = Index((("event_id", ASCENDING),), unique=True)
+# Partial: many events have no name, and those of the first version no coordinate. Not by $exists, for which SecantusDB
+# does not use an index. Not sparse: that leaves out documents with no field of the key, and all have a timestamp.
 INDEXES = (
-    Index((("event_id", ASCENDING),), unique=True),
+    EVENT_ID,
     Index((("customer_id", ASCENDING), ("timestamp", DESCENDING))),
     Index((("event_type", ASCENDING), ("timestamp", DESCENDING))),
+    Index((("event_name", ASCENDING), ("timestamp", DESCENDING)), only={"event_name": {"$gt": ""}}),
+    Index((("kafka.partition", ASCENDING), ("kafka.offset", ASCENDING)), only={"kafka.partition": {"$gte": 0}}),
 )
 TTL = Index((("received_at", ASCENDING),))
 """With MONGO_TTL_DAYS. Not on the client's `timestamp`: an event that comes late would be gone within a minute."""
 _FORMER_TTL = Index((("timestamp", ASCENDING),))
+# What an index like EVENT_ID is listed with; `ns` before MongoDB 4.4.
+_PLAIN = {"v", "key", "unique", "ns"}
 
 
 def ensure(events: Events, ttl_days: int | None) -> None:
-    """Create what is missing, and make the TTL what the setting says; None: nothing expires.
+    """Make the index without which nothing may be stored, on `event_id`; let nothing expire but by the setting.
 
-    Blocks while indexes are built. Raises IndexConflictError, and PyMongoError.
+    None for `ttl_days`: nothing expires. Blocks while the index is built. Raises IndexConflictError, if something is in
+    the way of any of ours, and PyMongoError.
     """
     there = events.index_information()
-    for index in INDEXES:
-        if not _is_there(events, there, index):
-            _create(events, index)
+    missing = _missing(events, there)
     _ensure_ttl(events, there, ttl_days and ttl_days * _SECONDS_A_DAY)
+    if EVENT_ID in missing:
+        _make(events, EVENT_ID)
+    elif there.get(EVENT_ID.name, {"other": True}).keys() <= _PLAIN:
+        # MongoDB also lists what another consumer has begun. Asked for it once more, it answers when that is finished.
+        _create(events, EVENT_ID)
+
+
+def complete(events: Events, ttl_days: int | None) -> None:
+    """Make all others that are missing, after `ensure`; those that another consumer is making are not missing.
+
+    Blocks while they are built. Raises IndexConflictError, and PyMongoError.
+    """
+    there = events.index_information()
+    missing = _missing(events, there)
+    if ttl_days is not None and TTL.name not in there:
+        missing.append(TTL._replace(expires=ttl_days * _SECONDS_A_DAY))
+    for index in missing:
+        _make(events, index)
+
+
+def _missing(events: Events, there: Mapping[str, Definition]) -> list[Index]:
+    return [index for index in INDEXES if not _is_there(events, there, index)]
 
 
 def _is_there(events: Events, there: Mapping[str, Definition], index: Index) -> bool:
@@ -80,9 +133,17 @@ def _why_useless(found: Definition, index: Index) -> str | None:
     return None
 
 
-def _create(events: Events, index: Index, **options: Any) -> None:
+def _make(events: Events, index: Index) -> None:
+    logger.info("making an index", extra={"index": index.name})
+    begun = time.monotonic()
+    _create(events, index)
+    logger.info("the index is made", extra={"index": index.name, "seconds": round(time.monotonic() - begun, 1)})
+
+
+def _create(events: Events, index: Index) -> None:
     try:
-        events.create_index(index.key, name=index.name, unique=index.unique, **options)
+        with pymongo.timeout(_BUILD_SECONDS):
+            events.create_index(index.key, **index.options)
     except OperationFailure as error:
         if error.code != _DUPLICATE_KEY:
             raise
@@ -95,13 +156,13 @@ def _create(events: Events, index: Index, **options: Any) -> None:
 
 
 def _ensure_ttl(events: Events, there: Mapping[str, Definition], seconds: int | None) -> None:
+    """Drop or change what is not as the setting says."""
     if "expireAfterSeconds" in there.get(_FORMER_TTL.name, {}):
         _drop(events, _FORMER_TTL, "dropping the TTL index on the clients' timestamp: it is on received_at now")
     current = there.get(TTL.name)
     if current is None:
-        if seconds is not None:
-            _create(events, TTL, expireAfterSeconds=seconds)
-    elif "expireAfterSeconds" not in current:
+        return
+    if "expireAfterSeconds" not in current:
         if seconds is not None:
             raise IndexConflictError(
                 TTL.name, events.full_name, "lets nothing expire", "drop it, or do without MONGO_TTL_DAYS"
@@ -121,7 +182,6 @@ def _change_ttl(events: Events, seconds: int) -> None:
     except OperationFailure:
         # That takes a right that readWrite does not have; making an index takes no more than that.
         _drop(events, TTL, "making the TTL index anew: MongoDB does not let it be changed")
-        _create(events, TTL, expireAfterSeconds=seconds)
 
 
 def _drop(events: Events, index: Index, why: str) -> None:

@@ -19,6 +19,7 @@ from common.retry import Backoff
 from consumer import policy
 from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter, DeadLetters
+from consumer.forgotten import Forgotten
 from consumer.health import Health
 from consumer.source import Source
 from consumer.writer import Writer
@@ -37,6 +38,7 @@ class Loop:
         source: Source,
         buffer: Buffer,
         writer: Writer,
+        forgotten: Forgotten,
         dead_letters: DeadLetters,
         *,
         max_retries: int,
@@ -50,6 +52,7 @@ class Loop:
         self._source = source
         self._buffer = buffer
         self._writer = writer
+        self._forgotten = forgotten
         self._dead_letters = dead_letters
         self._max_retries = max_retries
         self._death_limit = death_limit
@@ -206,11 +209,17 @@ class Loop:
                 ]
 
     def _write(self) -> Mapping[int, RefusedDocumentError]:
-        """Write all that waits, once; returns what was refused, by its index."""
-        waiting = [buffered.event for buffered in self._buffer.events]
+        """Write all that waits, once, but for forgotten customers' events; returns what was refused, by its index."""
         try:
+            self._leave_out_events()
+            waiting = [buffered.event for buffered in self._buffer.events]
+            if not waiting:
+                return {}
             with self._metrics.write_duration.time():
                 written = self._writer.write(waiting)
+            if self._forgotten.late:
+                # Who was forgotten meanwhile may have been deleted before this write.
+                self._metrics.forgotten.inc(len(self._forgotten.leave_out(waiting)))
         except StoreError:
             self._metrics.writes.labels("error").inc()
             self._health.store(up=False)
@@ -229,8 +238,24 @@ class Loop:
                 self._metrics.end_to_end.observe(max(0.0, (now - event["received_at"]).total_seconds()))
         return written.refused
 
+    def _leave_out_events(self) -> None:
+        """Take forgotten customers' events out of the buffer. Raises StoreError."""
+        events = self._buffer.events
+        if gone := self._forgotten.leave_out([buffered.event for buffered in events]):
+            self._buffer.events = [buffered for index, buffered in enumerate(events) if index not in gone]
+            self._metrics.forgotten.inc(len(gone))
+
+    def _leave_out_letters(self) -> None:
+        """Take forgotten customers' letters out of the buffer. Raises StoreError."""
+        letters = self._buffer.letters
+        if gone := self._forgotten.leave_out_records([letter.record for letter in letters]):
+            self._buffer.letters = [letter for index, letter in enumerate(letters) if index not in gone]
+            self._metrics.forgotten.inc(len(gone))
+
     def _bury(self) -> None:
-        """Send the letters away. Raises DeliveryError, or TooManyDeadLettersError before any is sent."""
+        """Send the letters away. Raises StoreError, DeliveryError, or TooManyDeadLettersError before any is sent."""
+        if self._buffer.letters:
+            self._leave_out_letters()
         records, letters = self._buffer.records, self._buffer.letters
         news = [letter for letter in letters if not letter.replayed]
         self._death_limit.check(records, len(news), f"the newest is {news[-1]}" if news else "")

@@ -1,13 +1,15 @@
 """The MongoDB side: events in, once each, whatever is written twice."""
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import pymongo
 from bson.errors import BSONError
 from pymongo import MongoClient, UpdateOne
+from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from common.errors import RefusedDocumentError, StoreError
@@ -65,7 +67,7 @@ class Writer(Protocol):
 
 
 class MongoWriter:
-    """`Writer` on a real MongoDB. Connects when first used; each call blocks for 10 s at most."""
+    """`Writer` on a real MongoDB. Connects when first used; each call but those for indexes blocks for 10 s at most."""
 
     def __init__(self, settings: MongoSettings) -> None:
         self._settings = settings
@@ -83,15 +85,24 @@ class MongoWriter:
         )
         self._events = self._client[settings.database][settings.collection]
 
-    def ensure_indexes(self) -> None:
-        """Create the indexes that are missing, and make the TTL what the settings say. Blocks.
+    @property
+    def events(self) -> Collection[dict[str, Any]]:
+        """The collection that it writes to."""
+        return self._events
 
-        Raises StoreError, and IndexConflictError when somebody has to mend something first.
+    def ensure_indexes(self) -> None:
+        """Make the index without which nothing may be stored, and let no event expire but by the setting.
+
+        Blocks, for hours if that index is missing and there are many documents. Raises StoreError, and
+        IndexConflictError when somebody has to mend something first.
         """
-        try:
+        with _indexing():
             indexes.ensure(self._events, self._settings.ttl_days)
-        except PyMongoError as error:
-            raise StoreError(f"MongoDB did not create the indexes: {_first_line(error)}") from error
+
+    def complete_indexes(self) -> None:
+        """Make the other indexes, after `ensure_indexes`; another thread may `write`. Blocks and raises as above."""
+        with _indexing():
+            indexes.complete(self._events, self._settings.ttl_days)
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         processed_at = datetime.now(UTC)
@@ -112,7 +123,7 @@ class MongoWriter:
             if rule is None:
                 raise
             if rule.action is policy.Action.RETRY:
-                raise StoreError(f"MongoDB did not confirm a write: {_first_line(error)}") from error
+                raise StoreError(f"MongoDB did not confirm a write: {first_line(error)}") from error
             return self._write_halves(documents, error)
         new = result.upserted_ids or {}
         duplicates = [document for index, document in enumerate(documents) if index not in new]
@@ -133,7 +144,7 @@ class MongoWriter:
                 fields = {"letter": name, "piece": number, "pieces": len(pieces), "content": piece}
                 letters.update_one({"_id": f"{name}/{number}"}, {"$setOnInsert": fields}, upsert=True)
         except PyMongoError as error:
-            raise StoreError(f"MongoDB did not keep a dead letter: {_first_line(error)}") from error
+            raise StoreError(f"MongoDB did not keep a dead letter: {first_line(error)}") from error
 
     def _write_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception) -> Written:
         """Find the document that cannot be written as BSON, which the driver does not name, and write the others."""
@@ -196,7 +207,16 @@ class MongoWriter:
             self._client.close()
 
 
-def _first_line(error: Exception) -> str:
+@contextlib.contextmanager
+def _indexing() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise StoreError(f"MongoDB did not create the indexes: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of the driver says, in one line."""
     if isinstance(error, OperationFailure) and error.details:
         return f"{error.details.get('errmsg', error)} (code {error.code})"
     # What the driver calls cancelled is what it gave up waiting for.

@@ -1,6 +1,7 @@
 """The client of the tools here: sends events to the API in batches, at the pace the API takes them."""
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -89,29 +90,47 @@ def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[s
     Blocks as long as the API asks to wait, at most `PATIENCE` a batch. Raises PulseError when the API is away,
     refuses a batch, or takes no more. Events need an event_id, so that sending one again cannot store it twice.
     """
-    with requests.Session() as session:
-        if key := own_write_key():
-            session.headers["X-API-Key"] = key
+    with open_session() as session:
         for batch in chunks(events, MAX_BATCH_EVENTS):
-            yield batch, _accepted(session, url, batch)
+            body = json.dumps({"events": batch}).encode()
+            response = deliver(session, url, body)
+            if response.status_code != 202:
+                raise refused(url, response)
+            yield batch, set(response.json()["event_ids"])
 
 
-def _accepted(session: requests.Session, url: str, batch: list[Event]) -> set[str]:
+def open_session() -> requests.Session:
+    """For `deliver`; it has the write key of this machine's API."""
+    session = requests.Session()
+    session.headers["Content-Type"] = "application/json"
+    if key := own_write_key():
+        session.headers["X-API-Key"] = key
+    return session
+
+
+def deliver(session: requests.Session, url: str, body: bytes, query: str = "") -> requests.Response:
+    """The API's answer to a batch, when it is another one than to wait: 429 or 503.
+
+    Blocks as long as the API asks to, at most `PATIENCE`. Raises PulseError when it is away, or takes no more.
+    """
     deadline = time.monotonic() + PATIENCE
-    while (response := _post(session, url, batch)).status_code == 503:
+    while (response := _post(session, url, body, query)).status_code in (429, 503):
         pause = _retry_after(response)
         if time.monotonic() + pause > deadline:
             raise PulseError(f"The API at {url} has taken no events for {PATIENCE:.0f} s: {_message(response)}")
         tqdm.write(f"The API asks to wait {pause:.0f} s: {_message(response)}", file=sys.stderr)
         time.sleep(pause)
-    if response.status_code != 202:
-        raise PulseError(f"The API at {url} refused a batch (HTTP {response.status_code}): {_message(response)}")
-    return set(response.json()["event_ids"])
+    return response
 
 
-def _post(session: requests.Session, url: str, batch: list[Event]) -> requests.Response:
+def refused(url: str, response: requests.Response) -> PulseError:
+    """What to say when the API refuses a whole batch."""
+    return PulseError(f"The API at {url} refused a batch (HTTP {response.status_code}): {_message(response)}")
+
+
+def _post(session: requests.Session, url: str, body: bytes, query: str) -> requests.Response:
     try:
-        return session.post(f"{url}/api/v1/track/batch", json={"events": batch}, timeout=TIMEOUT)
+        return session.post(f"{url}/api/v1/track/batch{query}", data=body, timeout=TIMEOUT)
     except requests.RequestException as error:
         raise _unreachable(url, error) from error
 

@@ -46,7 +46,7 @@ BUSY = Figure(
     "a setting: the API's autoscaler; assumed for the others",
 )
 EVENT = Figure(
-    470,
+    545,
     "bytes of an event on its way to Kafka, uncompressed",
     "measured: the mean of the journeys that `make seed` makes up",
 )
@@ -56,13 +56,13 @@ COMPRESSED = Figure(
     "measured with `KAFKA_COMPRESSION=lz4`: 0.17 with 600 events in a batch, 0.22 with 30, 0.5 with 3",
 )
 DOCUMENT = Figure(
-    485,
+    610,
     "bytes of its document in MongoDB, before compression",
     "measured, as above",
 )
 INDEX_ENTRIES = Figure(
-    240,
-    "bytes of its entries in five indexes",
+    330,
+    "bytes of its entries in seven indexes, the hashed one of a shard among them",
     "assumed: pages of a tree filled at random are two thirds full",
 )
 UPSERTS = Figure(

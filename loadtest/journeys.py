@@ -1,14 +1,19 @@
-"""Shoppers of an outdoor store, as events: three with a story of their own, and as many made-up ones as asked for."""
+"""Shoppers of an outdoor store, as events: three with a story of their own, and as many made-up ones as asked for.
+
+The events have the names that shops commonly use, those of Segment's e-commerce specification.
+"""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from common.events import format_timestamp
 from loadtest.client import Event
 
-Properties = dict[str, str | int | float | bool]
+Properties = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Product:
 
     @property
     def properties(self) -> Properties:
-        return {"sku": self.sku, "product": self.name, "category": self.category, "price": self.cents / 100}
+        return {"product_id": self.sku, "name": self.name, "category": self.category, "price": self.cents / 100}
 
 
 @dataclass(frozen=True)
@@ -48,41 +53,65 @@ DESKTOP, TABLET, MOBILE = DEVICES = (
 
 @dataclass
 class Visit:
-    """One customer's session: each method is something they do, after a while of thinking, and notes its event."""
+    """One customer's session: each method is something they do, after a while of thinking, and notes its event.
+
+    With `anonymous_id` nobody knows the customer before they sign in.
+    """
 
     customer_id: str
     device: Device
     session_id: str
     rng: random.Random
-    cart: list[Product] = field(default_factory=list)
+    anonymous_id: str | None = None
+    cart: Counter[Product] = field(default_factory=Counter)
     seconds: float = 0.0
-    steps: list[tuple[float, str, Properties]] = field(default_factory=list)
+    signed_in: bool = False
+    steps: list[tuple[float, Event]] = field(default_factory=list)
 
-    def do(self, event_type: str, properties: Properties) -> None:
+    def do(self, event_type: str, event_name: str | None = None, **fields: Properties) -> None:
         if self.steps:
             self.seconds += self.rng.uniform(4, 75)
-        self.steps.append((self.seconds, event_type, properties))
+        name = {"event_name": event_name} if event_name else {}
+        self.steps.append((self.seconds, {**self._who(), "event_type": event_type, **name, **fields}))
 
-    def open(self, page: str) -> None:
-        self.do("page_view", {"page": page})
+    def open(self, page: str, event_name: str | None = None) -> None:
+        self.do("page_view", event_name, properties={"page": page})
 
     def look_at(self, product: Product) -> None:
-        self.do("page_view", {"page": "product", **product.properties})
+        self.do("page_view", "Product Viewed", properties={"page": "product", **product.properties})
 
     def search(self, query: str) -> None:
-        self.do("search", {"query": query, "results": self.rng.randint(2, 40)})
+        self.do("search", "Products Searched", properties={"query": query, "results": self.rng.randint(2, 40)})
 
     def click(self, element: str, product: Product) -> None:
-        self.do("click", {"element": element, **product.properties})
+        self.do("click", "Product Clicked", properties={"element": element, **product.properties})
 
     def add_to_cart(self, product: Product) -> None:
-        self.cart.append(product)
-        self.do("add_to_cart", {**product.properties, "quantity": 1})
+        self.cart[product] += 1
+        self.do("add_to_cart", "Product Added", properties={**product.properties, "quantity": 1})
+
+    def look_at_cart(self) -> None:
+        self.open("cart", "Cart Viewed")
+
+    def try_coupon(self, coupon: str, reason: str) -> None:
+        self.do("custom", "Coupon Denied", properties={"coupon_id": coupon, "reason": reason})
+
+    def sign_in(self, orders: int) -> None:
+        """From now on the events are the customer's, and this one tells who the anonymous visitor was."""
+        self.signed_in = True
+        self.do("identify", traits={"orders": orders, "newsletter": self.rng.random() < 0.5})
+
+    def check_out(self) -> None:
+        self.open("checkout", "Checkout Started")
 
     def buy(self) -> None:
-        total = sum(product.cents for product in self.cart) / 100
-        order = f"order-{self.session_id}"
-        self.do("purchase", {"total": total, "currency": "EUR", "items": len(self.cart), "order_id": order})
+        order: Properties = {
+            "order_id": f"order-{self.session_id}",
+            "total": sum(product.cents * quantity for product, quantity in self.cart.items()) / 100,
+            "currency": "EUR",
+            "products": [{**product.properties, "quantity": quantity} for product, quantity in self.cart.items()],
+        }
+        self.do("purchase", "Order Completed", properties=order)
 
     def events(self, end: datetime) -> list[Event]:
         """The events so far, the last of them at `end` (UTC)."""
@@ -95,14 +124,20 @@ class Visit:
         return [
             {
                 "event_id": f"{self.session_id}-{number:02}",
-                "customer_id": self.customer_id,
-                "event_type": event_type,
                 "timestamp": format_timestamp(end - timedelta(seconds=self.seconds - seconds)),
-                "properties": properties,
+                **event,
                 "context": context,
             }
-            for number, (seconds, event_type, properties) in enumerate(self.steps, start=1)
+            for number, (seconds, event) in enumerate(self.steps, start=1)
         ]
+
+    def _who(self) -> Event:
+        """As SDKs have it: a visitor is the customer that they turn out to be only from then on."""
+        if self.anonymous_id is None:
+            return {"customer_id": self.customer_id}
+        if not self.signed_in:
+            return {"customer_id": self.anonymous_id, "anonymous_id": self.anonymous_id}
+        return {"customer_id": self.customer_id, "user_id": self.customer_id, "anonymous_id": self.anonymous_id}
 
 
 def named_journeys(run: str, now: datetime, rng: random.Random) -> Iterator[list[Event]]:
@@ -136,7 +171,7 @@ def _alice(visit: Visit) -> None:
     visit.click("compare", STORM)
     visit.add_to_cart(STORM)
     visit.add_to_cart(SOCKS)
-    visit.open("checkout")
+    visit.check_out()
     visit.buy()
 
 
@@ -146,14 +181,15 @@ def _ben(visit: Visit) -> None:
     visit.look_at(TENT)
     visit.click("photos", TENT)
     visit.add_to_cart(TENT)
-    visit.open("cart")
-    visit.do("custom", {"name": "coupon_rejected", "coupon": "SUMMER25", "expired": True})
+    visit.look_at_cart()
+    visit.try_coupon("SUMMER25", "expired")
 
 
 def _chloe(visit: Visit) -> None:
-    """Knows what she wants: orders her usual coffee again, on the phone."""
-    visit.do("custom", {"name": "login", "returning": True, "orders": 7})
-    visit.click("buy_again", BEANS)
+    """Nobody knows her before she signs in; then she orders her usual coffee again, on the phone."""
+    visit.anonymous_id = f"anonymous-{visit.session_id}"
+    visit.look_at(BEANS)
+    visit.sign_in(orders=7)
     visit.add_to_cart(BEANS)
     visit.add_to_cart(BEANS)
     visit.buy()
@@ -161,6 +197,8 @@ def _chloe(visit: Visit) -> None:
 
 def _by_chance(visit: Visit) -> None:
     rng = visit.rng
+    if rng.random() < 0.3:
+        visit.anonymous_id = f"anonymous-{visit.session_id}"
     visit.open(rng.choice(("home", "summer-sale", "newsletter")))
     for product in rng.choices(PRODUCTS, k=rng.randint(1, 4)):
         if rng.random() < 0.4:
@@ -171,8 +209,17 @@ def _by_chance(visit: Visit) -> None:
         if rng.random() < 0.35:
             visit.add_to_cart(product)
     if visit.cart:
-        visit.open("cart")
-        if rng.random() < 0.2:
-            visit.do("custom", {"name": "coupon_rejected", "coupon": "WELCOME10", "expired": False})
-        if rng.random() < 0.5:
-            visit.buy()
+        _at_the_cart(visit)
+
+
+def _at_the_cart(visit: Visit) -> None:
+    visit.look_at_cart()
+    if visit.rng.random() < 0.2:
+        visit.try_coupon("WELCOME10", "used before")
+    if visit.rng.random() < 0.4:
+        return
+    if visit.anonymous_id:
+        visit.sign_in(orders=visit.rng.randint(0, 9))
+    visit.check_out()
+    if visit.rng.random() < 0.8:
+        visit.buy()

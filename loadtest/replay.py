@@ -30,15 +30,25 @@ SHA256 = "f4ab91b67c6deed93728bfb6e503adfe304f101a53e9112ee0219b304b0f3b1a"
 CLICKSTREAM = "retentioneering/datasets/ecom.csv.gz"
 DOWNLOAD_TIMEOUT = 300.0  # seconds
 
-PAGES = (
-    *("home", "catalog", "product_view", "cart", "shipping_details", "payment_details"),
-    *("promo_page", "account_page", "review_page", "error_page"),
-)
-TYPES = {
-    **{name: name for name in ("add_to_cart", "purchase", "search")},
-    **dict.fromkeys(PAGES, "page_view"),
-    **dict.fromkeys(("wishlist_add", "compare", "filter_results"), "click"),
-}  # what is not named here is custom
+STEPS = {
+    "home": ("page_view", "Home Viewed"),
+    "catalog": ("page_view", "Product List Viewed"),
+    "product_view": ("page_view", "Product Viewed"),
+    "promo_page": ("page_view", "Promotion Viewed"),
+    "account_page": ("page_view", "Account Viewed"),
+    "review_page": ("page_view", "Product Reviews Viewed"),
+    "error_page": ("page_view", "Error Viewed"),
+    "cart": ("page_view", "Cart Viewed"),
+    "shipping_details": ("page_view", "Checkout Started"),
+    "payment_details": ("page_view", "Payment Details Viewed"),
+    "search": ("search", "Products Searched"),
+    "filter_results": ("click", "Product List Filtered"),
+    "compare": ("click", "Products Compared"),
+    "wishlist_add": ("click", "Product Added to Wishlist"),
+    "add_to_cart": ("add_to_cart", "Product Added"),
+    "purchase": ("purchase", "Order Completed"),
+}
+"""Type and name of a row's event. A row that is not here is custom, and keeps the name it has in the file."""
 
 
 def main() -> int:
@@ -86,14 +96,18 @@ def clickstream(wheel: Path) -> list[Event]:
 
 
 def event_of(row: Mapping[str, str], position: int) -> Event:
-    """A row as an event. Its id comes from its position (from 1): stable, and apart for rows that are equal."""
+    """A row as an event. Its id comes from its position (from 1): stable, and apart for rows that are equal.
+
+    No row says what was bought, so that no event has line items.
+    """
+    event_type, event_name = STEPS.get(row["event"], ("custom", row["event"]))
     return {
         "event_id": f"ecom-{position:05}",
         "customer_id": row["user_id"],
-        "event_type": TYPES.get(row["event"], "custom"),
+        "event_type": event_type,
+        "event_name": event_name,
         "timestamp": row["timestamp"].replace(" ", "T") + "Z",
         "properties": {
-            "event": row["event"],
             "channel": row["acquisition_channel"],
             "cohort": row["user_cohort"],
             "lifecycle": row["user_lifecycle"],
@@ -146,7 +160,7 @@ def _send(url: str, events: list[Event], accepted: Counter[str]) -> None:
 
 def _report(sent: Counter[str], accepted: Counter[str], stored: Counter[str]) -> None:
     print(f"{'type':<12}{'sent':>10}{'accepted':>10}{'stored':>10}")
-    for event_type in EVENT_TYPES:
+    for event_type in filter(sent.__getitem__, EVENT_TYPES):
         print(f"{event_type:<12}{sent[event_type]:>10,}{accepted[event_type]:>10,}{stored[event_type]:>10,}")
     print(f"{'all':<12}{sent.total():>10,}{accepted.total():>10,}{stored.total():>10,}")
 

@@ -41,12 +41,12 @@ def main() -> int:
     seconds = time.monotonic() - begun
 
     for events in named:
-        print(f"{events[0]['customer_id']:<12}{len(events):>7} events, {outcome(events)}")
+        print(f"{events[-1]['customer_id']:<12}{len(events):>7} events, {outcome(events)}")
     others = sent.total() - sum(map(len, named))
     if others:
         print(f"{arguments.customers:,} generated customers: {others:,} events")
     print(f"\n{'type':<12}{'accepted':>10}")
-    for event_type in EVENT_TYPES:
+    for event_type in filter(sent.__getitem__, EVENT_TYPES):
         print(f"{event_type:<12}{accepted[event_type]:>10,}")
     print(f"{accepted.total():,} of {sent.total():,} events accepted in {seconds:.1f} s. See them: make tail")
     return 0 if accepted == sent else 1
@@ -55,9 +55,11 @@ def main() -> int:
 def outcome(events: list[Event]) -> str:
     """How one customer's journey ended, in a few words."""
     for event in events:
-        if event["event_type"] == "purchase":
-            return f"bought {event['properties']['items']} for {event['properties']['total']:.2f} EUR"
-    left = [event["properties"]["product"] for event in events if event["event_type"] == "add_to_cart"]
+        if event.get("event_name") == "Order Completed":
+            order = event["properties"]
+            items = sum(product["quantity"] for product in order["products"])
+            return f"bought {items} for {order['total']:.2f} {order['currency']}"
+    left = [event["properties"]["name"] for event in events if event.get("event_name") == "Product Added"]
     return f"left in the cart: {', '.join(left)}" if left else "only looked"
 
 

@@ -2,13 +2,16 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import bson
 from bson.errors import BSONError
 from kafka.errors import MessageSizeTooLargeError
+from pymongo import DeleteOne, UpdateOne
 
 from common import kafka
 from common.errors import RefusedDocumentError, StoreError
@@ -233,6 +236,89 @@ class FakeWriter:
         if not self.up:
             raise StoreError("MongoDB is away")
         self.letters.setdefault(name, content)
+
+
+class FakeDocuments:
+    """A collection, as far as events are forgotten in it. Others see each call whole."""
+
+    def __init__(self) -> None:
+        self.documents: dict[Any, dict[str, Any]] = {}
+
+    def find(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        return [dict(one) for one in self.documents.values() if _matches(one, wanted or {})]
+
+    def find_one(self, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+        return next(iter(self.find(wanted)), None)
+
+    def delete_many(self, wanted: Mapping[str, Any]) -> None:
+        for one in self.find(wanted):
+            del self.documents[one["_id"]]
+
+    def update_one(self, wanted: Mapping[str, Any], change: Mapping[str, Any], *, upsert: bool = False) -> bool:
+        """Whether there was none."""
+        there = self.find_one(wanted)
+        if there is None and not upsert:
+            return False
+        one = there or {**wanted, **change.get("$setOnInsert", {})}
+        one.setdefault("_id", len(self.documents))
+        one |= change.get("$set", {})
+        one |= {name: one.get(name, 0) + more for name, more in change.get("$inc", {}).items()}
+        one |= {name: max(one.get(name, value), value) for name, value in change.get("$max", {}).items()}
+        self.documents[one["_id"]] = {
+            name: value for name, value in one.items() if name not in change.get("$unset", {})
+        }
+        return there is None
+
+    def bulk_write(self, requests: Sequence[UpdateOne | DeleteOne], *, ordered: bool) -> SimpleNamespace:
+        assert not ordered
+        before = len(self.documents)
+        new = {}
+        for index, request in enumerate(requests):
+            if isinstance(request, DeleteOne):
+                self.delete_many(request._filter)
+            elif self.update_one(request._filter, request._doc, upsert=True):  # type: ignore[arg-type]
+                new[index] = index
+        counts = {"upserted_count": len(new), "matched_count": len(requests) - len(new)}
+        return SimpleNamespace(upserted_ids=new, deleted_count=before - len(self.documents), **counts)
+
+
+def _matches(one: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    operators: dict[str, Callable[[Any, Any], bool]] = {
+        "$in": lambda is_, these: is_ in these,
+        "$ne": lambda is_, other: is_ != other,
+        "$lt": lambda is_, than: is_ < than,
+    }
+    for name, is_wanted in wanted.items():
+        if name == "$or":
+            if not any(_matches(one, way) for way in is_wanted):
+                return False
+        elif isinstance(is_wanted, dict):
+            if not all(operators[operator](one.get(name), value) for operator, value in is_wanted.items()):
+                return False
+        elif one.get(name) != is_wanted:
+            return False
+    return True
+
+
+class FakeForgotten:
+    """A `Forgotten`: by customer, the time before which what was received is forgotten."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, datetime] = {}
+        self.late = False
+        self.asked: list[list[str]] = []
+
+    def leave_out(self, events: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+        self.asked.append([event["event_id"] for event in events])
+        return self._covered([(event["customer_id"], event["received_at"]) for event in events])
+
+    def leave_out_records(self, records: Sequence[ReceivedRecord]) -> frozenset[int]:
+        now = datetime.now(UTC)
+        return self._covered([((record.key or b"").decode(), now) for record in records])
+
+    def _covered(self, received: Sequence[tuple[str, datetime]]) -> frozenset[int]:
+        never = datetime.min.replace(tzinfo=UTC)
+        return frozenset(i for i, (who, when) in enumerate(received) if when < self.before.get(who, never))
 
 
 def _is_bson(document: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import itertools
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from common.errors import PulseError
 from common.kafka import KafkaSender
 from loadtest.bench import events
 from loadtest.bench.load import drive
-from loadtest.bench.report import Row, Target
-from loadtest.bench.sides import OURS, Broker, cpu_seconds, gunicorn, process, python, wait
+from loadtest.bench.progress import steps
+from loadtest.bench.report import Row, Target, ratios
+from loadtest.bench.sides import OURS, Broker, before, cpu_seconds, gunicorn, process, python, wait
 from ops.local import mongodb, ports
 from ops.local.ready import is_well
 
-_EVENTS = 200_000
-_EVENTS_FOR_THE_DATABASE = 1_000
+_EVENTS = 100_000
+_EVENTS_FOR_THE_DATABASE = 2_000
 _STEADY_RATE = 1_000
 _STEADY_SECONDS = 8
 _FLUSH_SECONDS = 1.0
@@ -34,29 +35,47 @@ Values = dict[str, list[float]]
 Stored = Callable[[], int]
 
 
-def measure(broker: Broker, rounds: Iterable[int]) -> Iterator[Row]:
-    """The rows. Every round reads the topic from its beginning, as a group of its own."""
-    found: Values = defaultdict(list)
+def measure(broker: Broker, rounds: int) -> list[Row]:
+    """The rows. Each reading of the topic begins at its first record, as a group of its own.
+
+    Raises OSError or SubprocessError without git's history, where the consumer is to compare with.
+    """
+    ours: Values = defaultdict(list)
+    old: Values = defaultdict(list)
+    folder = before()
     with _on_stub(broker, "idle") as idle:
         wait(lambda: is_well(idle.health, "/health/ready"), "the consumer to be ready")
-        found["idle MB"].append(idle.megabytes)
+        ours["idle MB"].append(idle.megabytes)
     _fill(broker)
-    for number in rounds:
-        with _on_stub(broker, f"stub-{number}") as side:
-            _catch_up(side, broker.records(), found)
-            found["end to end"].append(_end_to_end(broker, side.stored) / _FLUSH_SECONDS)
-            found["MB"].append(side.megabytes)
-        port = ports.free_port()
-        with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
-            database = mongodb.command(Path(folder), port)
-            with _consumer(broker, f"database-{number}", database, port) as side:
-                found["database"].append(_rate(side.stored, _EVENTS_FOR_THE_DATABASE))
-    yield Row("consumer on the stub", "events/s", found["rate"], Target(at_least=40_000))
-    yield Row("CPU of an event in the consumer", "us", found["CPU"], Target(at_most=25))
-    yield Row("memory of the consumer, idle", "MB", found["idle MB"])
-    yield Row("memory of the consumer, full load", "MB", found["MB"], Target(at_most=160))
-    yield Row("consumer on SecantusDB", "events/s", found["database"])
-    yield Row("end to end at 1,000 events/s, p99", "flush intervals", found["end to end"], Target(at_most=1.2))
+    groups = (f"bench-{number}" for number in itertools.count())
+    for step in steps("consumer", rounds, ("stub", "stub, 0.1.0", "SecantusDB", "SecantusDB, 0.1.0", "end to end")):
+        if step.startswith("stub"):
+            found, where = (old, folder) if step.endswith("0.1.0") else (ours, None)
+            with _on_stub(broker, next(groups), where) as side:
+                _catch_up(side, broker.records(), found)
+                found["MB"].append(side.megabytes)
+        elif step.startswith("SecantusDB"):
+            found, where = (old, folder) if step.endswith("0.1.0") else (ours, None)
+            found["database"].append(_into_database(broker, next(groups), where))
+        else:
+            with _on_stub(broker, next(groups)) as side:
+                wait(lambda: side.stored() >= broker.records(), "the consumer to be at the end")
+                ours["end to end"].append(_end_to_end(broker, side.stored) / _FLUSH_SECONDS)
+    return list(_rows(ours, old))
+
+
+def _rows(ours: Values, old: Values) -> Iterator[Row]:
+    def against(name: str) -> tuple[str, list[float]]:
+        return "0.1.0", old[name]
+
+    yield Row("consumer on the stub", "events/s", ours["rate"], Target(40_000), against("rate"))
+    yield Row("the same against 0.1.0", "ratio", ratios(ours["rate"], old["rate"]), Target(1.8))
+    yield Row("CPU of an event in the consumer", "us", ours["CPU"], Target(at_most=20), against("CPU"))
+    yield Row("consumer on SecantusDB", "events/s", ours["database"], None, against("database"))
+    yield Row("the same against 0.1.0", "ratio", ratios(ours["database"], old["database"]), Target(1.3))
+    yield Row("memory of the consumer, idle", "MB", ours["idle MB"])
+    yield Row("memory of the consumer, full load", "MB", ours["MB"], Target(at_most=160), against("MB"))
+    yield Row("end to end at 1,000 events/s, p99", "flush intervals", ours["end to end"], Target(at_most=1.2))
 
 
 def _fill(broker: Broker) -> None:
@@ -82,14 +101,24 @@ class _Side:
         return float(self.process.memory_info().rss / 1e6)
 
 
-def _on_stub(broker: Broker, group: str) -> AbstractContextManager[_Side]:
+def _on_stub(broker: Broker, group: str, folder: Path | None = None) -> AbstractContextManager[_Side]:
     port = ports.free_port()
-    return _consumer(broker, group, python("loadtest.bench.mongo_stub", str(port)), port)
+    return _consumer(broker, group, python("loadtest.bench.mongo_stub", str(port)), port, folder)
+
+
+def _into_database(broker: Broker, group: str, folder: Path | None) -> float:
+    """Events a second."""
+    port = ports.free_port()
+    with (
+        tempfile.TemporaryDirectory(prefix="pulse-bench-") as data,
+        _consumer(broker, group, mongodb.command(Path(data), port), port, folder) as side,
+    ):
+        return _rate(side.stored, _EVENTS_FOR_THE_DATABASE)
 
 
 @contextmanager
-def _consumer(broker: Broker, group: str, database: list[str], port: int) -> Iterator[_Side]:
-    """At its defaults, with a database that runs on this port meanwhile."""
+def _consumer(broker: Broker, group: str, database: list[str], port: int, folder: Path | None) -> Iterator[_Side]:
+    """At its defaults, with a database that runs on this port meanwhile. `folder`: where its code is, if not here."""
     health = Address("127.0.0.1", ports.free_port())
     environ = broker.environ | {
         "KAFKA_GROUP_ID": group,
@@ -100,7 +129,7 @@ def _consumer(broker: Broker, group: str, database: list[str], port: int) -> Ite
     with process(database, {}):
         ports.wait_until_answers(port, 60)
         with (
-            process(python("consumer"), environ) as consumer,
+            process(python("consumer"), environ, folder) as consumer,
             MongoClient[dict[str, object]](f"mongodb://127.0.0.1:{port}", timeoutMS=60_000) as client,
         ):
             yield _Side(consumer, client["pulse"]["events"].estimated_document_count, health)

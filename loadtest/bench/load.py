@@ -30,8 +30,23 @@ class Load:
 
 def request(path: str, body: bytes) -> bytes:
     """A POST with this JSON."""
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    return head.encode() + _HEAD_END + body
+    return head("POST", path, "Content-Type: application/json", f"Content-Length: {len(body)}") + body
+
+
+def head(method: str, path: str, *lines: str) -> bytes:
+    """A request without its body."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: bench", *lines]).encode() + _HEAD_END
+
+
+def answer(sock: socket.socket) -> int:
+    """The status of an answer, all of it read. Blocks; raises OSError, also when the server hangs up before its end."""
+    received = b""
+    while not received or not _whole(received):
+        piece = sock.recv(_PIECE_BYTES)
+        if not piece:
+            raise ConnectionError("The server hung up.")
+        received += piece
+    return int(received[9:12])
 
 
 def drive(port: int, requests: Iterable[bytes], connections: int, rate: float | None = None) -> Load:

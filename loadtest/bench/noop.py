@@ -1,9 +1,7 @@
-"""The floor of HTTP: apps that read the body and answer 202, without Flask and in it, under our gunicorn settings."""
+"""The floor of HTTP: an app that reads the body and answers 202, in our worker and under our gunicorn settings."""
 
 from collections.abc import Iterable
 from typing import Any
-
-from flask import Flask, Response, request
 
 _ANSWER = b'{"status":"accepted","event_id":"evt_00000000-0000-4000-8000-000000000000"}\n'
 _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_ANSWER)))]
@@ -38,13 +36,3 @@ class _App:
 
 
 app = _App()
-
-
-flask_app = Flask(__name__, static_folder=None)
-flask_app.extensions["delivery"] = _NoDelivery()
-
-
-@flask_app.post("/api/v1/track")
-def _track() -> Response:
-    request.environ["wsgi.input"].read()
-    return Response(_ANSWER, 202, mimetype="application/json")

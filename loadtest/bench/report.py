@@ -10,7 +10,18 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("flask", "gunicorn", "marshmallow", "msgspec", "kafka-python-ng", "lmdb", "pymongo", "confluent-kafka")
+_PACKAGES = (
+    "flask",
+    "gunicorn",
+    "marshmallow",
+    "msgspec",
+    "kafka-python-ng",
+    "lmdb",
+    "pymongo",
+    "confluent-kafka",
+    "fastapi",
+    "aiokafka",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +69,29 @@ def shown(value: float) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """As Markdown, which reads well in a terminal too."""
-    head = ["What", "Unit", "Min", "Median", "Max", "Against", "Target", ""]
-    cells = [head, *map(_cells, rows)]
+    """What was measured, a row each, as Markdown."""
+    return markdown(["What", "Unit", "Min", "Median", "Max", "Against", "Target", ""], map(_cells, rows))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table that reads well in a terminal too."""
+    cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def replaced(document: str, part: str, measured: str) -> str:
+    """The document with this where the part's last measures were. Raises ValueError if it has no such place."""
+    begin, end = f"<!-- {part}: written by `make bench` -->\n", "<!-- end -->\n"
+    before, found, rest = document.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"the document has no place for {part}")
+    return f"{before}{begin}{measured}\n{end}{after}"
 
 
 def machine(load_before: float) -> str:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,10 +22,12 @@ from common.topics import ensure_topics, wait_for_admin, wanted_topics
 from ops.local import kafka, ports
 from ops.local.ready import is_well
 
-OURS, SLOW = "api.wsgi:app", "loadtest.bench.slow:app"
-NOOP, NOOP_FLASK = "loadtest.bench.noop:app", "loadtest.bench.noop:flask_app"
+OURS, NOOP = "api.wsgi:app", "loadtest.bench.noop:app"
+BEFORE = "9ea956a"
+"""The commit of Pulse 0.1.0, to compare with."""
 PATIENCE = 120.0  # seconds
 _PARTITIONS = 3
+_IDLE = 0.05  # seconds of CPU in half a second
 
 
 class Broker:
@@ -75,44 +79,90 @@ def broker() -> Iterator[Broker]:
 
 
 class Server:
-    """gunicorn with its workers."""
+    """A server: a process with its workers, or one alone."""
 
-    def __init__(self, master: psutil.Process, port: int, *, keeps: bool) -> None:
+    def __init__(self, master: psutil.Process, port: int, *, keeps: bool, workers: int = 0) -> None:
         """`keeps`: whether what it takes reaches Kafka."""
         self.port = port
         self.keeps = keeps
         self._master = master
+        self._workers = workers
 
     @property
     def cpu_seconds(self) -> float:
         """Of its workers, so far."""
-        return sum(cpu_seconds(worker) for worker in self._master.children())
+        return sum(cpu_seconds(process) for process in self._working())
 
     @property
     def megabytes(self) -> float:
         """Of memory, of the worker that uses most."""
-        return max(worker.memory_info().rss for worker in self._master.children()) / 1e6
+        return max(process.memory_info().rss for process in self._working()) / 1e6
+
+    def wait_until_ready(self, path: str | None) -> None:
+        """Blocks until this path is answered with 200 and all workers have started, or done what was left to do."""
+        address = Address("127.0.0.1", self.port)
+        what = f"a server on port {self.port}"
+        wait(lambda: len(self._working()) >= max(self._workers, 1) and ports.answers(self.port), what)
+        if path:
+            wait(lambda: is_well(address, path), f"{what} to be ready")
+        # With the first of them it is ready, and the others would miss their share of the connections.
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Blocks until it has nothing to do. Raises PulseError if that takes too long."""
+        wait(self._idle, f"the server on port {self.port} to have nothing to do")
+
+    def kill(self) -> None:
+        """End all of its processes at once, as `kill -9` does."""
+        children = self._master.children(recursive=True)
+        for process in (self._master, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(children, timeout=PATIENCE)
+
+    def _working(self) -> list[psutil.Process]:
+        return self._master.children() if self._workers else [self._master]
+
+    def _idle(self) -> bool:
+        before = self.cpu_seconds
+        time.sleep(0.5)
+        return self.cpu_seconds - before < _IDLE
 
 
 @contextlib.contextmanager
 def gunicorn(
-    app: str, broker: Broker, workers: int = 2, folder: Path | None = None, **environ: str
+    app: str, broker: Broker, workers: int = 2, folder: Path | None = None, journal: Path | None = None, **environ: str
 ) -> Iterator[Server]:
-    """One of the apps, ready, everything on as by default; what it keeps goes with it.
+    """One of the apps, ready, everything on as by default.
 
-    `folder`: where its code is, if it is not this one.
+    `folder`: where its code is, if it is not this one. `journal`: where it keeps events; else that goes with it.
     """
     port = ports.free_port()
-    address = Address("127.0.0.1", port)
-    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as journal:
-        own = {"API_ADDR": str(address), "API_WORKERS": str(workers), "API_JOURNAL_DIR": journal}
+    with tempfile.TemporaryDirectory(prefix="pulse-bench-") as own:
+        environ |= {
+            "API_ADDR": f"127.0.0.1:{port}",
+            "API_WORKERS": str(workers),
+            "API_JOURNAL_DIR": str(journal or own),
+        }
         command = python("gunicorn", "-c", "api/gunicorn.conf.py", app)
-        with process(command, broker.environ | own | environ, folder) as master:
-            server = Server(master, port, keeps=app in {OURS, SLOW})
-            wait(lambda: ports.answers(port) and len(master.children()) == workers, f"{app} on port {port}")
-            if server.keeps:
-                wait(lambda: is_well(address, "/health/ready"), f"{app} to be ready")
+        with process(command, broker.environ | environ, folder) as master:
+            server = Server(master, port, keeps=app == OURS, workers=workers)
+            server.wait_until_ready("/health/ready" if server.keeps else None)
             yield server
+
+
+def before() -> Path:
+    """A folder with Pulse as it was. Raises OSError or SubprocessError without git's history."""
+    folder = Path("var", "bench", f"pulse-{BEFORE}").absolute()
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(prefix="pulse-bench-") as scratch:
+            archive, files = Path(scratch, "before.tar"), Path(scratch, "before")
+            command = ["git", "archive", "--output", str(archive), BEFORE]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)  # noqa: S603, nothing here comes from outside
+            shutil.unpack_archive(archive, files, filter="data")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(files, folder)
+    return folder
 
 
 def python(module: str, *arguments: str) -> list[str]:

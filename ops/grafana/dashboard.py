@@ -309,6 +309,7 @@ def _consumer(panels: Panels) -> Iterator[timeseries.Panel]:
         "Events that were stored already: sent twice by a client, or read twice after something died.",
         units.EventsPerSecond,
         Query(_rate("pulse_consumer_duplicates_skipped_total"), "duplicates"),
+        Query(_rate("pulse_consumer_forgotten_total"), "of forgotten customers"),
         runbook="consumer-stuck",
     )
 

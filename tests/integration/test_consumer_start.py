@@ -11,18 +11,14 @@ import requests
 
 from ops.local.ports import free_port
 from tests.servers import MongoServer, Process
+from tests.slow_builds import slow_builds
 from tests.waiting import eventually
 
 
 @pytest.fixture
 def consumer(mongo: MongoServer, tmp_path: Path) -> Iterator[Process]:
     """Not started; without Kafka."""
-    env = {
-        "METRICS_ADDR": f"127.0.0.1:{free_port()}",
-        "KAFKA_BROKERS": f"127.0.0.1:{free_port()}",
-        "MONGO_URI": mongo.uri,
-    }
-    process = Process([sys.executable, "-m", "consumer"], tmp_path / "consumer.log", env)
+    process = waiting_for_kafka(tmp_path, mongo.uri, "pulse")
     yield process
     process.kill()
 
@@ -74,3 +70,57 @@ def test_an_index_that_stood_in_the_way_is_waited_for(consumer: Process, mongo: 
         eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
         client[database]["events"].drop_index("event_id_1")
     eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer going on")
+
+
+def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path: Path) -> None:
+    """Hours of building hold up neither this start, nor another consumer's, nor a stop."""
+    with slow_builds(mongo) as database:
+        database.held = {"event_name_1_timestamp_-1"}
+        name = mongo.settings().database
+        consumers = [waiting_for_kafka(tmp_path / str(number), database.uri, name) for number in range(2)]
+        try:
+            for consumer in consumers:
+                consumer.start()
+                eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer going on")  # noqa: B023
+            eventually(lambda: database.asked_for("event_name_1_timestamp_-1") == 2, what="both builds")
+            assert consumers[0].stop() == 0
+            database.released.set()
+            eventually(lambda: len(index_names(mongo, name)) == 6, what="the indexes")
+        finally:
+            for consumer in consumers:
+                consumer.kill()
+
+
+def test_an_index_on_the_id_is_waited_for_by_a_consumer_that_is_alive_and_can_be_stopped(
+    mongo: MongoServer, tmp_path: Path
+) -> None:
+    with slow_builds(mongo) as database:
+        database.held = {"event_id_1"}
+        consumer = waiting_for_kafka(tmp_path / "consumer", database.uri, mongo.settings().database)
+        consumer.start()
+        try:
+            eventually(lambda: database.asked_for("event_id_1"), what="the build")
+            url = f"http://{consumer.env['METRICS_ADDR']}/health"
+            assert requests.get(f"{url}/live", timeout=5).ok
+            assert requests.get(url, timeout=5).json()["checks"]["kafka"]["status"] == "not tried yet"
+            assert requests.get(url, timeout=5).json()["seconds_since_progress"] < 5
+            assert consumer.stop() == 0
+        finally:
+            consumer.kill()
+
+
+def waiting_for_kafka(folder: Path, uri: str, database: str) -> Process:
+    """A consumer, not started."""
+    folder.mkdir(exist_ok=True)
+    env = {
+        "METRICS_ADDR": f"127.0.0.1:{free_port()}",
+        "KAFKA_BROKERS": f"127.0.0.1:{free_port()}",
+        "MONGO_URI": uri,
+        "MONGO_DATABASE": database,
+    }
+    return Process([sys.executable, "-m", "consumer"], folder / "consumer.log", env)
+
+
+def index_names(mongo: MongoServer, database: str) -> set[str]:
+    with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
+        return set(client[database]["events"].index_information())

@@ -1,10 +1,12 @@
 """The MongoDB side on a server that speaks its protocol."""
 
 import contextlib
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from consumer.writer import LETTERS, MongoWriter, Written
 from ops.local.ports import free_port
 from tests.contracts import WriterContract, document
 from tests.servers import MongoServer
+from tests.slow_builds import slow_builds
 from tests.waiting import eventually
 
 
@@ -37,6 +40,7 @@ def events(settings: MongoSettings) -> Iterator[Collection[dict[str, Any]]]:
 def writer(settings: MongoSettings) -> Iterator[MongoWriter]:
     writer = MongoWriter(settings)
     writer.ensure_indexes()
+    writer.complete_indexes()
     yield writer
     writer.close()
 
@@ -69,11 +73,88 @@ def test_stores_the_fields_as_they_are_and_when_it_did(writer: MongoWriter, even
 def test_creates_the_indexes(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:
     indexes = events.index_information()
     assert indexes["event_id_1"]["unique"]
-    assert indexes.keys() == {"_id_", "event_id_1", "customer_id_1_timestamp_-1", "event_type_1_timestamp_-1"}
+    assert indexes.keys() == {
+        "_id_",
+        "event_id_1",
+        "customer_id_1_timestamp_-1",
+        "event_type_1_timestamp_-1",
+        "event_name_1_timestamp_-1",
+        "kafka.partition_1_kafka.offset_1",
+    }
 
 
-def test_creating_the_indexes_again_changes_nothing(writer: MongoWriter) -> None:
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        (
+            "event_name_1_timestamp_-1",
+            {"event_name": "Order Completed", "timestamp": {"$gte": datetime(2026, 1, 1, tzinfo=UTC)}},
+        ),
+        ("kafka.partition_1_kafka.offset_1", {"kafka.partition": 0, "kafka.offset": {"$gte": 0, "$lt": 9}}),
+    ],
+)
+def test_events_without_the_field_are_not_in_a_partial_index_which_finds_the_others(
+    writer: MongoWriter, events: Collection[dict[str, Any]], name: str, wanted: dict[str, Any]
+) -> None:
+    named = document("a", event_name="Order Completed", kafka={"partition": 0, "offset": 7})
+    writer.write([named, document("b"), document("c")])
+    found = events.find(wanted)
+    assert [event["event_id"] for event in found] == ["a"]
+    plan = found.explain()["queryPlanner"]["winningPlan"]
+    assert (plan["stage"], plan["inputStage"]["indexName"]) == ("FETCH", name)
+    assert "partialFilterExpression" in events.index_information()[name]
+
+
+def test_a_collection_of_the_first_version_gets_the_indexes_it_lacks(
+    settings: MongoSettings, events: Collection[dict[str, Any]]
+) -> None:
+    events.create_index("event_id", unique=True)
+    events.insert_many([document("a"), document("b")])
+    ensure_indexes(settings)
+    assert len(events.index_information()) == 6
+    with contextlib.closing(MongoWriter(settings)) as writer:
+        assert writer.write([document("a"), document("c")]) == Written(1, 1)
+
+
+def test_creating_the_indexes_again_changes_nothing(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:
+    before = events.index_information()
     writer.ensure_indexes()
+    writer.complete_indexes()
+    assert events.index_information() == before
+
+
+def test_events_are_stored_while_indexes_are_built(mongo: MongoServer) -> None:
+    with slow_builds(mongo) as database:
+        database.held = {"customer_id_1_timestamp_-1"}
+        with contextlib.closing(MongoWriter(replace(mongo.settings(), uri=database.uri))) as writer:
+            writer.ensure_indexes()
+            building = threading.Thread(target=writer.complete_indexes)
+            building.start()
+            eventually(lambda: database.asked_for("customer_id_1_timestamp_-1"), what="the build")
+            assert writer.write([document("a"), document("b")]) == Written(2, 0)
+            assert writer.write([document("a")]) == Written(0, 1)
+            database.released.set()
+            building.join(30)
+            assert not building.is_alive()
+
+
+def test_mongodb_is_given_days_to_build_an_index(mongo: MongoServer) -> None:
+    """It gives up a build that takes longer than a client says it waits, so that a large collection never had it."""
+    with slow_builds(mongo) as database:
+        ensure_indexes(replace(mongo.settings(), uri=database.uri, ttl_days=30))
+        assert len(database.builds) == 6
+        days = [command["maxTimeMS"] / 1000 / 86_400 for command in database.builds]
+        assert min(days) > 6
+
+
+def test_an_index_on_the_id_that_another_consumer_has_begun_is_waited_for(mongo: MongoServer) -> None:
+    """MongoDB lists it like one that is finished; without it, each upsert would read the whole collection."""
+    with slow_builds(mongo) as database:
+        settings = replace(mongo.settings(), uri=database.uri)
+        ensure_indexes(settings)
+        ensure_indexes(settings)
+        assert database.asked_for("event_id_1") == 2
+        assert database.asked_for("customer_id_1_timestamp_-1") == 1
 
 
 def test_a_write_to_a_database_that_is_away_fails_within_its_time() -> None:
@@ -225,3 +306,4 @@ def ensure_indexes(settings: MongoSettings) -> None:
     """As a consumer does that starts."""
     with contextlib.closing(MongoWriter(settings)) as writer:
         writer.ensure_indexes()
+        writer.complete_indexes()

@@ -1,13 +1,15 @@
 """The tools of `make bench` count right, whatever they measure."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from loadtest.bench.load import Load, drive, request
-from loadtest.bench.report import Row, Target, table
+from loadtest.bench.__main__ import DOCUMENT
+from loadtest.bench.load import Load, answer, drive, request
+from loadtest.bench.report import Row, Target, replaced, table
 
 
 class Full(BaseHTTPRequestHandler):
@@ -56,6 +58,22 @@ def test_the_client_keeps_a_pace(port: int) -> None:
     assert load.seconds >= 19 / 200
 
 
+def test_an_answer_is_read_to_its_end(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        for status in (503, 202):
+            sock.sendall(request("/", b"once more"))
+            assert answer(sock) == status
+
+
+def test_an_answer_that_ends_early_is_an_error() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{")
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionError):
+            answer(ours)
+
+
 def test_a_latency_is_that_of_a_share_of_the_answers() -> None:
     load = Load(latencies=[0.001 * n for n in range(100)])
     assert load.milliseconds(0.99) == pytest.approx(99)
@@ -70,3 +88,29 @@ def test_the_table_has_the_ratio_of_the_medians_of_rounds() -> None:
     text = table([Row("what", "us", [10, 20], Target(at_most=12), ("half", [20, 40]))])
     cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["what", "us", "10.0", "15.0", "20.0", "0.50 × half", "≤ 12.0", "not met"]
+
+
+_DOCUMENT = """\
+# Speed
+<!-- api: written by `make bench` -->
+old
+<!-- end -->
+Between.
+<!-- consumer: written by `make bench` -->
+old
+<!-- end -->
+"""
+
+
+def test_a_part_that_is_measured_again_replaces_its_own_figures_alone() -> None:
+    assert replaced(_DOCUMENT, "api", "new") == _DOCUMENT.replace("old", "new", 1)
+
+
+def test_figures_without_a_place_are_refused() -> None:
+    with pytest.raises(ValueError, match="no place for soak"):
+        replaced(_DOCUMENT, "soak", "new")
+
+
+@pytest.mark.parametrize("part", ["rivals", "api", "consumer", "soak"])
+def test_the_document_has_a_place_for_each_part(part: str) -> None:
+    assert "new" in replaced(DOCUMENT.read_text(), part, "new")

@@ -11,7 +11,7 @@ from api.journal import folders, journal
 from api.server import connection
 from api.server import worker as server
 from common import events, json_values, kafka, settings
-from consumer import buffer, dlq, policy, watchdog, writer
+from consumer import buffer, dlq, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "limits.md"
@@ -57,6 +57,9 @@ CODE = {
     "dead letters among the last 1,000 records": (policy.DeathLimit(1)._WINDOW, 1_000),
     "a call to MongoDB": (writer._TIMEOUT_MS, 10_000),
     "events compared for conflicting ids": (writer._MOST_COMPARED, 1_000),
+    "age of the list of forgotten customers": (forgotten.REFRESH_SECONDS, 1),
+    "age of that list when a write ends": (forgotten.LATE_SECONDS, 10),
+    "the wait for writes by an older list": (forgotten.GRACE_SECONDS, 20),
     "no progress": (consumer_health.STUCK_SECONDS, 120),
     "a stop": (watchdog.STOP_SECONDS, 30),
     "letters in a list": (dlq.LIST_LIMIT, 50),

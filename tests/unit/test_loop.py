@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,7 +20,7 @@ from consumer.health import STUCK_SECONDS, Health
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
 from consumer.writer import Written
-from tests.fakes import FakeBroker, FakeClock, FakeSender, FakeSource, FakeWriter, RefusesLarge
+from tests.fakes import FakeBroker, FakeClock, FakeForgotten, FakeSender, FakeSource, FakeWriter, RefusesLarge
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
 BATCH = 3
@@ -32,6 +33,7 @@ class Consumer:
     def __init__(self, broker: FakeBroker, clock: FakeClock, *, max_ratio: float = 1.0) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP)
         self.writer = FakeWriter()
+        self.forgotten = FakeForgotten()
         self.letters = FakeSender(broker, DLQ)
         self.registry = CollectorRegistry()
         self.health = Health(clock)
@@ -41,6 +43,7 @@ class Consumer:
             self.source,
             Buffer(BATCH, INTERVAL, clock),
             self.writer,
+            self.forgotten,
             self.dead_letters,
             max_retries=3,
             death_limit=DeathLimit(max_ratio),
@@ -683,3 +686,40 @@ def test_is_alive_when_there_is_nothing_to_do(consumer: Consumer, clock: FakeClo
         consumer.loop.step()
         clock.advance(STUCK_SECONDS / 20)
     assert consumer.health.alive
+
+
+LONG_AFTER = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class TestForgottenCustomers:
+    @pytest.fixture(autouse=True)
+    def forgotten(self, consumer: Consumer) -> None:
+        consumer.forgotten.before["alice"] = LONG_AFTER
+
+    def test_their_events_are_left_out_counted_and_committed(self, broker: FakeBroker, consumer: Consumer) -> None:
+        send(broker, "a", "c")
+        send(broker, "b", customer="ben")
+        consumer.loop.step()
+        assert consumer.writer.stored.keys() == {"b"}
+        assert consumer.metric("pulse_consumer_forgotten_total") == 2
+        assert committed(broker) == 3
+
+    def test_a_flush_of_their_events_alone_writes_nothing(self, broker: FakeBroker, consumer: Consumer) -> None:
+        send(broker, "a", "b", "c")
+        consumer.loop.step()
+        assert consumer.writer.writes == []
+        assert committed(broker) == 3
+
+    def test_their_records_that_are_no_events_become_no_letters(self, broker: FakeBroker, consumer: Consumer) -> None:
+        send_garbage(broker)
+        send(broker, "a", "b", customer="ben")
+        consumer.loop.step()
+        assert broker.records(DLQ) == []
+        assert consumer.metric("pulse_consumer_forgotten_total") == 1
+        assert committed(broker) == 3
+
+    def test_what_was_written_by_an_old_list_is_looked_at_again(self, broker: FakeBroker, consumer: Consumer) -> None:
+        consumer.forgotten.late = True
+        send(broker, "a", "b", "c", customer="ben")
+        consumer.loop.step()
+        assert consumer.forgotten.asked == [["a", "b", "c"]] * 2

@@ -20,7 +20,7 @@ from consumer.dead_letters import DeadLetters
 from consumer.health import Health
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
-from tests.fakes import FakeBroker, FakeClock, FakeSource, FakeWriter, RefusesLarge
+from tests.fakes import FakeBroker, FakeClock, FakeForgotten, FakeSource, FakeWriter, RefusesLarge
 
 TOPIC, DLQ, GROUP = "events", "events.dlq", "group"
 CUSTOMERS = [f"customer-{number}" for number in range(6)]
@@ -37,6 +37,7 @@ class Member:
             self.source,
             Buffer(4, 1.0, clock),
             writer,
+            FakeForgotten(),
             DeadLetters(RefusesLarge(letters, DLQ), TOPIC, writer, DLQ, metrics),
             max_retries=2,
             death_limit=DeathLimit(1.0),

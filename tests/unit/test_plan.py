@@ -88,8 +88,9 @@ def test_the_table_has_a_column_for_each_rate() -> None:
 def test_the_sizes_of_an_event_are_those_of_the_sample_shoppers() -> None:
     journeys = generated_journeys(300, "seed-818650a811c6", NOW, random.Random(1))
     events = chain.from_iterable(journeys)
-    records = [encode({**event, "received_at": NOW}) for event in events]
-    documents = [{**decode(record), "processed_at": NOW, "_id": bson.ObjectId()} for record in records]
+    records = [encode({**event, "received_at": NOW, "protocol": "pulse"}) for event in events]
+    ours = {"processed_at": NOW, "_id": bson.ObjectId(), "kafka": {"partition": 0, "offset": bson.Int64(1)}}
+    documents = [{**decode(record), **ours} for record in records]
     assert mean(map(len, records)) == pytest.approx(figures.EVENT.value, rel=0.02)
     assert mean(len(bson.encode(document)) for document in documents) == pytest.approx(figures.DOCUMENT.value, rel=0.02)
 

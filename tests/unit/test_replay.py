@@ -36,10 +36,19 @@ def test_a_row_becomes_an_event() -> None:
         "event_id": "ecom-00042",
         "customer_id": "user_0001",
         "event_type": "click",
+        "event_name": "Product Added to Wishlist",
         "timestamp": "2024-03-13T10:21:14Z",
-        "properties": {"event": "wishlist_add", "channel": "email", "cohort": "2024-01", "lifecycle": "loyal"},
+        "properties": {"channel": "email", "cohort": "2024-01", "lifecycle": "loyal"},
         "context": {"session_id": "sess_000002", "device": "mobile"},
     }
+
+
+@pytest.mark.parametrize(
+    ("event", "event_name"),
+    [("purchase", "Order Completed"), ("add_to_cart", "Product Added"), ("support_chat", "support_chat")],
+)
+def test_a_row_has_the_name_that_shops_use_or_else_its_own(event: str, event_name: str) -> None:
+    assert replay.event_of(row(event), 1)["event_name"] == event_name
 
 
 @pytest.mark.parametrize(
@@ -59,7 +68,8 @@ def test_each_kind_of_row_has_its_type(names: str, event_type: str) -> None:
 
 
 def test_the_api_takes_what_a_row_becomes() -> None:
-    load_batch(json.dumps({"events": events(100)}).encode())
+    _, errors = load_batch(json.dumps({"events": events(100)}).encode())
+    assert errors == {}
 
 
 def test_equal_rows_of_the_file_are_separate_events_with_stable_ids(tmp_path: Path) -> None:

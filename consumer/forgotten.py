@@ -1,0 +1,208 @@
+"""Customers that are forgotten: the list of them in MongoDB, and what the consumer leaves out because of it.
+
+Why nothing of a forgotten customer is stored again: docs/architecture.md, "A customer is forgotten".
+"""
+
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from bson.codec_options import CodecOptions
+from pymongo import DeleteOne, ReadPreference
+from pymongo.collection import Collection as MongoCollection
+from pymongo.errors import PyMongoError
+
+from common.dead_letter_headers import FAILED_FIRST, Headers
+from common.errors import StoreError
+from common.events import parse_timestamp
+from common.kafka import ReceivedRecord
+from consumer.writer import first_line
+
+logger = logging.getLogger(__name__)
+
+Event = Mapping[str, Any]
+Documents = MongoCollection[dict[str, Any]]
+
+FORGOTTEN = ".forgotten"
+"""What the collection's name ends with that has the list: a document a customer, and one of the list itself."""
+LIST = "list"
+"""The `_id` of the list's own document: `key`, for the hashes; `version`, which grows before anything is deleted."""
+ID_FIELDS = ("customer_id", "user_id", "anonymous_id", "previous_id")
+"""Where an event names a customer."""
+
+REFRESH_SECONDS = 1.0
+"""So old is the list at most by which a write leaves out."""
+LATE_SECONDS = 10.0
+"""When a write is over so long after its list was read, what it wrote is looked at again."""
+GRACE_SECONDS = 20.0
+"""So long the tool waits before it trusts that no write by an older list is under way: more than LATE_SECONDS."""
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenList:
+    """The list as it was read. `before`: by the keyed hash of an id, the time of receipt from which events count as new
+    business. `newest` is the latest of these times.
+    """
+
+    version: int = 0
+    key: bytes = b""
+    before: Mapping[str, datetime] = field(default_factory=dict)
+    newest: datetime = _BEGINNING
+
+    def covers(self, ids: Sequence[str], received_at: datetime) -> datetime | None:
+        """The time before which one of these ids is forgotten, if `received_at` lies before it."""
+        moments = (self.before.get(hash_of(self.key, id_), _BEGINNING) for id_ in ids)
+        return next((before for before in moments if received_at < before), None)
+
+
+class Forgotten(Protocol):
+    """What the consumer asks about its records. For one thread."""
+
+    def leave_out(self, events: Sequence[Event]) -> frozenset[int]:
+        """Which of the events, by index, are a forgotten customer's; what may be stored of these is deleted.
+
+        Goes by a list that is at most REFRESH_SECONDS old. Blocks; raises StoreError.
+        """
+
+    def leave_out_records(self, records: Sequence[ReceivedRecord]) -> frozenset[int]:
+        """The same for records that cannot be stored, and have no event or one that MongoDB refuses."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the list is so old that what was written by it has to be given to `leave_out` again."""
+
+
+class MongoForgotten:
+    """`Forgotten` by the list in MongoDB."""
+
+    def __init__(self, events: Documents, clock: Callable[[], float] = time.monotonic) -> None:
+        """`events`: the collection that the consumer writes to."""
+        self._events = events
+        self._documents = forgotten_documents(events)
+        self._clock = clock
+        self._list = ForgottenList()
+        self._read_at = -float("inf")
+
+    @property
+    def late(self) -> bool:
+        return self._clock() - self._read_at >= LATE_SECONDS
+
+    def leave_out(self, events: Sequence[Event]) -> frozenset[int]:
+        gone: set[int] = set()
+        # Deleting takes its time: the write that follows goes by a list of its own second.
+        while found := self._covered(events, gone):
+            self._delete(list(found.values()))
+            gone.update(found)
+        return frozenset(gone)
+
+    def leave_out_records(self, records: Sequence[ReceivedRecord]) -> frozenset[int]:
+        self._refresh()
+        if not self._list.before:
+            return frozenset()
+        whose = [whose_record(record.key, record.value, record.headers, record.timestamp_ms) for record in records]
+        return frozenset(index for index, one in enumerate(whose) if self._list.covers(one.ids, one.received_at))
+
+    def _covered(self, events: Sequence[Event], known: Collection[int]) -> dict[int, tuple[Event, datetime]]:
+        """By index, the events that are forgotten, with the time before which; without those known to be."""
+        self._refresh()
+        # What was received since the newest forgetting is not worth a hash.
+        newest = self._list.newest
+        old = [index for index, event in enumerate(events) if event["received_at"] < newest and index not in known]
+        covered = {index: self._list.covers(ids_in(events[index]), events[index]["received_at"]) for index in old}
+        return {index: (events[index], before) for index, before in covered.items() if before}
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        if now - self._read_at < REFRESH_SECONDS:
+            return
+        try:
+            self._list = read_list(self._documents, self._list)
+        except PyMongoError as error:
+            raise StoreError(f"MongoDB did not tell who is forgotten: {first_line(error)}") from error
+        # When it was asked, not when it answered.
+        self._read_at = now
+
+    def _delete(self, events: Sequence[tuple[Event, datetime]]) -> None:
+        """Delete what an earlier try, by an older list, may have stored of these events."""
+        deletes = [
+            DeleteOne(
+                {
+                    "event_id": event["event_id"],
+                    # Or it would be another customer's event with that id.
+                    "customer_id": event["customer_id"],
+                    "received_at": {"$lt": before},
+                }
+            )
+            for event, before in events
+        ]
+        try:
+            deleted = self._events.bulk_write(deletes, ordered=False).deleted_count
+        except PyMongoError as error:
+            raise StoreError(f"MongoDB did not delete events of forgotten customers: {first_line(error)}") from error
+        logger.info("events of forgotten customers left out", extra={"events": len(events), "were_stored": deleted})
+
+
+class Whose(NamedTuple):
+    """Which customers a record names, and when it was received, as far as it tells."""
+
+    ids: tuple[str, ...]
+    received_at: datetime
+
+
+def hash_of(key: bytes, id_: str) -> str:
+    """Under which name a customer is on the list: HMAC-SHA-256 of the id."""
+    return hmac.digest(key, id_.encode(), "sha256").hex()
+
+
+def ids_in(event: Event) -> tuple[str, ...]:
+    """The ids by which an event names customers; none twice."""
+    return tuple({id_ for name in ID_FIELDS if isinstance(id_ := event.get(name), str)})
+
+
+def whose_record(key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int) -> Whose:
+    """Whose record this is, whatever its value holds. When it was received, if the value does not tell: when it died
+    first, or was produced.
+    """
+    try:
+        content = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        content = None
+    event = content if isinstance(content, dict) else {}
+    ids = {*ids_in(event), (key or b"").decode(errors="replace")}
+    for text in (event.get("received_at"), dict(headers).get(FAILED_FIRST, b"").decode(errors="replace")):
+        with suppress(ValueError, TypeError):
+            return Whose(tuple(ids), parse_timestamp(text))  # type: ignore[arg-type]  # a TypeError is expected
+    try:
+        return Whose(tuple(ids), datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+    except (OverflowError, ValueError, OSError):
+        # A producer can set any time.
+        return Whose(tuple(ids), _BEGINNING)
+
+
+def forgotten_documents(events: Documents) -> Documents:
+    """The collection of the list. Always the primary is asked: another member may not know yet."""
+    aware: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+    return events.database.get_collection(
+        events.name + FORGOTTEN, codec_options=aware, read_preference=ReadPreference.PRIMARY
+    )
+
+
+def read_list(documents: Documents, known: ForgottenList) -> ForgottenList:
+    """The list as it is now: `known`, if that has not changed. Blocks; raises PyMongoError."""
+    own = documents.find_one({"_id": LIST})
+    if own is None:
+        return ForgottenList()
+    if own["version"] == known.version:
+        return known
+    # Read after the version: whoever is added grows it again.
+    customers = documents.find({"_id": {"$ne": LIST}}, {"before": 1})
+    before = {customer["_id"]: customer["before"] for customer in customers}
+    return ForgottenList(own["version"], own["key"], before, max(before.values(), default=_BEGINNING))

@@ -1,0 +1,1 @@
+"""Brings events of earlier days in, from a file."""

@@ -1,0 +1,130 @@
+"""The consumer and the tool that forgets die at any moment: in the end nothing of a customer is left, all else is."""
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+
+from common.event_json import decode, encode
+from common.kafka import KafkaSender, Record
+from tests.contracts import document, fresh_name
+from tests.servers import KafkaServer, MongoServer, Pipeline, Process
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+CUSTOMERS = [f"customer-{number}" for number in range(4)]
+FORGOTTEN = CUSTOMERS[:2]
+STARTED = "Events in"
+
+
+class Scene:
+    """A consumer that another one can follow in a group of its own, the tool, and what was put into Kafka."""
+
+    def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path) -> None:
+        self.pipeline = Pipeline(kafka, mongo, folder)
+        self.environ = self.pipeline.environ
+        self.consumer = self.hurried("consumer", folder)
+        self.tool = self.hurried("consumer.forget", folder)
+        self.sender = KafkaSender(self.pipeline.kafka, self.pipeline.kafka.topic)
+        self.produced: list[dict[str, Any]] = []
+
+    def hurried(self, module: str, folder: Path, *arguments: str, **env: str) -> Process:
+        command = [sys.executable, "-m", "tests.faults.hurried", module, *arguments]
+        return Process(command, folder / f"{module}.log", {**self.environ, **env})
+
+    def produce(self, count: int) -> None:
+        """So many new events of each customer."""
+        now = datetime.now(UTC)
+        events = [
+            document(f"{customer}-{len(self.produced) + number}", customer_id=customer, timestamp=now, received_at=now)
+            for number in range(count)
+            for customer in CUSTOMERS
+        ]
+        records = [Record(event["customer_id"].encode(), encode(event)) for event in events]
+        assert not any(self.sender.send(records))
+        self.produced += [decode(record.value) for record in records]
+
+    def forget(self, *customers: str) -> None:
+        """Begin to, in a process of its own."""
+        self.tool.command = [*self.tool.command[:4], *customers]
+        starts = self.tool.output().count(STARTED) if self.tool.log.exists() else 0
+        self.tool.start()
+        eventually(lambda: self.tool.output().count(STARTED) > starts, what="the tool's start")
+
+    def wait_until_all_is_read(self) -> None:
+        names = ("events_stored", "duplicates_skipped", "forgotten")
+
+        def dealt_with() -> bool:
+            lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
+            values = dict(line.rsplit(" ", 1) for line in lines)
+            return sum(float(values[f"pulse_consumer_{name}_total"]) for name in names) == len(self.produced)
+
+        eventually(dealt_with, 120, "everything read", every=0.25)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is on record about forgetting."""
+        with pymongo.MongoClient[dict[str, Any]](self.pipeline.mongo.uri, tz_aware=True) as client:
+            database = client[self.pipeline.mongo.database]
+            return list(database[f"{self.pipeline.mongo.collection}.forgotten"].find({"_id": {"$ne": "list"}}))
+
+    def kill(self) -> None:
+        self.sender.close()
+        self.tool.kill()
+        self.consumer.kill()
+        self.pipeline.kill()
+
+
+@pytest.fixture
+def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(kafka, mongo, tmp_path)
+    with closing(scene.sender):
+        yield scene
+    scene.kill()
+
+
+def test_nothing_comes_back_when_both_are_killed_at_any_moment(scene: Scene, tmp_path: Path) -> None:
+    chance = random.Random(16)
+    scene.produce(150)
+    scene.consumer.start()
+    for _ in range(4):
+        scene.forget(*FORGOTTEN)
+        scene.produce(20)
+        time.sleep(chance.uniform(0.5, 4))
+        killed = chance.choice([[scene.tool], [scene.consumer], [scene.tool, scene.consumer]])
+        for process in killed:
+            process.kill()
+        if scene.consumer in killed:
+            scene.consumer.start()
+        scene.tool.kill()
+    scene.forget()
+    assert scene.tool.child is not None
+    assert scene.tool.child.wait(60) == 0, scene.tool.output()
+    before = {record["before"] for record in scene.records()}
+    scene.produce(20)
+
+    # All of the topic is read again, by another group.
+    scene.consumer.stop()
+    again = scene.hurried("consumer", tmp_path, KAFKA_GROUP_ID=fresh_name("group"))
+    again.start()
+    try:
+        scene.pipeline.wait_for_consumer()
+        scene.wait_until_all_is_read()
+        assert {record["state"] for record in scene.records()} == {"done"}
+        assert len(before) == 1
+        expected = {
+            event["event_id"]
+            for event in scene.produced
+            if event["customer_id"] not in FORGOTTEN or event["received_at"] >= min(before)
+        }
+        assert {event["event_id"] for event in scene.pipeline.documents()} == expected
+    finally:
+        again.kill()

@@ -1,0 +1,303 @@
+"""docs/queries.md: each question is answered rightly, in Python and in mongosh, by the index that the page names."""
+
+import ast
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pymongo
+import pytest
+from bson import json_util
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from common.events import parse_timestamp
+from consumer.writer import MongoWriter
+from loadtest.client import Event
+from loadtest.journeys import generated_journeys, named_journeys
+from tests.servers import ROOT, MongoServer
+
+MONGOSH = "mongosh@2.12.0"
+PAGE = (ROOT / "docs" / "queries.md").read_text()
+RUN = "seed-818650a811c6"
+QUESTIONS = (
+    "An event by its id",
+    "A customer's journey",
+    "A visitor before and after signing in",
+    "Who an anonymous visitor was",
+    "Yesterday's purchases, by customer, with what was bought",
+    "Revenue by day",
+    "A funnel",
+    "How often each name came",
+)
+SCANNED = ("Who an anonymous visitor was", "A funnel", "How often each name came")
+"""SecantusDB reads all events for these, as the page says; MongoDB goes by the first field of an index."""
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def block(title: str, language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", section(title), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_every_question_of_the_page_is_asked() -> None:
+    titles = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+    assert [title for title in titles if title not in ("Where to type", "Is a question quick?")] == list(QUESTIONS)
+
+
+class Commands(CommandListener):
+    """Notes what is asked of the server."""
+
+    def __init__(self) -> None:
+        self.reads: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name in ("find", "aggregate", "distinct"):
+            self.reads.append(
+                {name: value for name, value in event.command.items() if name[0] != "$" and name != "lsid"}
+            )
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+class Answer(NamedTuple):
+    value: Any
+    commands: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A database with what customers did yesterday, today and last week."""
+
+    uri: str
+    database: str
+    events: list[Event]
+
+    def ask(self, title: str) -> Answer:
+        """What the page's Python answers, and what it asked MongoDB for."""
+        commands = Commands()
+        with pymongo.MongoClient[dict[str, Any]](self.uri, tz_aware=True, event_listeners=[commands]) as client:
+            names: dict[str, Any] = {}
+            exec(block("Where to type", "python"), names)
+            names["events"].database.client.close()
+            names["events"] = client[self.database].events
+            *statements, last = ast.parse(block(title, "python")).body
+            assert isinstance(last, ast.Expr)
+            exec(compile(ast.Module(statements, []), "docs/queries.md", "exec"), names)
+            value = eval(compile(ast.Expression(last.value), "docs/queries.md", "eval"), names)
+        return Answer(value, commands.reads)
+
+    def orders(self, since: datetime, until: datetime = END_OF_TIME) -> list[Event]:
+        return [
+            event
+            for event in self.events
+            if event.get("event_name") == "Order Completed" and since <= event["timestamp"] < until
+        ]
+
+
+@pytest.fixture(scope="module")
+def shop(mongo: MongoServer) -> Shop:
+    rng = random.Random(1)
+    journeys = chain(
+        named_journeys(RUN, TODAY - timedelta(hours=12), rng),
+        generated_journeys(15, "yesterday", TODAY - timedelta(hours=1), rng),
+        generated_journeys(15, "today", TODAY + timedelta(hours=1), rng),
+        generated_journeys(15, "long-ago", TODAY - timedelta(days=20), rng),
+    )
+    events: list[Event] = []
+    for offset, event in enumerate(chain.from_iterable(journeys)):
+        when = parse_timestamp(event["timestamp"])
+        when = when.replace(microsecond=when.microsecond // 1000 * 1000)  # as MongoDB has it
+        events.append({**event, "timestamp": when, "received_at": when, "kafka": {"partition": 0, "offset": offset}})
+    settings = mongo.settings()
+    writer = MongoWriter(settings)
+    writer.ensure_indexes()
+    writer.complete_indexes()
+    writer.write(events)
+    writer.close()
+    return Shop(settings.uri, settings.database, events)
+
+
+# ── The answers ──
+
+
+def test_an_event_is_found_by_its_id(shop: Shop) -> None:
+    value = shop.ask("An event by its id").value
+    assert (value["customer_id"], value["event_name"]) == ("alice", "Order Completed")
+
+
+def test_the_document_on_the_page_is_that_event(shop: Shop) -> None:
+    shown = json_util.loads(block_before_the_questions())
+    stored = shop.ask("An event by its id").value
+    assert shown["properties"] == stored["properties"]
+    assert shown.keys() == stored.keys() - {"_id"}
+
+
+def block_before_the_questions() -> str:
+    (found,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def test_a_journey_has_all_that_a_customer_did_in_order(shop: Shop) -> None:
+    value = shop.ask("A customer's journey").value
+    did = [(event["timestamp"], event["event_type"]) for event in shop.events if event["customer_id"] == "alice"]
+    assert [(event["timestamp"], event["event_type"]) for event in value] == did
+
+
+def test_a_visitor_is_followed_from_before_to_after_signing_in(shop: Shop) -> None:
+    value = shop.ask("A visitor before and after signing in").value
+    assert [event["customer_id"] for event in value] == [f"anonymous-{RUN}-chloe", *["chloe"] * (len(value) - 1)]
+    assert [event["event_name"] for event in value[2:]] == ["Product Added", "Product Added", "Order Completed"]
+
+
+def test_a_visitor_gets_a_name(shop: Shop) -> None:
+    assert [event["user_id"] for event in shop.ask("Who an anonymous visitor was").value] == ["chloe"]
+
+
+def test_purchases_have_their_line_items(shop: Shop) -> None:
+    spent: Counter[str] = Counter()
+    bought: dict[str, Counter[str]] = defaultdict(Counter)
+    for order in shop.orders(TODAY - timedelta(days=1), TODAY):
+        for product in order["properties"]["products"]:
+            spent[order["customer_id"]] += product["price"] * product["quantity"]
+            bought[order["customer_id"]][product["name"]] += product["quantity"]
+    value = shop.ask("Yesterday's purchases, by customer, with what was bought").value
+    assert {row["_id"]: row["spent"] for row in value} == pytest.approx(dict(spent))
+    assert {
+        row["_id"]: Counter({item["name"]: item["quantity"] for item in row["products"]}) for row in value
+    } == bought
+    assert len(value) > 3
+
+
+def test_revenue_is_that_of_each_day(shop: Shop) -> None:
+    days: Counter[datetime] = Counter()
+    for order in shop.orders(TODAY - timedelta(days=30)):
+        days[order["timestamp"].replace(hour=0, minute=0, second=0, microsecond=0)] += order["properties"]["total"]
+    value = shop.ask("Revenue by day").value
+    assert {row["_id"]["day"]: row["revenue"] for row in value} == pytest.approx(dict(days))
+    assert len(value) == 3
+
+
+def test_a_funnel_counts_those_who_took_each_step_after_the_one_before(shop: Shop) -> None:
+    steps = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed")
+    people: dict[str, dict[str, datetime]] = defaultdict(dict)
+    for event in shop.events:
+        if event.get("event_name") in steps and event["timestamp"] >= TODAY - timedelta(days=7):
+            people[event.get("anonymous_id") or event["customer_id"]].setdefault(
+                event["event_name"], event["timestamp"]
+            )
+    taken = [steps_taken([first.get(step) for step in steps]) for first in people.values()]
+    expected = [sum(number > step for number in taken) for step in range(len(steps))]
+    (value,) = shop.ask("A funnel").value
+    assert [value[step] for step in ("viewed", "added", "began", "bought")] == expected
+    assert expected[0] > expected[1] > expected[2] >= expected[3] > 0
+
+
+def steps_taken(times: list[datetime | None]) -> int:
+    """How many of the steps were taken for the first time one after the other."""
+    before = datetime.min.replace(tzinfo=UTC)
+    for number, time in enumerate(times):
+        if time is None or time <= before:
+            return number
+        before = time
+    return len(times)
+
+
+def test_names_are_counted(shop: Shop) -> None:
+    today = Counter(
+        event["event_name"] for event in shop.events if "event_name" in event and event["timestamp"] >= TODAY
+    )
+    assert {row["_id"]: row["events"] for row in shop.ask("How often each name came").value} == today
+
+
+# ── By which index ──
+
+
+@pytest.mark.parametrize("title", QUESTIONS)
+def test_it_is_answered_by_the_index_that_the_page_names(shop: Shop, title: str) -> None:
+    (named,) = set(re.findall(r"[Uu]ses? (?:the index )?`(\S+)`", section(title)))
+    commands = shop.ask(title).commands
+    assert commands
+    with pymongo.MongoClient[dict[str, Any]](shop.uri) as client:
+        for command in commands:
+            plan = client[shop.database].command("explain", command, verbosity="queryPlanner")
+            used = set(values_of(plan, "indexName"))
+            if title in SCANNED:
+                wanted = command["filter"] if "filter" in command else command["pipeline"][0]["$match"]
+                assert (used, next(iter(wanted))) == (set(), named.split("_1_")[0])
+            else:
+                assert used == {named}
+
+
+def values_of(plan: Any, wanted: str) -> Iterator[Any]:
+    """The values of all fields of this name, however deep."""
+    if isinstance(plan, dict):
+        for name, value in plan.items():
+            if name == wanted:
+                yield value
+            yield from values_of(value, wanted)
+    elif isinstance(plan, list):
+        for value in plan:
+            yield from values_of(value, wanted)
+
+
+def test_the_page_has_every_index(shop: Shop) -> None:
+    listed = re.findall(r"^\| `(\S+)` \|", section("Is a question quick?"), re.MULTILINE)
+    with pymongo.MongoClient[dict[str, Any]](shop.uri) as client:
+        there = client[shop.database].events.index_information()
+    assert {*listed} == {*there, "received_at_1"} - {"_id_"}
+
+
+# ── In mongosh ──
+
+
+@pytest.fixture(scope="module")
+def mongosh() -> Path:
+    """MongoDB's shell, from npm unless it is there; skips where it cannot be had, and fails instead where CI=true."""
+    if found := shutil.which("mongosh"):
+        return Path(found)
+    folder = ROOT / "var" / "mongosh"
+    shell = folder / "node_modules" / ".bin" / "mongosh"
+    if not shell.exists():
+        try:
+            install = ["npm", "install", "--silent", "--no-save", "--prefix", str(folder), MONGOSH]
+            subprocess.run(install, check=True, capture_output=True, timeout=100)
+        except (OSError, subprocess.SubprocessError) as error:
+            missing = f"mongosh cannot be had: {error}"
+            pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return shell
+
+
+def test_mongosh_answers_the_same(shop: Shop, mongosh: Path, tmp_path: Path) -> None:
+    script = tmp_path / "questions.js"
+    script.write_text(block("Where to type", "js") + "".join(map(printing, QUESTIONS)))
+    command = [str(mongosh), "--quiet", "--norc", f"{shop.uri}/{shop.database}", str(script)]
+    env = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    answers = done.stdout.splitlines()
+    assert len(answers) == len(QUESTIONS), done.stdout + done.stderr
+    for title, answer in zip(QUESTIONS, answers, strict=True):
+        options = json_util.JSONOptions(tz_aware=True, tzinfo=UTC)
+        assert json_util.loads(answer, json_options=options) == shop.ask(title).value, title
+
+
+def printing(title: str) -> str:
+    """The page's block, its answer as one line of JSON instead."""
+    before, query = re.split(r"^(?=db\.)", block(title, "js"), flags=re.MULTILINE)
+    answer = "EJSON.stringify(answer.toArray ? answer.toArray() : answer, {relaxed: false})"
+    return f"{{\n{before}const answer = {query.rstrip()};\nprint({answer});\n}}\n"
