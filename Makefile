@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help run seed replay tail load-test load-test-ui up down rebuild logs build \
+.PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
 	test lint k8s-validate tf-validate bench clean compose-test docs picture requirements
 
 # Under the headings, and in the order, of this file.
@@ -30,6 +30,9 @@ replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) an
 
 tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl-C ends it.
 	@$(VENV)/bin/python -m ops.tail
+
+export: $(VENV)/local $(VENV)/export ## Export what is stored to Parquet files in var/export, each event once.
+	@LOG_FORMAT=$${LOG_FORMAT:-text} LOG_LEVEL=$${LOG_LEVEL:-warning} $(VENV)/bin/python -m ops.export run
 
 # ── Load, on whichever of the two ways to run it ──
 
@@ -54,7 +57,7 @@ up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, co
 		'Mongo Express' 'http://localhost:8081'
 
 down: compose ## Stop that stack; its data stays. `docker compose down --volumes` deletes it too.
-	@$(COMPOSE) --profile load down
+	@$(COMPOSE) --profile load --profile export down
 
 rebuild: compose ## Bring your changes in: build the images anew and replace their containers.
 	@$(COMPOSE) up --detach --wait --build
@@ -112,7 +115,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer local locust loadtest bench picture deploy; do \
+	for part in api consumer export local locust loadtest bench picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

@@ -16,6 +16,7 @@ PulseError
 ├── IndexConflictError     an index of the collection stands in the way of one of ours
 ├── RefusedDocumentError   MongoDB will never take this document
 ├── TooManyDeadLettersError  so many records cannot be stored that something else must be wrong
+├── ExportError            what is stored cannot be exported; nothing is lost, and a later run goes on
 └── LocalStackError        a local server cannot be set up or started
 """
 
@@ -162,6 +163,10 @@ class TooManyDeadLettersError(PulseError):
             f"allows; {newest}. Mend what refuses them and start again, or start once with CONSUMER_DLQ_MAX_RATIO=1 "
             "to have them all in the dead letter topic."
         )
+
+
+class ExportError(PulseError):
+    """What is stored cannot be exported until somebody has mended something; the text says what."""
 
 
 class LocalStackError(PulseError):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future as ThreadFuture
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -56,6 +57,7 @@ __all__ = [
     "NO_OFFSET",
     "OUT_OF_RANGE",
     "ConsumerRebalanceListener",
+    "GroupOffsets",
     "KafkaError",
     "KafkaReader",
     "KafkaSender",
@@ -70,6 +72,7 @@ __all__ = [
     "change_topic_config",
     "connect_admin",
     "connect_consumer",
+    "group_offsets",
     "missing_topics",
     "never_takes",
     "offset_to_commit",
@@ -233,22 +236,10 @@ class KafkaReader:
         """Connects. Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError."""
         self._topic = topic
         self._timeout = timeout
-        brokers = settings.broker_list
-        self._silence = f"No answer from Kafka at {brokers} within {timeout:g} s"
+        self._silence = f"No answer from Kafka at {settings.broker_list} within {timeout:g} s"
+        self._consumer = _connect_reader(settings, timeout)
         try:
-            self._consumer = _new_consumer(
-                settings,
-                # A position is always sought: were it gone, the client would ask for another without a deadline.
-                auto_offset_reset="none",
-                max_poll_records=_MAX_POLL_RECORDS,
-                request_timeout_ms=int(timeout * 1000),
-            )
-        except (KafkaError, OSError) as error:
-            raise ReadError(
-                f"No connection to Kafka at {brokers} ({type(error).__name__}): start it, or set KAFKA_BROKERS."
-            ) from None
-        try:
-            self._begins, self._ends = self._within_timeout(self._bounds)
+            self._begins, self._ends = _within(timeout, partial(_bounds, self._consumer, topic), self._silence)
         except BaseException:
             self.close()
             raise
@@ -261,6 +252,15 @@ class KafkaReader:
     def ends(self) -> dict[int, int]:
         """By partition, the offset after the last record: where another reader goes on."""
         return dict(self._ends)
+
+    def since(self, moment_ms: int) -> dict[int, int]:
+        """By partition, the offset of the first record produced then or later, in milliseconds since the epoch.
+
+        Partitions without one are left out. Blocks up to the timeout; raises ReadError, KafkaError.
+        """
+        partitions = {self._partition(number): moment_ms for number in self._begins}
+        found = _within(self._timeout, partial(self._consumer.offsets_for_times, partitions), self._silence)
+        return {partition.partition: at.offset for partition, at in found.items() if at is not None}
 
     def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
         wanted = self._begins if first is None else first
@@ -286,33 +286,83 @@ class KafkaReader:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
-    def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
-        """By partition, the first offset and the one after the last."""
-        numbers = self._consumer.partitions_for_topic(self._topic)
-        if not numbers:
-            raise TopicError(f"Topic {self._topic} does not exist: run `python -m common.topics`.")
-        partitions = [self._partition(number) for number in numbers]
-        begins, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
-        return ({p.partition: begins[p] for p in partitions}, {p.partition: ends[p] for p in partitions})
-
-    def _within_timeout(self, call: Callable[[], T]) -> T:
-        """The call's result. The client waits for metadata without a deadline: so it does that in a thread."""
-        result: ThreadFuture[T] = ThreadFuture()
-
-        def run() -> None:
-            try:
-                result.set_result(call())
-            except BaseException as error:  # noqa: BLE001, raised where it is waited for
-                result.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        try:
-            return result.result(self._timeout)
-        except TimeoutError:
-            raise ReadError(f"{self._silence}.") from None
-
     def _partition(self, number: int) -> Any:
         return TopicPartition(self._topic, number)
+
+
+class GroupOffsets(NamedTuple):
+    """Of a partition: its oldest offset, the one after its newest, and where a group goes on (None: nowhere yet)."""
+
+    begin: int
+    end: int
+    committed: int | None
+
+
+def group_offsets(
+    settings: KafkaSettings, topic: str, group_id: str, *, timeout: float = 15.0
+) -> dict[int, GroupOffsets]:
+    """By partition, how far a group has come. Joins no group.
+
+    Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError.
+    """
+    consumer = _connect_reader(settings, timeout, group_id=group_id)
+
+    def ask() -> dict[int, GroupOffsets]:
+        # First what is committed: the end is then never before it, unless the topic was made anew.
+        numbers = consumer.partitions_for_topic(topic) or ()
+        committed = {number: consumer.committed(TopicPartition(topic, number)) for number in numbers}
+        begins, ends = _bounds(consumer, topic)
+        return {number: GroupOffsets(begins[number], ends[number], committed.get(number)) for number in ends}
+
+    try:
+        return _within(timeout, ask, f"No answer from Kafka at {settings.broker_list} within {timeout:g} s")
+    finally:
+        consumer.close(autocommit=False)
+
+
+def _connect_reader(settings: KafkaSettings, timeout: float, **options: Any) -> Any:
+    """A consumer that is no member of a group. Raises ReadError."""
+    try:
+        return _new_consumer(
+            settings,
+            # A position is always sought: were it gone, the client would ask for another without a deadline.
+            auto_offset_reset="none",
+            max_poll_records=_MAX_POLL_RECORDS,
+            request_timeout_ms=int(timeout * 1000),
+            **options,
+        )
+    except (KafkaError, OSError) as error:
+        raise ReadError(
+            f"No connection to Kafka at {settings.broker_list} ({type(error).__name__}): "
+            "start it, or set KAFKA_BROKERS."
+        ) from None
+
+
+def _bounds(consumer: Any, topic: str) -> tuple[dict[int, int], dict[int, int]]:
+    """By partition, the first offset and the one after the last."""
+    numbers = consumer.partitions_for_topic(topic)
+    if not numbers:
+        raise TopicError(f"Topic {topic} does not exist: run `python -m common.topics`.")
+    partitions = [TopicPartition(topic, number) for number in numbers]
+    begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    return ({p.partition: begins[p] for p in partitions}, {p.partition: ends[p] for p in partitions})
+
+
+def _within(timeout: float, call: Callable[[], T], silence: str) -> T:
+    """The call's result. The client waits for metadata without a deadline: so it does that in a thread."""
+    result: ThreadFuture[T] = ThreadFuture()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001, raised where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return result.result(timeout)
+    except TimeoutError:
+        raise ReadError(f"{silence}.") from None
 
 
 def connect_consumer(settings: KafkaSettings, group_id: str) -> Any:

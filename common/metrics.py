@@ -296,23 +296,51 @@ class ConsumerMetrics(_Metrics):
         )
 
 
+class ExportMetrics(_Metrics):
+    """How far the export is, read from its state four times a minute."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+
+        self.rows = self._gauge(
+            "pulse_export_rows",
+            "Events in written files: those that are not loaded, and those that are; without BigQuery none ever is.",
+            state=("written", "loaded"),
+        )
+        self.lag_events = self._gauge(
+            "pulse_export_lag_events",
+            "Records that the consumer's group has committed and no written file covers.",
+            partition="the partition's number",
+        )
+        self.lag_seconds = self._gauge(
+            "pulse_export_lag_seconds", "How long ago the oldest event of them was stored; 0 when there is none."
+        )
+        self.open_loads = self._gauge("pulse_export_open_loads", "Loads into BigQuery that are not done.")
+        self.failures = self._gauge("pulse_export_failed_loads", "Jobs that failed, of the loads that are not done.")
+        self.up = self._gauge("pulse_export_up", "Whether (1 or 0) Kafka and MongoDB told all of this the last time.")
+
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "metrics.md"
 
 _PREFACE = """# Metrics
 
 Written by `make docs` from [common/metrics.py](../common/metrics.py); edit that. The API shows its metrics on
-port 8080, the consumer on 8083, both under `/metrics`; [ops/prometheus](../ops/prometheus) scrapes them,
-[the dashboard](../ops/grafana) draws them, and [operations.md](operations.md) says what to do when they look wrong.
+port 8080, the consumer on 8083, the export on 8085, all under `/metrics`; [ops/prometheus](../ops/prometheus) scrapes
+them, [the dashboard](../ops/grafana) draws them, and [operations.md](operations.md) says what to do when they look
+wrong.
 
 gunicorn's workers are summed, whichever of them answers the scrape, unless it says otherwise below. The series of a
 label with a closed set of values are there from the start, at 0.
 """
 
 
+_DOCUMENTED = (("API", ApiMetrics), ("Consumer", ConsumerMetrics), ("Export", ExportMetrics))
+
+
 def document() -> str:
     """The text of docs/metrics.md."""
     parts = [_PREFACE]
-    for title, metrics in (("API", ApiMetrics), ("Consumer", ConsumerMetrics)):
+    for title, metrics in _DOCUMENTED:
         rows = (_row(declared) for declared in metrics(CollectorRegistry()).declared)
         parts += [f"\n## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n", *rows]
     return "".join(parts)

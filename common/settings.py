@@ -141,6 +141,23 @@ class DeadLetterSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """Of the exporter. `url`: of the folder or bucket that the files go to. `bigquery_table`: project.dataset.table, or
+    None: files only. A file covers `max_rows` records of Kafka at most; events younger than `min_age` seconds wait.
+    """
+
+    log: LogSettings
+    kafka: KafkaSettings
+    group_id: str
+    mongo: MongoSettings
+    url: str
+    bigquery_table: str | None
+    metrics_address: Address
+    max_rows: int
+    min_age: float
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetSettings:
     """Of the tool that forgets customers."""
 
@@ -203,7 +220,7 @@ def load_consumer_settings() -> ConsumerSettings:
         log=_log_settings(),
         kafka=_kafka_settings(),
         mongo=_mongo_settings(),
-        group_id=_text("KAFKA_GROUP_ID", "pulse-consumer-group"),
+        group_id=_group_id(),
         metrics_address=_metrics_address(),
         batch_size=_whole_number("CONSUMER_BATCH_SIZE", 100, 1, 10_000),
         flush_interval=_duration("CONSUMER_FLUSH_INTERVAL", 1.0),
@@ -225,6 +242,27 @@ def load_topic_settings() -> TopicSettings:
 def load_dead_letter_settings() -> DeadLetterSettings:
     """Settings of the dead letter tool."""
     return DeadLetterSettings(log=_log_settings(), kafka=_kafka_settings())
+
+
+def load_export_settings() -> ExportSettings:
+    """Settings of the exporter, and of what compares and restores its files."""
+    url = _text("EXPORT_URL", Path("var/export").absolute().as_uri(), *_EXPORT_URL).rstrip("/")
+    table = _text("EXPORT_BIGQUERY_TABLE", "", *_TABLE) or None
+    if table and not url.startswith("gs://"):
+        raise SettingsError(
+            "EXPORT_URL", url, "gs://bucket/prefix, since BigQuery loads files from Cloud Storage alone"
+        )
+    return ExportSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        group_id=_group_id(),
+        mongo=_mongo_settings(),
+        url=url,
+        bigquery_table=table,
+        metrics_address=_address("EXPORT_METRICS_ADDR", Address("", 8085)),
+        max_rows=_whole_number("EXPORT_MAX_ROWS", 500_000, 1, 100_000_000),
+        min_age=_duration("EXPORT_MIN_AGE", 60.0, least=0.0),
+    )
 
 
 def load_forget_settings() -> ForgetSettings:
@@ -328,6 +366,10 @@ def _kafka_settings() -> KafkaSettings:
     )
 
 
+def _group_id() -> str:
+    return _text("KAFKA_GROUP_ID", "pulse-consumer-group")
+
+
 def _dlq_topic(topic: str) -> str:
     dlq_topic = _text("KAFKA_DLQ_TOPIC", "pulse.events.dlq.v1", *_TOPIC)
     if dlq_topic == topic:
@@ -373,6 +415,11 @@ _ORIGIN = re.compile(
 )
 # Kafka has no topics of these two names.
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
+_EXPORT_URL = (
+    r"(?:file:///|gs://[a-z0-9]|s3://[a-z0-9])[^\s?#]*",
+    "file:///folder, gs://bucket/prefix or s3://bucket/prefix",
+)
+_TABLE = (r"[a-z0-9:.-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_-]+", "project.dataset.table")
 # MongoDB has reasons of its own for each dot that is not allowed.
 _COLLECTION = (
     r"(?!system\.)(?=.{1,100}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
@@ -501,15 +548,16 @@ def _address(name: str, default: Address) -> Address:
     return _read(name, default, parse, ":port or host:port, such as :8080, 127.0.0.1:8080 or [::1]:8080")
 
 
-def _duration(name: str, default: float) -> float:
+def _duration(name: str, default: float, *, least: float = 0.001) -> float:
     def parse(env: Env) -> float:
         match = _DURATION.fullmatch(env.str(name))
-        seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
-        if not 0.001 <= seconds <= 3_600:
+        seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else -1.0
+        if not least <= seconds <= 3_600:
             raise EnvError(name)
         return seconds
 
-    return _read(name, default, parse, "a duration from 1ms to 60m, such as 500ms, 1s or 2m")
+    shortest = "1ms" if least else "0s"
+    return _read(name, default, parse, f"a duration from {shortest} to 60m, such as 500ms, 1s or 2m")
 
 
 def _size(name: str, default: int, *, least_mib: int = 1) -> int:

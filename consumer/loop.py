@@ -14,6 +14,7 @@ from common.errors import InvalidEventError, PulseError, RefusedDocumentError, S
 from common.kafka import ReceivedRecord
 from common.metrics import Children, ConsumerMetrics
 from common.outage import Outage
+from common.restored import first_place
 from common.retry import Backoff
 from consumer import policy
 from consumer.buffer import Buffer
@@ -150,7 +151,7 @@ class Loop:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:
                 # Of its first arrival: a later one of the same event_id stores nothing.
-                event["kafka"] = {"partition": record.partition, "offset": record.offset}
+                event["kafka"] = first_place(record.headers, record.partition, record.offset)
                 self._buffer.add_event(record, event)
                 types.append(event["event_type"])
         self._events_consumed.count(types)

@@ -17,7 +17,7 @@ resource "google_bigquery_table" "events" {
   table_id    = "events"
   description = "One row an event, as stored in MongoDB."
 
-  # A test compares it with the event's schemas in common/events.py.
+  # Written by `make docs` from the event's schemas in common/events.py.
   schema = file("${path.module}/events.schema.json")
 
   # Almost every question names a span of time, so a day is what is read, and paid for. Rows are kept, as in MongoDB.

@@ -1,4 +1,4 @@
-# Who may do what: one account for the nodes, one for each workload, one for exports. No account has a key.
+# Who may do what: one account for the nodes, one for each workload. No account has a key.
 
 # ── Nodes: pull images, write logs and metrics ──
 
@@ -22,7 +22,7 @@ resource "google_artifact_registry_repository_iam_member" "nodes" {
   member     = google_service_account.nodes.member
 }
 
-# ── Workloads: each may read its own secrets, and nothing else in the project ──
+# ── Workloads: each may read its own secrets, and nothing else in the project; the export its bucket and table too ──
 
 resource "google_service_account" "workload" {
   for_each = local.workloads
@@ -52,19 +52,18 @@ resource "google_secret_manager_secret_iam_member" "workload" {
   member    = google_service_account.workload[each.value].member
 }
 
-# ── Exports: from MongoDB into the bucket and BigQuery. Nothing in the cluster runs as it; people and jobs act as it ──
+# ── Exports: the CronJob takes what is stored to the bucket, and loads it into the one table ──
 
-resource "google_service_account" "export" {
-  account_id   = "${local.name}-export"
-  display_name = "Pulse: exports to Cloud Storage and BigQuery"
-
-  depends_on = [google_project_service.needed]
+moved {
+  from = google_service_account.export
+  to   = google_service_account.workload["export"]
 }
 
+# People who export by hand act as it.
 resource "google_service_account_iam_member" "export" {
   for_each = var.export_members
 
-  service_account_id = google_service_account.export.name
+  service_account_id = google_service_account.workload["export"].name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = each.key
 }
@@ -72,18 +71,18 @@ resource "google_service_account_iam_member" "export" {
 resource "google_storage_bucket_iam_member" "export" {
   bucket = google_storage_bucket.export.name
   role   = "roles/storage.objectUser"
-  member = google_service_account.export.member
+  member = google_service_account.workload["export"].member
 }
 
 resource "google_bigquery_table_iam_member" "export" {
   dataset_id = google_bigquery_table.events.dataset_id
   table_id   = google_bigquery_table.events.table_id
   role       = "roles/bigquery.dataEditor"
-  member     = google_service_account.export.member
+  member     = google_service_account.workload["export"].member
 }
 
 resource "google_project_iam_member" "export_jobs" {
   project = var.project_id
   role    = "roles/bigquery.jobUser" # a load is a job of the project; this alone reads no data
-  member  = google_service_account.export.member
+  member  = google_service_account.workload["export"].member
 }

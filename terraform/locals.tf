@@ -14,5 +14,6 @@ locals {
   workloads = {
     api      = ["pulse-kafka-username", "pulse-kafka-password", "pulse-api-keys"]
     consumer = ["pulse-mongo-uri"]
+    export   = [] # its pods have the Kubernetes Secrets of the other two
   }
 }

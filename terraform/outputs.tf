@@ -45,6 +45,6 @@ output "export" {
   value = {
     bucket          = google_storage_bucket.export.url
     table           = "${var.project_id}:${google_bigquery_table.events.dataset_id}.${google_bigquery_table.events.table_id}"
-    service_account = google_service_account.export.email
+    service_account = google_service_account.workload["export"].email
   }
 }

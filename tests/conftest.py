@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.browser", "tests.servers"]
+pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud"]
 
 # Nor does any read the .env of whoever runs it.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"

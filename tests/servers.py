@@ -18,6 +18,7 @@ import psutil
 import pymongo
 import pytest
 import requests
+from pymongo.collection import Collection
 
 from common.addresses import parse_address
 from common.errors import LocalStackError
@@ -257,10 +258,16 @@ class Pipeline:
         self.api.kill()
         self.consumer.kill()
 
+    @contextlib.contextmanager
+    def events(self) -> Iterator[Collection[dict[str, Any]]]:
+        """The collection."""
+        with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, tz_aware=True) as client:
+            yield client[self.mongo.database][self.mongo.collection]
+
     def documents(self) -> list[dict[str, Any]]:
         """What is stored."""
-        with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, tz_aware=True) as client:
-            return list(client[self.mongo.database][self.mongo.collection].find())
+        with self.events() as events:
+            return list(events.find())
 
     def wait_until_stored(self, count: int, timeout: float = 60.0) -> None:
         """Wait until so many events are stored. Looks rarely: the database has better things to do."""

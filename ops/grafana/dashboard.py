@@ -46,6 +46,7 @@ def build() -> Dashboard:
         "Throughput, latency, errors": _essentials,
         "API": _api,
         "Consumer": _consumer,
+        "Export": _export,
     }
     for title, row in rows.items():
         board.with_row(panels.row(title))
@@ -310,6 +311,32 @@ def _consumer(panels: Panels) -> Iterator[timeseries.Panel]:
         Query(_rate("pulse_consumer_duplicates_skipped_total"), "duplicates"),
         Query(_rate("pulse_consumer_forgotten_total"), "of forgotten customers"),
         runbook="consumer-stuck",
+    )
+
+
+def _export(panels: Panels) -> Iterator[timeseries.Panel]:
+    yield panels.graph(
+        "Events not exported",
+        "Records that the consumer has stored and no exported file covers.",
+        units.Short,
+        Query("sum(pulse_export_lag_events)", "events"),
+        runbook="export-behind",
+    )
+    yield panels.graph(
+        "Export behind",
+        "How long ago the oldest event was stored that is not exported; the alert is at an hour.",
+        units.Seconds,
+        Query("max(pulse_export_lag_seconds)", "age"),
+        runbook="export-behind",
+    )
+    yield panels.graph(
+        "Exported",
+        "Events in files, and of them those that BigQuery has; loads that are not done, and jobs of them that failed.",
+        units.Short,
+        Query("sum by (state) (pulse_export_rows)", "{{state}}"),
+        Query("sum(pulse_export_open_loads)", "open loads"),
+        Query("sum(pulse_export_failed_loads)", "failed jobs"),
+        runbook="export-behind",
     )
 
 

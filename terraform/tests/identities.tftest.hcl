@@ -14,6 +14,7 @@ run "workload_identity" {
     condition = { for name, binding in google_service_account_iam_member.workload_identity : name => binding.member } == {
       api      = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-api]"
       consumer = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-consumer]"
+      export   = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-export]"
     }
     error_message = "Each Kubernetes service account may act as the Google one of its name, and as no other."
   }
@@ -24,7 +25,7 @@ run "workload_identity" {
   }
 
   assert {
-    condition     = toset([for account in google_service_account.workload : account.account_id]) == toset(["pulse-api", "pulse-consumer"])
+    condition     = toset([for account in google_service_account.workload : account.account_id]) == toset(["pulse-api", "pulse-consumer", "pulse-export"])
     error_message = "The annotations in the gke overlay name these accounts."
   }
 }
@@ -60,6 +61,15 @@ run "project_roles" {
   assert {
     condition     = length(google_service_account_iam_member.export) == 0
     error_message = "Nobody may act as pulse-export unless named."
+  }
+}
+
+run "export_roles" {
+  command = plan
+
+  assert {
+    condition     = google_storage_bucket_iam_member.export.role == "roles/storage.objectUser" && google_bigquery_table_iam_member.export.role == "roles/bigquery.dataEditor"
+    error_message = "It writes objects of one bucket and rows of one table."
   }
 }
 

@@ -16,7 +16,7 @@ from tests.servers import ROOT
 KUBERNETES = ROOT / "kubernetes"
 OVERLAYS = ("local", "gke")
 _KUBECTL = Path(sys.executable).with_name("kubectl")
-_CONTROLLERS = ("Deployment", "StatefulSet", "Job")
+_CONTROLLERS = ("Deployment", "StatefulSet", "Job", "CronJob")
 _SYNCED = "(synced)"
 
 Object = dict[str, Any]
@@ -24,7 +24,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment, StatefulSet or Job. All have one container."""
+    """A Deployment, StatefulSet, Job or CronJob. All have one container."""
 
     controller: Object
 
@@ -35,13 +35,19 @@ class Workload:
 
     @property
     def spec(self) -> Object:
-        spec: Object = self.controller["spec"]["template"]["spec"]
+        spec: Object = self._template["spec"]
         return spec
 
     @property
     def labels(self) -> dict[str, str]:
-        labels: dict[str, str] = self.controller["spec"]["template"]["metadata"]["labels"]
+        labels: dict[str, str] = self._template["metadata"]["labels"]
         return labels
+
+    @property
+    def _template(self) -> Object:
+        spec = self.controller["spec"]
+        template: Object = spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+        return template
 
     @property
     def container(self) -> Object:
@@ -51,9 +57,9 @@ class Workload:
 
     @property
     def process(self) -> str | None:
-        """api, consumer or topics; None for what is not ours."""
+        """api, consumer, export or topics; None for what is not ours."""
         name: str = self.container["name"]
-        return name if name in ("api", "consumer", "topics") else None
+        return name if name in ("api", "consumer", "export", "topics") else None
 
     @property
     def ports(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from common.addresses import Address
 from common.errors import SettingsError
-from common.settings import load_api_settings, load_consumer_settings, load_topic_settings
+from common.settings import load_api_settings, load_consumer_settings, load_export_settings, load_topic_settings
 from consumer.health import Health, serve
 from consumer.watchdog import STOP_SECONDS
 from tests.apps import build_app
@@ -31,6 +31,7 @@ KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
 _LOADERS: dict[str, Callable[[], Any]] = {
     "api": load_api_settings,
     "consumer": load_consumer_settings,
+    "export": load_export_settings,
     "topics": load_topic_settings,
 }
 _MARGIN_SECONDS = 10

@@ -9,12 +9,20 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest")]
-OURS = ("api", "consumer", "topics", "locust")
+DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest", "ops/export")]
+OURS = ("api", "consumer", "topics", "locust", "export")
 
 # Where the parts find each other and their files, and what only `make run` knows.
 FIXED = {
-    *("API_ADDR", "METRICS_ADDR", "API_JOURNAL_DIR", "API_KEYS_FILE", "KAFKA_BROKERS", "MONGO_URI"),
+    *(
+        "API_ADDR",
+        "METRICS_ADDR",
+        "EXPORT_METRICS_ADDR",
+        "API_JOURNAL_DIR",
+        "API_KEYS_FILE",
+        "KAFKA_BROKERS",
+        "MONGO_URI",
+    ),
     *("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"),
     *("KAFKA_SSL_CAFILE", "LOCAL_BROKER", "LOCAL_DATA_DIR"),
 }
@@ -29,7 +37,18 @@ def test_every_setting_that_may_differ_reaches_one_of_our_containers() -> None:
 def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert all(port.startswith("127.0.0.1:") for port in published)
-    assert {int(port.split(":")[1]) for port in published} == {3000, 8080, 8081, 8082, 8083, 8089, 9090, 9092, 27017}
+    assert {int(port.split(":")[1]) for port in published} == {
+        3000,
+        8080,
+        8081,
+        8082,
+        8083,
+        8085,
+        8089,
+        9090,
+        9092,
+        27017,
+    }
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -38,7 +57,7 @@ def test_every_service_has_limits_and_logs_that_end(name: str) -> None:
     assert SERVICES[name]["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer", "locust"}))
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer", "locust", "export"}))
 def test_every_service_has_a_health_check_of_its_own_or_that_of_our_image(name: str) -> None:
     assert SERVICES[name]["healthcheck"]
 
@@ -56,8 +75,8 @@ def test_images_of_others_have_a_full_version(name: str) -> None:
     assert re.search(r":v?\d+\.\d+\.\d+", SERVICES[name]["image"])
 
 
-def test_make_up_does_not_start_the_load_test() -> None:
-    assert {name for name in SERVICES if "profiles" in SERVICES[name]} == {"locust"}
+def test_make_up_starts_neither_the_load_test_nor_the_export() -> None:
+    assert {name for name in SERVICES if "profiles" in SERVICES[name]} == {"locust", "export"}
 
 
 def test_no_image_is_built_twice() -> None:

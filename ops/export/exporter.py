@@ -1,0 +1,116 @@
+"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it.
+
+It can be killed anywhere, and run by as many as anybody starts: the next one goes on.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from common.errors import PulseError
+from common.kafka import GroupOffsets, KafkaError
+from ops.export.destination import Destination
+from ops.export.load import Warehouse, load
+from ops.export.plan import begin_generation, plan, plan_backfill
+from ops.export.state import Events, Exports, Range
+from ops.export.write import write
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Hears how a cycle goes on."""
+
+    def begin(self, ranges: int) -> None:
+        """So many ranges are to be written."""
+
+    def rows(self, more: int) -> None:
+        """So many more rows are written."""
+
+    def done(self) -> None:
+        """A range is written."""
+
+
+class Store(Exports, Events, Protocol):
+    """State and events in one place."""
+
+
+class Parts(NamedTuple):
+    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; without `warehouse` the
+    files are all there is.
+    """
+
+    topic: str
+    store: Store
+    destination: Destination
+    warehouse: Warehouse | None
+    offsets: Callable[[], Mapping[int, GroupOffsets]]
+    max_rows: int
+    min_age: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a cycle has done; and what it could not do, a line each."""
+
+    written: list[Range] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def run(parts: Parts, progress: Progress, *, new_generation: bool = False) -> Outcome:
+    """A cycle. Blocks for as long as it takes; what does not work is told in the outcome and does not stop the rest."""
+    outcome = Outcome()
+    _try(outcome, partial(_write_planned, parts, progress, outcome))
+    _try(outcome, partial(_plan, parts, new_generation=new_generation))
+    _finish(parts, progress, outcome)
+    return outcome
+
+
+def backfill(parts: Parts, progress: Progress) -> Outcome:
+    """As `run`, of the events that have no place in Kafka."""
+    outcome = Outcome()
+    _try(
+        outcome,
+        partial(plan_backfill, parts.topic, parts.store, parts.store, max_rows=parts.max_rows, min_age=parts.min_age),
+    )
+    _finish(parts, progress, outcome)
+    return outcome
+
+
+def _finish(parts: Parts, progress: Progress, outcome: Outcome) -> None:
+    _try(outcome, partial(_write_planned, parts, progress, outcome))
+    if parts.warehouse is not None:
+        _try(outcome, partial(_load, parts, parts.warehouse, outcome))
+
+
+def _plan(parts: Parts, *, new_generation: bool) -> None:
+    if new_generation:
+        begin_generation(parts.topic, parts.store, parts.store)
+    plan(parts.topic, parts.offsets, parts.store, parts.store, max_rows=parts.max_rows, min_age=parts.min_age)
+
+
+def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
+    planned = parts.store.in_state(parts.topic, "planned")
+    progress.begin(len(planned))
+    for one in planned:
+        if not parts.store.begin(one):
+            continue
+        files = write(one, partial(parts.store.of, one), parts.destination, progress.rows)
+        if parts.store.written(one, files):
+            rows = sum(file.rows for file in files)
+            logger.info("written", extra={"range": one.id, "rows": rows, "files": len(files)})
+            outcome.written.append(one)
+        progress.done()
+
+
+def _load(parts: Parts, warehouse: Warehouse, outcome: Outcome) -> None:
+    outcome.problems += load(parts.topic, parts.store, warehouse, parts.destination)
+
+
+def _try(outcome: Outcome, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except (PulseError, KafkaError, OSError) as error:
+        outcome.problems.append(str(error))

@@ -1,0 +1,153 @@
+"""Which events are exported next: ranges of offsets that are closed, each planned once.
+
+Below the group's committed offset every record's event is stored, or the record is a dead letter. So no event will come
+that belongs into a range that ends there: what is found in it, up to the newest document there is, is all of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from bson import ObjectId
+
+from common.errors import ExportError
+from common.kafka import GroupOffsets
+from ops.export.state import Events, Exports, Former, Frontier, Generation, Place, Range
+
+_FIRST_ID = ObjectId("0" * 24)
+_END = 2**63 - 1
+
+
+Offsets = Mapping[int, GroupOffsets]
+
+
+def plan(
+    topic: str, ask: Callable[[], Offsets], exports: Exports, events: Events, *, max_rows: int, min_age: float
+) -> int:
+    """Plan what the group has stored; returns how many ranges are new. `ask`: how far the group has come, in Kafka.
+
+    Events stored less than `min_age` seconds ago are left for the next time. Raises ExportError where the topic is not
+    the one that was exported before.
+    """
+    generation = exports.generation(topic)
+    frontiers = exports.frontiers(topic, generation.number)
+    # In this order: another exporter may go on meanwhile, but not past what is asked for after it.
+    offsets = ask()
+    exports.catch_up(topic)
+    for number, at in offsets.items():
+        if at.end < _next(frontiers, number):
+            raise ExportError(
+                f"Partition {number} of {topic} ends at offset {at.end:,}, but was exported up to "
+                f"{_next(frontiers, number):,}: the topic was made anew. Once the consumer reads it, run "
+                "`python -m ops.export run --new-generation`."
+            )
+    new = sum(exports.plan(rest) for rest in generation.rest)
+    newest = events.newest_id()
+    if newest is None:
+        # Nothing is stored yet, or all of it was deleted: there is nothing to be sure of.
+        return new
+    stored_before = datetime.now(UTC) - timedelta(seconds=min_age) if min_age else None
+    for number, at in sorted(offsets.items()):
+        span = range(_next(frontiers, number), min(at.committed or 0, at.end))
+        for offsets_of_range in _cut(number, span, generation, events, max_rows=max_rows, stored_before=stored_before):
+            first, last = offsets_of_range[0], offsets_of_range[-1]
+            after, _ = generation.after(number, first)
+            if not exports.plan(Range(topic, generation.number, number, first, last, after, newest)):
+                # The other exporter goes on from there.
+                break
+            new += 1
+    return new
+
+
+def _next(frontiers: Mapping[Place, Frontier], partition: int) -> int:
+    offset: int = frontiers[partition].next if partition in frontiers else 0
+    return offset
+
+
+def _cut(
+    partition: int,
+    span: range,
+    generation: Generation,
+    events: Events,
+    *,
+    max_rows: int,
+    stored_before: datetime | None,
+) -> Iterator[range]:
+    """The offsets of the next ranges. Each begins where the one before it ends."""
+    first = span.start
+    if span and first == 0 and generation.number == 1:
+        # Before the first event lies nothing, however many offsets that are: one range without files.
+        lowest = events.lowest_offset(partition)
+        first = span.stop if lowest is None else min(lowest, span.stop)
+        if first:
+            yield range(first)
+    while first < span.stop:
+        _, same_until = generation.after(partition, first)
+        upto = min(first + max_rows, span.stop, same_until or span.stop)
+        if stored_before is not None:
+            upto = events.settled(partition, first, upto, stored_before)
+        if upto == first:
+            return
+        yield range(first, upto)
+        first = upto
+
+
+def begin_generation(topic: str, exports: Exports, events: Events) -> None:
+    """Go on with a topic that was made anew: remember what was exported of the one before, and what was not.
+
+    No other exporter may be planning meanwhile.
+    """
+    generation = exports.generation(topic)
+    exports.catch_up(topic)
+    since = events.newest_id() or _FIRST_ID
+    frontiers = exports.frontiers(topic, generation.number)
+    former, rest = {}, []
+    for number in sorted({place for place in frontiers if isinstance(place, int)} | generation.former.keys()):
+        first = _next(frontiers, number)
+        former[number] = Former(first, frontiers[number].newest if number in frontiers else _FIRST_ID)
+        while first <= _END:
+            after, holds_to = generation.after(number, first)
+            last = _END if holds_to is None else holds_to - 1
+            rest.append(Range(topic, generation.number, number, first, last, after, since))
+            first = last + 1
+    exports.begin_generation(topic, Generation(generation.number + 1, since, former, rest))
+
+
+def plan_backfill(topic: str, exports: Exports, events: Events, *, max_rows: int, min_age: float) -> int:
+    """Plan the events that have no place in Kafka, by ranges of documents' ids; returns how many ranges are new."""
+    exports.catch_up(topic)
+    frontiers = exports.frontiers(topic, 1)
+    first = frontiers["backfill"].next if "backfill" in frontiers else _FIRST_ID
+    stored_before = datetime.now(UTC) - timedelta(seconds=min_age)
+    new = 0
+    while (last := events.next_id(first, max_rows, stored_before)) is not None:
+        if not exports.plan(Range(topic, 1, "backfill", first, last, None, last)):
+            break
+        new += 1
+        first = last
+    return new
+
+
+def find_late(
+    topic: str, documents: Iterable[tuple[ObjectId, int, int]], ranges: Sequence[Range], exports: Exports
+) -> list[ObjectId]:
+    """Those of the documents that no range has and none will ever have.
+
+    `documents`: the id, partition and offset of each, of those that are in no file; `ranges`: all that there are. Such
+    a document was stored under a place that was exported before: by a consumer that was cut off for long, with a record
+    in hand that became a dead letter meanwhile, or by a group that was sent back to read once more.
+    """
+    frontiers = exports.frontiers(topic, exports.generation(topic).number)
+    planned = {one.first for one in ranges if one.partition == "late"}
+    return [
+        id_
+        for id_, partition, offset in documents
+        if id_ not in planned
+        and 0 <= offset < _next(frontiers, partition)
+        and not any(one.has(partition, offset, id_) for one in ranges)
+    ]
+
+
+def plan_late(topic: str, late: Iterable[ObjectId], exports: Exports) -> None:
+    """Plan these documents, each by itself, and once."""
+    for id_ in late:
+        exports.plan(Range(topic, 1, "late", id_, id_, None, id_))

@@ -1,0 +1,155 @@
+"""The exporter on servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+import pymongo
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+from common.errors import ExportError
+from common.kafka import GroupOffsets
+from common.settings import MongoSettings
+from ops.export import exporter
+from ops.export.destination import Destination
+from ops.export.load import BigQuery
+from ops.export.mongo import MongoStore
+from ops.local.ports import free_port
+from tests.cloud import Cloud
+from tests.exports import ExportsContract, Silent, stored_event
+from tests.servers import MongoServer
+
+
+@pytest.fixture
+def settings(mongo: MongoServer) -> MongoSettings:
+    return mongo.settings()
+
+
+@pytest.fixture
+def store(settings: MongoSettings) -> Iterator[MongoStore]:
+    store = MongoStore(settings)
+    store.ensure_index()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def put(settings: MongoSettings) -> Iterator[Callable[..., object]]:
+    with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+        events = client[settings.database][settings.collection]
+        yield lambda *places: events.insert_many([stored_event(*place) for place in places])
+
+
+class TestMongoStore(ExportsContract):
+    pass
+
+
+def parts_of(store: MongoStore, cloud: Cloud, committed: int) -> exporter.Parts:
+    """Of a topic of one partition."""
+    return exporter.Parts(
+        topic="topic",
+        store=store,
+        destination=Destination(cloud.bucket),
+        warehouse=BigQuery("project.pulse.events", sleep=lambda _: None),
+        offsets=lambda: {0: GroupOffsets(0, committed, committed)},
+        max_rows=4,
+        min_age=0.0,
+    )
+
+
+def put_ten(put: Callable[..., None]) -> None:
+    put(*((number, (0, number), f"2026-01-{30 + number % 2}") for number in range(10)))
+
+
+def test_loads_from_cloud_storage_what_was_written_there(
+    store: MongoStore, put: Callable[..., None], cloud: Cloud
+) -> None:
+    put_ten(put)
+    outcome = exporter.run(parts_of(store, cloud, 10), Silent())
+    assert outcome.problems == []
+    assert sorted(row["event_id"] for row in cloud.bigquery.rows) == [f"event-{number}" for number in range(10)]
+    # A day, a job.
+    assert len(cloud.bigquery.jobs) == 2
+    assert exporter.run(parts_of(store, cloud, 10), Silent()).problems == []
+    assert len(cloud.bigquery.rows) == 10
+    assert [one.first for one in store.in_state("topic", "loaded")] == [0, 4, 8]
+
+
+def test_waits_for_a_slow_job_and_asks_for_one_whose_answer_was_lost(
+    store: MongoStore, put: Callable[..., None], cloud: Cloud
+) -> None:
+    put_ten(put)
+    cloud.bigquery.asked_until_done = 3
+    cloud.bigquery.lost_answers = 1
+    assert exporter.run(parts_of(store, cloud, 10), Silent()).problems == []
+    assert cloud.bigquery.submissions == 3
+    assert len(cloud.bigquery.rows) == 10
+
+
+def test_loads_with_the_next_run_what_a_job_did_not(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
+    put_ten(put)
+    cloud.bigquery.fails = 1
+    outcome = exporter.run(parts_of(store, cloud, 10), Silent())
+    assert len(outcome.problems) == 1
+    assert "Quota exceeded" in outcome.problems[0]
+    assert len(cloud.bigquery.rows) == 5
+    assert exporter.run(parts_of(store, cloud, 10), Silent()).problems == []
+    assert sorted(row["event_id"] for row in cloud.bigquery.rows) == [f"event-{number}" for number in range(10)]
+
+
+def test_takes_no_job_of_another_for_its_own(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
+    put_ten(put)
+    parts = parts_of(store, cloud, 10)
+    assert parts.warehouse is not None
+    exporter.run(parts._replace(warehouse=None), Silent())
+    other = Destination(f"{cloud.bucket}/events/day=2026-01-30")
+    (day, path), *_ = [(file.day, file.path) for one in store.in_state("topic", "written") for file in one.files]
+    assert other.url_of("x") != parts.destination.url_of("x")
+    parts.warehouse.run("pulse-export-of-another", [parts.destination.url_of(path)])
+    with pytest.raises(ExportError, match="loads other files"):
+        parts.warehouse.run("pulse-export-of-another", [other.url_of(path)])
+    assert day
+
+
+def test_says_that_a_table_is_missing(cloud: Cloud) -> None:
+    with pytest.raises(ExportError, match=r"project\.pulse\.missing cannot be used"):
+        BigQuery("project.pulse.missing")
+
+
+def test_a_bucket_that_is_not_there_is_a_problem_of_this_run_alone(
+    store: MongoStore, put: Callable[..., None], cloud: Cloud
+) -> None:
+    put_ten(put)
+    parts = parts_of(store, cloud, 10)
+    missing = parts._replace(destination=Destination("gs://no-such-bucket"))
+    assert exporter.run(missing, Silent()).problems
+    assert exporter.run(parts, Silent()).problems == []
+    assert len(cloud.bigquery.rows) == 10
+
+
+def test_writes_to_s3(
+    store: MongoStore, put: Callable[..., None], cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        requests.put(f"{url}/bucket", timeout=10).raise_for_status()
+        put_ten(put)
+        destination = Destination("s3://bucket/prefix")
+        parts = parts_of(store, cloud, 10)._replace(destination=destination, warehouse=None)
+        assert exporter.run(parts, Silent()).problems == []
+        ids = []
+        for one in store.in_state("topic", "written"):
+            for file in one.files:
+                with destination.open(file.path) as content:
+                    ids += pq.ParquetFile(content).read()["event_id"].to_pylist()
+        assert sorted(ids) == [f"event-{number}" for number in range(10)]
+    finally:
+        server.stop()

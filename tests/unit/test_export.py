@@ -1,0 +1,318 @@
+"""The exporter's plans, writes and loads, one scene each."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from bson.int64 import Int64
+
+from common.kafka import GroupOffsets
+from ops.export import columns, exporter
+from ops.export.destination import Destination
+from ops.export.exporter import Parts
+from ops.export.plan import begin_generation
+from tests.exports import FakeDestination, FakeStore, FakeWarehouse, Silent, Stepped, nth_id, stored_event
+
+DAY = "2026-01-31"
+
+
+class Scene:
+    """One partition, whose events are stored and committed as they come."""
+
+    def __init__(self) -> None:
+        self.documents: list[dict[str, Any]] = []
+        self.store = FakeStore(lambda: self.documents)
+        self.destination = FakeDestination()
+        self.warehouse = FakeWarehouse(self.destination)
+        self.committed = 0
+        self.end: int | None = None
+
+    def put(self, *offsets: int, day: str = DAY) -> None:
+        for offset in offsets:
+            self.documents.append(stored_event(len(self.documents) + 1, (0, offset), day))
+            self.committed = max(self.committed, offset + 1)
+
+    def offsets(self) -> dict[int, GroupOffsets]:
+        return {0: GroupOffsets(0, self.committed if self.end is None else self.end, self.committed)}
+
+    def parts(self, max_rows: int = 100, min_age: float = 0.0) -> Parts:
+        return Parts("topic", self.store, self.destination, self.warehouse, self.offsets, max_rows, min_age)  # type: ignore[arg-type]
+
+    def run(self, **options: Any) -> list[str]:
+        return exporter.run(self.parts(**options), Silent()).problems
+
+    def ranges(self) -> list[str]:
+        return sorted(self.store.ranges)
+
+
+def test_a_range_ends_where_the_group_has_committed() -> None:
+    scene = Scene()
+    scene.put(*range(10))
+    scene.committed = 6
+    assert scene.run() == []
+    assert scene.ranges() == ["topic-0-0-5"]
+    assert scene.warehouse.rows == [f"event-{number}" for number in range(1, 7)]
+
+
+def test_many_records_are_cut_into_ranges() -> None:
+    scene = Scene()
+    scene.put(*range(10))
+    scene.run(max_rows=4)
+    assert scene.ranges() == ["topic-0-0-3", "topic-0-4-7", "topic-0-8-9"]
+
+
+def test_begins_at_the_first_event_however_many_records_were_before() -> None:
+    scene = Scene()
+    scene.put(5_000_000_000, 5_000_000_001)
+    scene.run(max_rows=10)
+    assert scene.ranges() == ["topic-0-0-4999999999", "topic-0-5000000000-5000000001"]
+    assert len(scene.warehouse.rows) == 2
+
+
+def test_young_events_wait() -> None:
+    scene = Scene()
+    scene.put(1, 2)
+    young = stored_event(1, (0, 3), DAY)
+    young["_id"] = type(young["_id"]).from_datetime(datetime.now(UTC))
+    scene.documents.append(young)
+    scene.committed = 4
+    assert scene.run(min_age=60.0) == []
+    assert scene.ranges() == ["topic-0-0-0", "topic-0-1-2"]
+    scene.run()
+    assert scene.ranges() == ["topic-0-0-0", "topic-0-1-2", "topic-0-3-3"]
+
+
+def test_an_event_that_comes_twice_is_found_where_it_came_first() -> None:
+    scene = Scene()
+    scene.put(0, 5)
+    scene.committed = 3
+    scene.run()
+    scene.committed = 6
+    scene.run()
+    assert scene.warehouse.rows == ["event-1", "event-2"]
+
+
+def test_another_exporter_that_goes_on_meanwhile_is_no_new_topic() -> None:
+    scene = Scene()
+    scene.put(0, 1)
+
+    def work(stepped: Stepped) -> None:
+        parts = scene.parts()._replace(store=stepped.gated(scene.store), offsets=stepped.gated(scene).offsets)
+        assert exporter.run(parts, Silent()).problems == []
+
+    for steps in range(30):
+        slow = Stepped(work)
+        for _ in range(steps):
+            slow.step()
+        scene.put(scene.committed)
+        assert scene.run() == []
+        slow.finish()
+    assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
+
+
+def test_what_comes_late_is_not_in_the_file_whoever_writes_it() -> None:
+    scene = Scene()
+    scene.put(0, 2)
+    parts = scene.parts()
+
+    def crash(source: Path, path: str) -> None:
+        raise OSError("the disk is full")
+
+    scene.destination.put = crash  # type: ignore[method-assign]
+    assert scene.run() == ["the disk is full"]
+    scene.put(1)
+    parts.destination.__dict__.clear()
+    parts.destination.__dict__["files"] = {}
+    scene.run()
+    assert scene.warehouse.rows == ["event-1", "event-2"]
+
+
+def test_a_topic_that_was_made_anew_stops_the_export() -> None:
+    scene = Scene()
+    scene.put(*range(10))
+    scene.run()
+    scene.committed = scene.end = 3
+    (problem,) = scene.run()
+    assert "was made anew" in problem
+    assert "--new-generation" in problem
+
+
+def test_goes_on_with_a_topic_that_was_made_anew() -> None:
+    scene = Scene()
+    scene.put(*range(10))
+    scene.committed = 6
+    scene.run()
+    # Two were stored and never committed; the topic dies, and begins again.
+    scene.documents = scene.documents[:8]
+    first = [one["event_id"] for one in scene.documents]
+    for offset in (0, 1, 2):
+        scene.documents.append(stored_event(100 + offset, (0, offset), DAY))
+    scene.committed = scene.end = 3
+    assert exporter.run(scene.parts(), Silent(), new_generation=True).problems == []
+    assert sorted(scene.warehouse.rows) == sorted([*first, "event-100", "event-101", "event-102"])
+    scene.end = None
+    for offset in range(3, 12):
+        scene.documents.append(stored_event(100 + offset, (0, offset), DAY))
+    scene.committed = 12
+    assert scene.run(max_rows=4) == []
+    assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
+
+
+def test_a_topic_can_be_made_anew_again_and_a_new_generation_can_be_a_mistake() -> None:
+    scene = Scene()
+    number = 0
+    for generation in range(5):
+        for offset in range(4 + generation % 3 * 5):
+            number += 1
+            scene.documents.append(stored_event(number, (0, offset), DAY))
+            scene.committed = scene.end = offset + 1
+        run = exporter.run(scene.parts(max_rows=3), Silent(), new_generation=generation > 0)
+        assert run.problems == []
+        # By mistake: it is the same topic.
+        assert exporter.run(scene.parts(max_rows=3), Silent(), new_generation=True).problems == []
+        assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
+
+
+def test_a_generation_that_begins_twice_begins_once() -> None:
+    scene = Scene()
+    scene.put(*range(10))
+    scene.run()
+    begin_generation("topic", scene.store, scene.store)
+    assert scene.store.generation("topic").number == 2
+
+
+def test_backfill_takes_what_has_no_place() -> None:
+    scene = Scene()
+    scene.documents = [stored_event(number, None, DAY) for number in range(1, 8)]
+    assert exporter.backfill(scene.parts(max_rows=3), Silent()).problems == []
+    assert exporter.backfill(scene.parts(max_rows=3), Silent()).problems == []
+    assert sorted(scene.warehouse.rows) == [f"event-{number}" for number in range(1, 8)]
+    assert len(scene.store.ranges) == 3
+
+
+def test_a_range_may_have_many_days() -> None:
+    scene = Scene()
+    days = [(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat() for number in range(50)]
+    for number in range(100):
+        scene.put(number, day=days[number % 50])
+    assert scene.run() == []
+    assert sorted(scene.destination.files) == [f"events/day={day}/topic-0-0-99.parquet" for day in days]
+    assert len(scene.warehouse.rows) == 100
+
+
+# ── Rows ──
+
+
+def in_file(tmp_path: Path, *documents: dict[str, Any]) -> Path:
+    """The documents in a file, written through the exporter."""
+    scene = Scene()
+    scene.documents = list(documents)
+    scene.committed = 1000
+    parts = scene.parts()._replace(destination=Destination(tmp_path.as_uri()), warehouse=None)
+    assert exporter.run(parts, Silent()).problems == []
+    (path,) = tmp_path.glob("events/*/*.parquet")
+    return path
+
+
+def test_json_is_as_it_is_stored(tmp_path: Path) -> None:
+    properties = {
+        "big": Int64(2**63 - 1),
+        "small": -(2**63),
+        "list": [{"a": [None, 1.5, "é\u2028"]}],
+        "b": True,
+        "$": {},
+    }
+    document = stored_event(1, (0, 7), DAY, properties=properties, traits={}, event_name="Order Completed")
+    (row,) = pq.read_table(in_file(tmp_path, document)).to_pylist()
+    assert json.loads(row["properties"]) == properties
+    assert list(json.loads(row["properties"])) == list(properties)
+    assert row["traits"] == "{}"
+    assert row["context"] is None
+    assert row["kafka"] == {"partition": 0, "offset": 7}
+    assert row["event_name"] == "Order Completed"
+
+
+def test_what_a_newer_api_adds_is_kept(tmp_path: Path) -> None:
+    document = stored_event(1, (0, 7), DAY, tomorrow={"a": 1}, other_fields="odd")
+    path = in_file(tmp_path, document)
+    (row,) = pq.read_table(path).to_pylist()
+    assert json.loads(row["other_fields"]) == {"tomorrow": {"a": 1}, "other_fields": "odd"}
+    assert columns.as_event(row)["tomorrow"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("away", "kept"),
+    [
+        (timedelta(days=-3652), True),
+        (timedelta(days=2), True),
+        (timedelta(days=-3653), False),
+        (timedelta(days=3), False),
+        (timedelta(days=365 * 5000), False),
+        (timedelta(days=-365 * 2000), False),
+    ],
+)
+def test_clocks_that_are_wrong_by_years_touch_no_partition_of_their_own(
+    tmp_path: Path, away: timedelta, kept: bool
+) -> None:
+    received = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    own = received + away
+    (row,) = pq.read_table(in_file(tmp_path, stored_event(1, (0, 7), DAY, timestamp=own))).to_pylist()
+    assert row["timestamp"] == (own if kept else received)
+    assert row["original_timestamp"] == (None if kept else own)
+    assert columns.as_event(row)["timestamp"] == own
+    assert "original_timestamp" not in columns.as_event(row)
+
+
+def test_a_load_touches_fewer_partitions_than_bigquery_allows() -> None:
+    assert columns.DAYS_BEFORE + columns.DAYS_AFTER + 1 < 4_000
+
+
+def test_a_document_that_is_no_event_is_named() -> None:
+    scene = Scene()
+    scene.put(0, 1, 2)
+    del scene.documents[1]["customer_id"]
+    (problem,) = scene.run()
+    assert str(nth_id(2)) in problem
+    assert "customer_id" in problem
+
+
+@pytest.mark.parametrize("missing", ["received_at"])
+def test_a_document_without_a_day_is_named(missing: str) -> None:
+    scene = Scene()
+    scene.put(0)
+    del scene.documents[0][missing]
+    assert str(nth_id(1)) in scene.run()[0]
+
+
+def test_duckdb_reads_the_files_in_a_line(tmp_path: Path) -> None:
+    path = in_file(tmp_path, stored_event(1, (0, 7), DAY, properties={"price": 9.5}))
+    files = path.parents[1] / "*" / "*.parquet"
+    query = f"SELECT day::text, event_type, sum((properties->>'price')::double) FROM '{files}' GROUP BY ALL"
+    assert duckdb.execute(query).fetchall() == [(DAY, "click", 9.5)]
+
+
+def test_no_part_of_a_file_is_ever_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    with pytest.raises(OSError, match="No space"):
+        Destination((tmp_path / "out").as_uri()).put(source, "events/day=2026-01-31/a.parquet")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_terraform_has_the_columns() -> None:
+    assert columns.BIGQUERY_SCHEMA.read_text() == columns.bigquery_schema_text()
+
+
+def test_required_columns_are_required_in_both() -> None:
+    in_bigquery = {column["name"] for column in columns.bigquery_schema() if column["mode"] == "REQUIRED"}
+    assert in_bigquery == {field.name for field in columns.SCHEMA if not field.nullable}
+    assert isinstance(columns.SCHEMA, pa.Schema)
