@@ -80,9 +80,9 @@ def _rows(ours: Values, old: Values) -> Iterator[Row]:
 
 def _fill(broker: Broker) -> None:
     sender = KafkaSender(broker.settings, broker.settings.topic)
-    records = events.records(_CHUNK)
     for _ in range(_EVENTS // _CHUNK):
-        if any(sender.send(records)):
+        # Each time with new ids: to the local database, all are to be new events.
+        if any(sender.send(events.records(_CHUNK))):
             raise PulseError("Kafka did not take the events.")
     sender.close()
 
