@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from common.addresses import Address
 from common.errors import PulseError
 from common.kafka import KafkaError
 from common.metrics import ExportMetrics
-from common.settings import Address
 from ops.export.report import Report
 
 logger = logging.getLogger(__name__)
