@@ -1,7 +1,8 @@
 """Every environment variable, parsed and validated once: one frozen object a process, made at its start.
 
 A command begins with `read_dotenv`. Each `load_…` then reads the environment and raises `SettingsError` for the first
-value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR. Nothing is read at import.
+value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR and KAFKA_REFUSED_TOPIC. Nothing
+is read at import.
 """
 
 import io
@@ -35,7 +36,10 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka, and the two topics. What is sent there goes in batches compressed by `compression`."""
+    """How to reach Kafka, and the topics. What is sent there goes in batches compressed by `compression`.
+
+    Without `refused_topic` what was refused is not kept.
+    """
 
     brokers: tuple[Address, ...]
     topic: str
@@ -46,6 +50,7 @@ class KafkaSettings:
     sasl_password: str | None = field(repr=False)
     ssl_cafile: str | None
     compression: Compression
+    refused_topic: str | None = None
 
     @property
     def broker_list(self) -> str:
@@ -95,7 +100,7 @@ class ApiSettings:
     """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker;
     `queue_max_bytes` bounds their size.
 
-    Without `journal` events are kept in memory only.
+    Without `journal` events are kept in memory only. `refused_bodies`: whether the bodies of what was refused are kept.
     """
 
     log: LogSettings
@@ -107,6 +112,7 @@ class ApiSettings:
     queue_max_bytes: int
     journal: JournalSettings | None
     access: AccessSettings = AccessSettings()
+    refused_bodies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,7 @@ def load_api_settings() -> ApiSettings:
         queue_max_bytes=_size("API_QUEUE_MAX_BYTES", 64 * 1024**2, least_mib=8),
         journal=_journal_settings(),
         access=_access_settings(),
+        refused_bodies=_yes_or_no("API_REFUSED_BODIES", default=True),
     )
 
 
@@ -351,18 +358,20 @@ def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
     topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
+    dlq_topic = _dlq_topic(topic)
     compression: Any = _choice("KAFKA_COMPRESSION", "lz4", ("none", "gzip", "snappy", "lz4", "zstd"))
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
         brokers=_brokers("KAFKA_BROKERS", (Address("localhost", 9092),)),
         topic=topic,
-        dlq_topic=_dlq_topic(topic),
+        dlq_topic=dlq_topic,
         security_protocol=protocol,
         sasl_mechanism=_choice("KAFKA_SASL_MECHANISM", "PLAIN", mechanisms) if with_sasl else None,
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
         ssl_cafile=_readable_file("KAFKA_SSL_CAFILE"),
         compression=compression,
+        refused_topic=_refused_topic(topic, dlq_topic),
     )
 
 
@@ -376,6 +385,16 @@ def _dlq_topic(topic: str) -> str:
         # Each dead letter would be read as an event, and die again, for ever.
         raise SettingsError("KAFKA_DLQ_TOPIC", dlq_topic, "another topic than KAFKA_TOPIC")
     return dlq_topic
+
+
+def _refused_topic(*others: str) -> str | None:
+    # Here an empty variable has a meaning of its own: off.
+    if os.environ.get("KAFKA_REFUSED_TOPIC") == "":
+        return None
+    refused_topic = _text("KAFKA_REFUSED_TOPIC", "pulse.refused.v1", *_TOPIC)
+    if refused_topic in others:
+        raise SettingsError("KAFKA_REFUSED_TOPIC", refused_topic, "another topic than KAFKA_TOPIC and KAFKA_DLQ_TOPIC")
+    return refused_topic
 
 
 def _mongo_settings() -> MongoSettings:
@@ -462,6 +481,10 @@ def _ratio(name: str, default: float) -> float:
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     one_of = validate.OneOf(choices)
     return _read(name, default, lambda env: env.str(name, validate=one_of), f"one of {', '.join(choices)}")
+
+
+def _yes_or_no(name: str, *, default: bool) -> bool:
+    return _choice(name, str(default).lower(), ("true", "false")) == "true"
 
 
 def _text(name: str, default: str, pattern: str = r".+", allowed: str = "a text") -> str:
