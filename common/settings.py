@@ -18,7 +18,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvError
 from marshmallow import validate
 
-from common.addresses import Address, parse_address
+from common.addresses import Address, is_host, parse_address
 from common.errors import EnvFileError, SettingsError
 
 T = TypeVar("T")
@@ -173,6 +173,27 @@ class ForgetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleSettings:
+    """Of the console. `key` is asked of who looks. `api_urls` and `consumer_urls`: whose /metrics to read.
+
+    `hosts`: names under which it is reached, beside those of this machine. `public_api_url`: where browsers reach the
+    API; `demo_key`: what the demo shop sends with.
+    """
+
+    log: LogSettings
+    kafka: KafkaSettings
+    mongo: MongoSettings
+    address: Address
+    key: str | None = field(repr=False)
+    hosts: frozenset[str]
+    show_bodies: bool
+    api_urls: tuple[str, ...]
+    consumer_urls: tuple[str, ...]
+    public_api_url: str
+    demo_key: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
 
@@ -182,6 +203,7 @@ class LocalSettings:
     mongo: MongoSettings
     api_address: Address
     metrics_address: Address
+    console_address: Address
 
 
 def read_dotenv(file: Path = Path(__file__).parent.parent / ".env") -> None:
@@ -292,6 +314,30 @@ def load_local_settings() -> LocalSettings:
         mongo=_mongo_settings(),
         api_address=_api_address(),
         metrics_address=_metrics_address(),
+        console_address=_console_address(),
+    )
+
+
+def load_console_settings() -> ConsoleSettings:
+    """Settings of the console."""
+    address = _console_address()
+    key = _text("CONSOLE_KEY", "", r"[!-~]{8,256}", "at least 8 characters of ASCII, without spaces") or None
+    if key is None and not address.is_loopback:
+        allowed = "127.0.0.1, [::1] or localhost, or else set CONSOLE_KEY: it shows events to everybody who reaches it"
+        raise SettingsError("CONSOLE_ADDR", str(address), allowed)
+    api_urls = _urls("CONSOLE_API_URLS", ("http://localhost:8080",))
+    return ConsoleSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        mongo=_mongo_settings(),
+        address=address,
+        key=key,
+        hosts=_hosts("CONSOLE_HOSTS"),
+        show_bodies=_yes_or_no("CONSOLE_SHOW_BODIES", default=True),
+        api_urls=api_urls,
+        consumer_urls=_urls("CONSOLE_CONSUMER_URLS", ("http://localhost:8083",)),
+        public_api_url=_urls("CONSOLE_PUBLIC_API_URL", api_urls)[0],
+        demo_key=_text("CONSOLE_DEMO_KEY", "", r"[!-~]{1,256}", "a write key") or own_write_key(),
     )
 
 
@@ -414,10 +460,14 @@ def _metrics_address() -> Address:
     return _address("METRICS_ADDR", Address("", 8083))
 
 
+def _console_address() -> Address:
+    return _address("CONSOLE_ADDR", Address("127.0.0.1", 8084))
+
+
 # ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
 
 _NOT_SHOWN = "(not shown)"
-_SECRET = ("API_KEYS", "KAFKA_SASL_PASSWORD", "MONGO_URI")
+_SECRET = ("API_KEYS", "CONSOLE_DEMO_KEY", "CONSOLE_KEY", "KAFKA_SASL_PASSWORD", "MONGO_URI")
 # Python's own int, float and \d take the digits of every script, and int takes 1_0 for 10.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}")
@@ -432,6 +482,7 @@ _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
     r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
+_BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 # Kafka has no topics of these two names.
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 _EXPORT_URL = (
@@ -559,6 +610,26 @@ def _origins(name: str) -> frozenset[str]:
         "several separated by commas, or *"
     )
     return _read(name, frozenset(), parse, allowed)
+
+
+def _hosts(name: str) -> frozenset[str]:
+    def parse(env: Env) -> frozenset[str]:
+        hosts = [host.strip().lower() for host in env.str(name).split(",")]
+        if not all(map(is_host, hosts)):
+            raise EnvError(name)
+        return frozenset(hosts)
+
+    return _read(name, frozenset(), parse, "names of hosts without a port, separated by commas")
+
+
+def _urls(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    def parse(env: Env) -> tuple[str, ...]:
+        urls = [url.strip().rstrip("/") for url in env.str(name).split(",")]
+        if not all(map(_BASE_URL.fullmatch, urls)):
+            raise EnvError(name)
+        return tuple(urls)
+
+    return _read(name, default, parse, "http:// or https:// URLs without a path, separated by commas")
 
 
 def _address(name: str, default: Address) -> Address:

@@ -170,6 +170,25 @@ class ApiServer(Process):
         return {worker.pid for worker in psutil.Process(self.child.pid).children()}
 
 
+class ConsoleServer(Process):
+    """The console, looking at a pipeline."""
+
+    def __init__(self, pipeline: "Pipeline", folder: Path, **env: str) -> None:
+        port = ports.free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "gunicorn", "-c", "ops/console/gunicorn.conf.py", "ops.console.wsgi:app"]
+        own = {
+            "CONSOLE_ADDR": f"127.0.0.1:{port}",
+            "CONSOLE_API_URLS": pipeline.url,
+            "CONSOLE_CONSUMER_URLS": pipeline.consumer_url,
+        }
+        super().__init__(command, folder / "console.log", {**pipeline.environ, **own, **env})
+
+    def start(self) -> None:
+        super().start()
+        eventually(lambda: _answers(f"{self.url}/health/live"), what="the console")
+
+
 @contextlib.contextmanager
 def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
     """An API that is ready, with one worker unless told otherwise, while Kafka is away."""
