@@ -19,7 +19,7 @@ help: ## Explain each command.
 
 # ── On this machine, without Docker ──
 
-run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer. Ctrl-C stops it.
+run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer, console. Ctrl-C stops it.
 	@$(VENV)/bin/python -m ops.local
 
 seed: $(VENV)/local ## Send three shoppers' events to the API; `make seed CUSTOMERS=100` adds a hundred made-up shoppers.
@@ -47,9 +47,10 @@ load-test-ui: $(VENV)/loadtest ## Open locust's page on port 8089: shoppers, sin
 # The revision is written into the images that it builds.
 COMPOSE := REVISION="$$(git describe --always --dirty 2>/dev/null)" docker compose
 
-up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, consumer, Grafana and more.
+up: compose ## Start the full stack with Docker Compose: Kafka, MongoDB, API, consumer, console, Grafana and more.
 	@$(COMPOSE) up --detach --wait
 	@printf '%-14s%s\n' \
+		Console 'http://localhost:8084 (where every event is; any user, password pulse-on-this-machine)' \
 		API 'http://localhost:8080 (try: make seed)' \
 		Grafana 'http://localhost:3000 (admin, admin)' \
 		Prometheus 'http://localhost:9090' \
@@ -65,7 +66,7 @@ rebuild: compose ## Bring your changes in: build the images anew and replace the
 logs: compose ## Follow that stack's logs; `make logs SERVICE=api` follows those of one part.
 	@$(COMPOSE) logs --follow --tail 100 $(SERVICE)
 
-build: compose ## Build the images of the API and the consumer, without starting them.
+build: compose ## Build our images, without starting them.
 	@$(COMPOSE) build
 
 .PHONY: compose
@@ -115,7 +116,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api consumer export local locust loadtest bench picture deploy; do \
+	for part in api console consumer export local locust loadtest bench picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

@@ -16,6 +16,7 @@ from api.fast_path import fast_path
 from api.faults import Faults
 from api.health import health_routes
 from api.instrumentation import instrument
+from api.refusals import Refusals
 from api.responses import answer_errors
 from api.routes import track_routes
 from api.server.metrics_files import VARIABLE, drop_broken
@@ -35,11 +36,14 @@ class _Api(Flask):
 
 
 def create_app(
-    settings: ApiSettings, sender: RecordSender | None = None, dead_letters: RecordSender | None = None
+    settings: ApiSettings,
+    sender: RecordSender | None = None,
+    dead_letters: RecordSender | None = None,
+    refused: RecordSender | None = None,
 ) -> Flask:
-    """The WSGI app. Its `Delivery` waits in `app.extensions["delivery"]` to be started, after any fork.
+    """The WSGI app. Its `Delivery` and `Refusals` wait in `app.extensions` to be started, after any fork.
 
-    `sender` and `dead_letters`: where records go instead of Kafka, for tests.
+    `sender`, `dead_letters` and `refused`: where records go instead of Kafka, for tests.
     """
     app = _Api(__name__, static_folder=None)
     app.url_map.merge_slashes = False
@@ -56,10 +60,14 @@ def create_app(
 
     instrument(app, metrics)
     faults = Faults(metrics)
-    answer_errors(app, metrics, faults)
-    track = track_routes(delivery.queue, faults)
     needs_key = bool(settings.access.keys or settings.access.keys_file)
     keys = WriteKeys(settings.access) if needs_key else None
+    if refused is None and settings.kafka.refused_topic:
+        refused = KafkaSender(settings.kafka, settings.kafka.refused_topic)
+    refusals = Refusals(refused, metrics, keys, with_bodies=settings.refused_bodies)
+    app.extensions["refusals"] = refusals
+    answer_errors(app, metrics, faults, refusals)
+    track = track_routes(delivery.queue, faults, refusals)
     if keys:
         require_key(track, keys, metrics)
     app.extensions["fast_path"] = fast_path(delivery.queue, metrics, keys, settings.access.origins)

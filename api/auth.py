@@ -44,6 +44,11 @@ class WriteKeys:
                 name = key.name
         return name
 
+    @property
+    def secrets(self) -> list[str]:
+        """The secrets of the keys that were valid when the last request came."""
+        return [key.secret for key in (*self._fixed, *self._from_file)]
+
     def _read_if_changed(self, file: Path) -> None:
         # The stamp first: what changes while it is read is read again.
         stamp = _stamp(file)

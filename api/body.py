@@ -2,7 +2,7 @@
 
 import zlib
 
-from flask import request
+from flask import g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import (
     BadRequest,
@@ -40,8 +40,12 @@ def read_body(limit: int) -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "x-gzip"}:
         raise _UnsupportedEncoding
-    body = _read(announced or 0, limit)
-    return body if encoding == "identity" else _unzip(body, limit)
+    # Whatever becomes of it: who looks into what was refused wants to see it.
+    g.body = _read(announced or 0, limit)
+    if encoding != "identity":
+        g.body = _unzip(g.body, limit)
+    body: bytes = g.body
+    return body
 
 
 def _read(announced: int, limit: int) -> bytes:

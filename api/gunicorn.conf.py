@@ -77,6 +77,7 @@ def post_worker_init(worker: Any) -> None:
         # The status by which gunicorn knows that another worker would fare no better.
         worker.log.critical("the API cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    worker.wsgi.extensions["refusals"].start()
     # What is there now stays: the collector need not look through it again and again (docs/decisions.md, 37).
     gc.collect()
     gc.freeze()

@@ -11,6 +11,7 @@ from flask import Flask, Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter, Rule
 
+from api.refusals import plain_path
 from api.responses import REFUSED
 from common.logs import new_request_id, request_id
 from common.metrics import ApiMetrics, Children
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# The plain beginning of a path, and the rest, which may be a key, as in /api/v1/track&key=….
-_NOT_PLAIN = re.compile(r"([A-Za-z0-9/._-]{0,100}+).+", re.DOTALL)
 
 
 def id_for(sent: str) -> str:
@@ -59,7 +58,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
             durations[method, path].observe(seconds)
             level = _level(int(code))
             if logger.isEnabledFor(level):
-                asked_for = path if rule else _NOT_PLAIN.sub(r"\1…", environ["PATH_INFO"])
+                asked_for = path if rule else plain_path(environ["PATH_INFO"])
                 milliseconds = round(seconds * 1000, 2)
                 extra = {"method": method, "path": asked_for, "status": int(code), "milliseconds": milliseconds}
                 if REFUSED in environ:

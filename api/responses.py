@@ -10,6 +10,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.faults import Faults, told
+from api.refusals import Refusals
 from common.errors import InvalidEventError, QueueFullError
 from common.logs import request_id
 from common.metrics import ApiMetrics
@@ -53,17 +54,20 @@ def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = N
     return Response(error_body(message, errors or {}, request_id.get()), status, mimetype="application/json")
 
 
-def count_rejected(metrics: ApiMetrics, status: int) -> None:
-    """Count a request that was refused with one of HTTP's own errors."""
-    metrics.rejected.labels(_REASONS.get(status, "other")).inc()
+def count_rejected(metrics: ApiMetrics, status: int) -> str:
+    """Count a request that was refused with one of HTTP's own errors; returns the reason, as the metric calls it."""
+    reason = _REASONS.get(status, "other")
+    metrics.rejected.labels(reason).inc()
+    return reason
 
 
-def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults) -> None:
+def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults, refusals: Refusals) -> None:
     """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
 
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> Response:
         faults.note(error)
+        refusals.keep_invalid(error)
         metrics.rejected.labels("invalid").inc()
         return error_answer(400, str(error), told(error.errors))
 
@@ -78,8 +82,11 @@ def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults) -> None:
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
         code = error.code or 500
-        count_rejected(metrics, code)
-        answer = error_answer(code, _message(error))
+        reason = count_rejected(metrics, code)
+        message = _message(error)
+        if request.method == "POST" and code < 500:
+            refusals.keep(code, reason, message=message)
+        answer = error_answer(code, message)
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}

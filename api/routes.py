@@ -9,6 +9,7 @@ from api.body import read_body
 from api.event_queue import EventQueue
 from api.faults import Faults, told
 from api.intake import AcceptedEvent, Receipt, accept_batch, accept_event, accept_partial_batch
+from api.refusals import Refusals
 from api.responses import accepted_answer
 from common.errors import Fault, InvalidEventError
 from common.event_json import invalid_batch
@@ -17,7 +18,7 @@ from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 logger = logging.getLogger(__name__)
 
 
-def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
+def track_routes(queue: EventQueue, faults: Faults, refusals: Refusals) -> Blueprint:
     """The routes that put events into the queue. They raise what `responses` answers."""
     routes = Blueprint("track", __name__, url_prefix="/api/v1")
 
@@ -40,7 +41,9 @@ def track_routes(queue: EventQueue, faults: Faults) -> Blueprint:
         accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), _receipt())
         keep(list(accepted.values()))
         if errors:
-            faults.note(invalid_batch(errors))
+            error = invalid_batch(errors)
+            faults.note(error)
+            refusals.keep_invalid(error)
         ids = [accepted[index].event_id if index in accepted else None for index in range(len(accepted) + len(errors))]
         return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=told(errors)), 202
 

@@ -34,6 +34,16 @@ class Address:
         """The kind of socket that listens here. A name is looked up as IPv4."""
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def to_bind(self) -> "Address":
         """The same, with an address in place of an empty host: `::`, or 0.0.0.0 where that would not take IPv4 too."""
         if self.host:

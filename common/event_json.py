@@ -118,7 +118,15 @@ def load_mapped(messages: Sequence[bytes]) -> Batch:
 def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
     """What to raise for a batch with these errors by index: at least one, the lowest first."""
     messages = {"events": dict(errors)}
-    return InvalidEventError(_first_fault(messages), messages)
+    return InvalidEventError(first_fault(messages), messages)
+
+
+def split_batch(body: bytes) -> list[bytes]:
+    """The events of a batch request's body as they were sent; none if it cannot be taken apart."""
+    try:
+        return [bytes(piece) for piece in _SPLIT.decode(body).events]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
 
 
 def _with_loaded_events(body: bytes) -> Any:
@@ -193,7 +201,7 @@ def _load(schema: Schema, document: Any) -> dict[str, Any]:
         loaded: dict[str, Any] = schema.load(document)
     except ValidationError as error:
         messages = _plain(error.messages, document)
-        raise InvalidEventError(_first_fault(messages), messages if isinstance(messages, dict) else {}) from None
+        raise InvalidEventError(first_fault(messages), messages if isinstance(messages, dict) else {}) from None
     return loaded
 
 
@@ -208,7 +216,7 @@ def _plain(messages: Any, sent: Any) -> Any:
     return {index: _plain(found, sent[index]) for index, found in messages.items()}
 
 
-def _first_fault(messages: Any) -> str:
+def first_fault(messages: Any) -> str:
     """One line naming the first fault, such as `events[1].event_type: Must be one of: …`."""
     path = ""
     found = messages

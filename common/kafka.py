@@ -61,6 +61,7 @@ __all__ = [
     "KafkaError",
     "KafkaReader",
     "KafkaSender",
+    "KafkaTail",
     "NewTopic",
     "ReceivedRecord",
     "Record",
@@ -92,6 +93,7 @@ _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _MAX_POLL_RECORDS = 500
 # Of all partitions of a broker together; one batch of records comes whole, however large it is.
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
+_MAX_TAIL_FETCH_BYTES = 512 * 1024
 _METADATA_TIMEOUT_MS = 10_000
 # In the answer to DescribeConfigs: where a value comes from.
 _OF_THE_TOPIC = 1
@@ -363,6 +365,73 @@ def _within(timeout: float, call: Callable[[], T], silence: str) -> T:
         return result.result(timeout)
     except TimeoutError:
         raise ReadError(f"{silence}.") from None
+
+
+class KafkaTail:
+    """Follows a topic from shortly before its end. Joins no group and commits nothing. For one thread."""
+
+    def __init__(
+        self, settings: KafkaSettings, topic: str, first: Mapping[int, int] | None = None, *, last: int
+    ) -> None:
+        """Connects. Begins at the offsets in `first`, where they exist, else `last` records before the end.
+
+        Blocks some seconds; raises TopicError, KafkaError.
+        """
+        self._consumer = _new_consumer(
+            settings,
+            auto_offset_reset="none",
+            max_poll_records=_MAX_POLL_RECORDS,
+            # Under load most of what is fetched ahead is thrown away.
+            max_partition_fetch_bytes=_MAX_TAIL_FETCH_BYTES,
+        )
+        self._topic = topic
+        try:
+            self._seek(first or {}, last)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, timeout: float) -> list[ReceivedRecord]:
+        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away.
+
+        Raises KafkaError, ReadError for what no package here decompresses, and TopicError when there are more
+        partitions than there were: it takes another tail to see them.
+        """
+        records = poll(self._consumer, timeout)
+        if len(self._consumer.partitions_for_topic(self._topic) or ()) > len(self._partitions):
+            raise TopicError(f"Topic {self._topic} has more partitions now.")
+        return records
+
+    def skip(self, most: int) -> int:
+        """Go on with the newest where more than `most` records of a partition are ahead; returns how many are left out.
+
+        As far as is known from the last records that came. Does not block.
+        """
+        left_out = 0
+        for partition in self._partitions:
+            end, at = self._consumer.highwater(partition), position(self._consumer, partition)
+            if end is not None and end - at > most:
+                left_out += end - most - at
+                self._consumer.seek(partition, end - most)
+        return left_out
+
+    def _seek(self, first: Mapping[int, int], last: int) -> None:
+        begins, ends = _bounds(self._consumer, self._topic)
+        self._partitions = [TopicPartition(self._topic, number) for number in sorted(ends)]
+        self._consumer.assign(self._partitions)
+        for partition in self._partitions:
+            begin, end = begins[partition.partition], ends[partition.partition]
+            wanted = first.get(partition.partition, -1)
+            self._consumer.seek(partition, wanted if begin <= wanted <= end else max(begin, end - last))
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """By partition, where another tail would go on."""
+        return {partition.partition: position(self._consumer, partition) for partition in self._partitions}
+
+    def close(self) -> None:
+        """Drop the connection. Does not wait."""
+        self._consumer.close(autocommit=False)
 
 
 def connect_consumer(settings: KafkaSettings, group_id: str) -> Any:

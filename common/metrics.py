@@ -162,6 +162,14 @@ class ApiMetrics(_Metrics):
             rule=RULES,
         )
 
+        self.refused_kept = self._counter(
+            "pulse_api_refused_kept_total", "Refused events, and refused requests, put on KAFKA_REFUSED_TOPIC."
+        )
+        self.refused_dropped = self._counter(
+            "pulse_api_refused_dropped_total",
+            "Refused events, and refused requests, not put there: more than 10 a second, Kafka away, or no such topic.",
+        )
+
         # ── Events, on their way to Kafka ──
         self.events_accepted = self._counter(
             "pulse_api_events_accepted_total", "Events answered 202.", event_type=EVENT_TYPES

@@ -1,7 +1,8 @@
 """Every environment variable, parsed and validated once: one frozen object a process, made at its start.
 
 A command begins with `read_dotenv`. Each `load_…` then reads the environment and raises `SettingsError` for the first
-value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR. Nothing is read at import.
+value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR and KAFKA_REFUSED_TOPIC. Nothing
+is read at import.
 """
 
 import io
@@ -17,7 +18,7 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvError
 from marshmallow import validate
 
-from common.addresses import Address, parse_address
+from common.addresses import Address, is_host, parse_address
 from common.errors import EnvFileError, SettingsError
 
 T = TypeVar("T")
@@ -35,7 +36,10 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka, and the two topics. What is sent there goes in batches compressed by `compression`."""
+    """How to reach Kafka, and the topics. What is sent there goes in batches compressed by `compression`.
+
+    Without `refused_topic` what was refused is not kept.
+    """
 
     brokers: tuple[Address, ...]
     topic: str
@@ -46,6 +50,7 @@ class KafkaSettings:
     sasl_password: str | None = field(repr=False)
     ssl_cafile: str | None
     compression: Compression
+    refused_topic: str | None = None
 
     @property
     def broker_list(self) -> str:
@@ -95,7 +100,7 @@ class ApiSettings:
     """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker;
     `queue_max_bytes` bounds their size.
 
-    Without `journal` events are kept in memory only.
+    Without `journal` events are kept in memory only. `refused_bodies`: whether the bodies of what was refused are kept.
     """
 
     log: LogSettings
@@ -107,6 +112,7 @@ class ApiSettings:
     queue_max_bytes: int
     journal: JournalSettings | None
     access: AccessSettings = AccessSettings()
+    refused_bodies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,27 @@ class ForgetSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleSettings:
+    """Of the console. `key` is asked of who looks. `api_urls` and `consumer_urls`: whose /metrics to read.
+
+    `hosts`: names under which it is reached, beside those of this machine. `public_api_url`: where browsers reach the
+    API; `demo_key`: what the demo shop sends with.
+    """
+
+    log: LogSettings
+    kafka: KafkaSettings
+    mongo: MongoSettings
+    address: Address
+    key: str | None = field(repr=False)
+    hosts: frozenset[str]
+    show_bodies: bool
+    api_urls: tuple[str, ...]
+    consumer_urls: tuple[str, ...]
+    public_api_url: str
+    demo_key: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
 
@@ -176,6 +203,7 @@ class LocalSettings:
     mongo: MongoSettings
     api_address: Address
     metrics_address: Address
+    console_address: Address
 
 
 def read_dotenv(file: Path = Path(__file__).parent.parent / ".env") -> None:
@@ -211,6 +239,7 @@ def load_api_settings() -> ApiSettings:
         queue_max_bytes=_size("API_QUEUE_MAX_BYTES", 64 * 1024**2, least_mib=8),
         journal=_journal_settings(),
         access=_access_settings(),
+        refused_bodies=_yes_or_no("API_REFUSED_BODIES", default=True),
     )
 
 
@@ -285,6 +314,30 @@ def load_local_settings() -> LocalSettings:
         mongo=_mongo_settings(),
         api_address=_api_address(),
         metrics_address=_metrics_address(),
+        console_address=_console_address(),
+    )
+
+
+def load_console_settings() -> ConsoleSettings:
+    """Settings of the console."""
+    address = _console_address()
+    key = _text("CONSOLE_KEY", "", r"[!-~]{8,256}", "at least 8 characters of ASCII, without spaces") or None
+    if key is None and not address.is_loopback:
+        allowed = "127.0.0.1, [::1] or localhost, or else set CONSOLE_KEY: it shows events to everybody who reaches it"
+        raise SettingsError("CONSOLE_ADDR", str(address), allowed)
+    api_urls = _urls("CONSOLE_API_URLS", ("http://localhost:8080",))
+    return ConsoleSettings(
+        log=_log_settings(),
+        kafka=_kafka_settings(),
+        mongo=_mongo_settings(),
+        address=address,
+        key=key,
+        hosts=_hosts("CONSOLE_HOSTS"),
+        show_bodies=_yes_or_no("CONSOLE_SHOW_BODIES", default=True),
+        api_urls=api_urls,
+        consumer_urls=_urls("CONSOLE_CONSUMER_URLS", ("http://localhost:8083",)),
+        public_api_url=_urls("CONSOLE_PUBLIC_API_URL", api_urls)[0],
+        demo_key=_text("CONSOLE_DEMO_KEY", "", r"[!-~]{1,256}", "a write key") or own_write_key(),
     )
 
 
@@ -351,18 +404,20 @@ def _kafka_settings() -> KafkaSettings:
     protocol = _choice("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))
     with_sasl = protocol.startswith("SASL")
     topic = _text("KAFKA_TOPIC", "pulse.events.v1", *_TOPIC)
+    dlq_topic = _dlq_topic(topic)
     compression: Any = _choice("KAFKA_COMPRESSION", "lz4", ("none", "gzip", "snappy", "lz4", "zstd"))
     mechanisms = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     return KafkaSettings(
         brokers=_brokers("KAFKA_BROKERS", (Address("localhost", 9092),)),
         topic=topic,
-        dlq_topic=_dlq_topic(topic),
+        dlq_topic=dlq_topic,
         security_protocol=protocol,
         sasl_mechanism=_choice("KAFKA_SASL_MECHANISM", "PLAIN", mechanisms) if with_sasl else None,
         sasl_username=_required("KAFKA_SASL_USERNAME", protocol) if with_sasl else None,
         sasl_password=_required("KAFKA_SASL_PASSWORD", protocol) if with_sasl else None,
         ssl_cafile=_readable_file("KAFKA_SSL_CAFILE"),
         compression=compression,
+        refused_topic=_refused_topic(topic, dlq_topic),
     )
 
 
@@ -376,6 +431,16 @@ def _dlq_topic(topic: str) -> str:
         # Each dead letter would be read as an event, and die again, for ever.
         raise SettingsError("KAFKA_DLQ_TOPIC", dlq_topic, "another topic than KAFKA_TOPIC")
     return dlq_topic
+
+
+def _refused_topic(*others: str) -> str | None:
+    # Here an empty variable has a meaning of its own: off.
+    if os.environ.get("KAFKA_REFUSED_TOPIC") == "":
+        return None
+    refused_topic = _text("KAFKA_REFUSED_TOPIC", "pulse.refused.v1", *_TOPIC)
+    if refused_topic in others:
+        raise SettingsError("KAFKA_REFUSED_TOPIC", refused_topic, "another topic than KAFKA_TOPIC and KAFKA_DLQ_TOPIC")
+    return refused_topic
 
 
 def _mongo_settings() -> MongoSettings:
@@ -395,10 +460,14 @@ def _metrics_address() -> Address:
     return _address("METRICS_ADDR", Address("", 8083))
 
 
+def _console_address() -> Address:
+    return _address("CONSOLE_ADDR", Address("127.0.0.1", 8084))
+
+
 # ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
 
 _NOT_SHOWN = "(not shown)"
-_SECRET = ("API_KEYS", "KAFKA_SASL_PASSWORD", "MONGO_URI")
+_SECRET = ("API_KEYS", "CONSOLE_DEMO_KEY", "CONSOLE_KEY", "KAFKA_SASL_PASSWORD", "MONGO_URI")
 # Python's own int, float and \d take the digits of every script, and int takes 1_0 for 10.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}")
@@ -413,6 +482,7 @@ _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
     r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
+_BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 # Kafka has no topics of these two names.
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 _EXPORT_URL = (
@@ -462,6 +532,10 @@ def _ratio(name: str, default: float) -> float:
 def _choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     one_of = validate.OneOf(choices)
     return _read(name, default, lambda env: env.str(name, validate=one_of), f"one of {', '.join(choices)}")
+
+
+def _yes_or_no(name: str, *, default: bool) -> bool:
+    return _choice(name, str(default).lower(), ("true", "false")) == "true"
 
 
 def _text(name: str, default: str, pattern: str = r".+", allowed: str = "a text") -> str:
@@ -536,6 +610,26 @@ def _origins(name: str) -> frozenset[str]:
         "several separated by commas, or *"
     )
     return _read(name, frozenset(), parse, allowed)
+
+
+def _hosts(name: str) -> frozenset[str]:
+    def parse(env: Env) -> frozenset[str]:
+        hosts = [host.strip().lower() for host in env.str(name).split(",")]
+        if not all(map(is_host, hosts)):
+            raise EnvError(name)
+        return frozenset(hosts)
+
+    return _read(name, frozenset(), parse, "names of hosts without a port, separated by commas")
+
+
+def _urls(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    def parse(env: Env) -> tuple[str, ...]:
+        urls = [url.strip().rstrip("/") for url in env.str(name).split(",")]
+        if not all(map(_BASE_URL.fullmatch, urls)):
+            raise EnvError(name)
+        return tuple(urls)
+
+    return _read(name, default, parse, "http:// or https:// URLs without a path, separated by commas")
 
 
 def _address(name: str, default: Address) -> Address:

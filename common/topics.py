@@ -45,21 +45,25 @@ class _Difference(NamedTuple):
 
 
 def wanted_topics(settings: TopicSettings) -> list[Topic]:
-    """The events topic and the dead letter topic."""
-    both = {
+    """The events topic, the dead letter topic, and the one for what was refused, if there is to be one."""
+    all_of_them = {
         # A 202 must survive the loss of a broker: with three replicas, two have to hold a record before it counts.
         "min.insync.replicas": str(max(1, settings.replication_factor - 1)),
         "cleanup.policy": "delete",
         "retention.bytes": str(_FOREVER),
         "compression.type": "producer",
     }
-    events = {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": str(1_048_588), **both}
+    events = {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": str(1_048_588), **all_of_them}
     # A dead letter is a record plus headers: whatever fitted into the events topic has to fit here.
-    letters = {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(1_048_588 + 65_536), **both}
-    return [
+    letters = {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(1_048_588 + 65_536), **all_of_them}
+    refused = {"retention.ms": str(_DAY_MS), "max.message.bytes": str(1_048_588), **all_of_them}
+    topics = [
         Topic(settings.kafka.topic, settings.partitions, settings.replication_factor, events),
         Topic(settings.kafka.dlq_topic, 1, settings.replication_factor, letters),
     ]
+    if settings.kafka.refused_topic:
+        topics.append(Topic(settings.kafka.refused_topic, 1, settings.replication_factor, refused))
+    return topics
 
 
 def ensure_topics(admin: Any, topics: list[Topic], *, fix: bool = False) -> None:

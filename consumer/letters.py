@@ -125,14 +125,14 @@ class LetterBox:
     ) -> None:
         """`watched` gets all records to pass on while they are read: it may show progress."""
         self._reader = reader
-        self._topic = topic
+        self.topic = topic
         self._default_topic = default_topic
         self._watched = watched
 
     def find(self, wanted: Filter, *, with_replayed: bool = False) -> list[Letter]:
         """The letters that match, by time; without those sent back unless asked for. Blocks as the reader does."""
         records = self._watched(self._reader.read())
-        letters = fold(records, self._topic, self._default_topic, with_replayed=with_replayed)
+        letters = fold(records, self.topic, self._default_topic, with_replayed=with_replayed)
         return sorted(filter(wanted.matches, letters.values()), key=attrgetter("failed_at"))
 
     def fetch(self, letters: Iterable[Letter]) -> Iterator[Mail]:
@@ -157,7 +157,7 @@ class LetterBox:
         record = next(self._reader.read({partition: offset}), None)
         if record is None or record.offset != offset:
             return None
-        return Mail(Letter.of(record, self._topic, self._default_topic), record)
+        return Mail(Letter.of(record, self.topic, self._default_topic), record)
 
 
 def fold(

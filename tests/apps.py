@@ -12,7 +12,7 @@ from common.settings import AccessSettings, ApiSettings, JournalSettings, LogSet
 from tests.fakes import FakeBroker, FakeSender
 from tests.servers import kafka_settings
 
-TOPIC, DLQ = "events", "events.dlq"
+TOPIC, DLQ, REFUSED = "events", "events.dlq", "events.refused"
 
 
 def build_app(
@@ -36,7 +36,7 @@ def build_app(
         journal=journal,
         access=access or AccessSettings(),
     )
-    return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ))
+    return create_app(settings, FakeSender(broker, TOPIC), FakeSender(broker, DLQ), FakeSender(broker, REFUSED))
 
 
 @contextmanager
@@ -44,6 +44,7 @@ def running_app(broker: FakeBroker, access: AccessSettings | None = None, capaci
     """The app, its producer sending to the fake broker."""
     app = build_app(broker, access, capacity)
     app.extensions["delivery"].start()
+    app.extensions["refusals"].start()
     yield app
     app.extensions["delivery"].stop(0)
 

@@ -97,7 +97,7 @@ class KafkaServer(Process):
         ports.wait_until_answers(self.port, 60)
 
     def settings(self, topic: str) -> KafkaSettings:
-        """Settings with this topic and its dead letter topic."""
+        """Settings with this topic and the two beside it."""
         return kafka_settings(self.address, topic)
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
@@ -117,7 +117,7 @@ class KafkaServer(Process):
         assert [error for _, _, error in of_partitions] == [0] * len(before)
 
     def create_topics(self, topic: str) -> KafkaSettings:
-        """Create a topic of three partitions and its dead letter topic."""
+        """Create a topic of three partitions, its dead letter topic, and the one for what was refused."""
         settings = self.settings(topic)
         admin = wait_for_admin(settings, patience=30, backoff=Backoff(most=1.0))
         ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, 1)))
@@ -168,6 +168,25 @@ class ApiServer(Process):
         """The processes that gunicorn has forked."""
         assert self.child is not None
         return {worker.pid for worker in psutil.Process(self.child.pid).children()}
+
+
+class ConsoleServer(Process):
+    """The console, looking at a pipeline."""
+
+    def __init__(self, pipeline: "Pipeline", folder: Path, **env: str) -> None:
+        port = ports.free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "gunicorn", "-c", "ops/console/gunicorn.conf.py", "ops.console.wsgi:app"]
+        own = {
+            "CONSOLE_ADDR": f"127.0.0.1:{port}",
+            "CONSOLE_API_URLS": pipeline.url,
+            "CONSOLE_CONSUMER_URLS": pipeline.consumer_url,
+        }
+        super().__init__(command, folder / "console.log", {**pipeline.environ, **own, **env})
+
+    def start(self) -> None:
+        super().start()
+        eventually(lambda: _answers(f"{self.url}/health/live"), what="the console")
 
 
 @contextlib.contextmanager
@@ -229,6 +248,7 @@ class Pipeline:
             "KAFKA_BROKERS": kafka.address,
             "KAFKA_TOPIC": self.kafka.topic,
             "KAFKA_DLQ_TOPIC": self.kafka.dlq_topic,
+            "KAFKA_REFUSED_TOPIC": f"{self.kafka.topic}.refused",
             "KAFKA_GROUP_ID": fresh_name("group"),
             "MONGO_URI": self.mongo.uri,
             "MONGO_DATABASE": self.mongo.database,
@@ -292,6 +312,7 @@ def kafka_settings(broker: str, topic: str) -> KafkaSettings:
         sasl_password=None,
         ssl_cafile=None,
         compression="none",
+        refused_topic=f"{topic}.refused",
     )
 
 

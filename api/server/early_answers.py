@@ -10,7 +10,6 @@ from gunicorn.http import errors
 from api.auth import cors_headers
 from api.responses import error_body
 from api.server.connection import EndlessBodyError, EndlessHeadError
-from common.logs import new_request_id
 
 # Of a request that gunicorn has not read, or not to its end.
 _TO_API = re.compile(rb"\S+ /api/")
@@ -57,12 +56,11 @@ def of_error(error: Exception) -> Refusal:
     return next((refusal for kind, refusal in _OF_ERRORS.items() if isinstance(error, kind)), OUR_FAULT)
 
 
-def answer(refusal: Refusal, request_head: bytes, origins: frozenset[str]) -> bytes:
+def answer(refusal: Refusal, request_head: bytes, origins: frozenset[str], request_id: str) -> bytes:
     """All of the answer, in the form of the app's errors; logs it.
 
     `request_head`: as far as it is here. Pages of `origins` may read the answer, as they may read the app's.
     """
-    request_id = new_request_id()
     # Nothing of the request: its head can hold a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
     body = error_body(refusal.message, {}, request_id)

@@ -30,6 +30,7 @@ from api.server.connection import Connection
 from api.server.connection_counts import ConnectionCounts
 from api.server.early_answers import Refusal
 from common.errors import QueueFullError
+from common.logs import new_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -430,16 +431,20 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         `reason`: as the metric has it, where the status does not tell.
         """
         metrics = self.wsgi.extensions["metrics"]
+        request_id = new_request_id()
         metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
         if reason is not None:
             metrics.rejected.labels(reason).inc()
         elif refusal is early_answers.OUR_FAULT:
             logger.error("a request failed outside of the app", exc_info=sys.exc_info())
         else:
-            count_rejected(metrics, refusal.status)
+            named = count_rejected(metrics, refusal.status)
+            if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                refusals = self.wsgi.extensions["refusals"]
+                refusals.keep_unread(refusal.status, named, refusal.message, connection.head, request_id)
         connection.rest = None
         connection.last = True
-        connection.out = early_answers.answer(refusal, connection.head, self._origins)
+        connection.out = early_answers.answer(refusal, connection.head, self._origins, request_id)
 
     # ── Ends ──
 

@@ -44,6 +44,7 @@ class Broker:
             "KAFKA_BROKERS": self.settings.broker_list,
             "KAFKA_TOPIC": self.settings.topic,
             "KAFKA_DLQ_TOPIC": self.settings.dlq_topic,
+            "KAFKA_REFUSED_TOPIC": "",
         }
 
     def records(self) -> int:

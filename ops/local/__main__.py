@@ -14,6 +14,7 @@ from common.settings import (
     LocalBroker,
     LocalSettings,
     load_api_settings,
+    load_console_settings,
     load_consumer_settings,
     load_local_settings,
     load_topic_settings,
@@ -37,6 +38,7 @@ def prepare() -> None:
     os.environ.setdefault("LOG_FORMAT", "text")  # here people read the log
     load_api_settings()
     load_consumer_settings()
+    load_console_settings()
     load_topic_settings()
     settings = load_local_settings()
     if settings.kafka.security_protocol != "PLAINTEXT":
@@ -46,6 +48,8 @@ def prepare() -> None:
     (settings.data_dir / "pid").write_text(f"{os.getpid()}\n")
     os.environ["LOCAL_BROKER"] = broker = choose_broker(settings)
     warn_of_the_other_broker(settings.data_dir / "broker", broker)
+    os.environ.setdefault("CONSOLE_API_URLS", settings.api_address.url)
+    os.environ.setdefault("CONSOLE_CONSUMER_URLS", settings.metrics_address.url)
     os.environ.setdefault("API_JOURNAL_DIR", str(settings.data_dir / "journal"))
     os.environ["LOCAL_DATA_DIR"] = str(settings.data_dir)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -58,6 +62,7 @@ def check_ports(settings: LocalSettings) -> None:
         "MONGO_URI": Address(ports.HOST, ports.mongodb_port(settings)),
         "API_ADDR": settings.api_address,
         "METRICS_ADDR": settings.metrics_address,
+        "CONSOLE_ADDR": settings.console_address,
     }
     users = defaultdict(list)
     for variable, address in addresses.items():

@@ -19,7 +19,7 @@ from honcho.printer import Message, Printer
 from honcho.process import Process
 
 # In the order of the Procfile, without the red of errors; `ready` is green.
-COLOURS = [colour.cyan, colour.yellow, colour.blue, colour.magenta, colour.green]
+COLOURS = [colour.cyan, colour.yellow, colour.blue, colour.magenta, colour.intense_cyan, colour.green]
 PATIENCE = 35.0  # seconds beyond honcho's 5: the API and the consumer stop within 30 each, a server 2 after them
 
 

@@ -16,6 +16,7 @@ CURL = (
 )
 # What is indented is to be copied: `foreground.Lines` puts nothing before it.
 HINT = f"""\
+See where every event is: {{console}}   and make some in its shop: {{console}}/demo
 Pulse takes events at {{url}}/api/v1/track. Try, in another terminal:
   {CURL}
   make seed    # sends the journeys of three shoppers
@@ -31,6 +32,7 @@ def parts(settings: LocalSettings) -> dict[str, Callable[[], bool]]:
         "database (SecantusDB)": lambda: answers(mongodb_port(settings)),
         "API": lambda: is_well(settings.api_address, "/health/ready"),
         "consumer": lambda: is_well(settings.metrics_address, "/health"),
+        "console": lambda: is_well(settings.console_address, "/health/live"),
     }
 
 
@@ -68,5 +70,5 @@ if __name__ == "__main__":
     for line in report(parts(settings), time.monotonic, time.sleep):
         print(line, flush=True)
     key = "-H 'X-API-Key: YOUR KEY' " if own_write_key() else ""
-    print(HINT.format(url=settings.api_address.url, key=key), flush=True)
+    print(HINT.format(console=settings.console_address.url, url=settings.api_address.url, key=key), flush=True)
     signal.pause()  # honcho stops everything as soon as one process ends

@@ -57,9 +57,9 @@ class Workload:
 
     @property
     def process(self) -> str | None:
-        """api, consumer, export or topics; None for what is not ours."""
+        """api, console, consumer, export or topics; None for what is not ours."""
         name: str = self.container["name"]
-        return name if name in ("api", "consumer", "export", "topics") else None
+        return name if name in ("api", "console", "consumer", "export", "topics") else None
 
     @property
     def ports(self) -> dict[str, int]:

@@ -17,7 +17,13 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from common.addresses import Address
 from common.errors import SettingsError
-from common.settings import load_api_settings, load_consumer_settings, load_export_settings, load_topic_settings
+from common.settings import (
+    load_api_settings,
+    load_console_settings,
+    load_consumer_settings,
+    load_export_settings,
+    load_topic_settings,
+)
 from consumer.health import Health, serve
 from consumer.watchdog import STOP_SECONDS
 from tests.apps import build_app
@@ -32,6 +38,7 @@ _LOADERS: dict[str, Callable[[], Any]] = {
     "api": load_api_settings,
     "consumer": load_consumer_settings,
     "export": load_export_settings,
+    "console": load_console_settings,
     "topics": load_topic_settings,
 }
 _MARGIN_SECONDS = 10
@@ -355,6 +362,7 @@ def _listens(workload: Workload, loaded: Any) -> Iterator[str]:
     addresses: dict[str | None, Callable[[], Address]] = {
         "api": lambda: loaded.address,
         "consumer": lambda: loaded.metrics_address,
+        "console": lambda: loaded.address,
     }
     if workload.process in addresses and addresses[workload.process]().port not in workload.ports.values():
         yield f"{workload.name}: it listens on {addresses[workload.process]()}, but has the ports {workload.ports}"

@@ -122,7 +122,7 @@ PLANTED = {
     "a policy for a pod that is not there": Fault(
         rules.selectors,
         "overlays/local/network-policies.yaml",
-        "values: [pulse-api, pulse-consumer, pulse-topics, pulse-export, pulse-export-metrics]",
+        "values: [pulse-api, pulse-consumer, pulse-console, pulse-topics, pulse-export, pulse-export-metrics]",
         "values: [pulse-api, pulse-consumer, pulse-topic]",
         "NetworkPolicy/kafka: podSelector",
         "local",

@@ -30,7 +30,11 @@ class Scene:
         self.broker = KafkaServer(libs, folder)
         self.broker.start()
         self.kafka = self.broker.create_topics(fresh_name("events"))
-        topics = {"KAFKA_TOPIC": self.kafka.topic, "KAFKA_DLQ_TOPIC": self.kafka.dlq_topic}
+        topics = {
+            "KAFKA_TOPIC": self.kafka.topic,
+            "KAFKA_DLQ_TOPIC": self.kafka.dlq_topic,
+            "KAFKA_REFUSED_TOPIC": self.kafka.refused_topic or "",
+        }
         self.api = ApiServer(folder, {"KAFKA_BROKERS": self.broker.address, **topics, **env})
         self.api.start()
         self.api.wait_until_ready()

@@ -27,6 +27,7 @@ class Command:
             "KAFKA_BROKERS": brokers,
             "KAFKA_TOPIC": self.topic,
             "KAFKA_DLQ_TOPIC": f"{self.topic}.dlq",
+            "KAFKA_REFUSED_TOPIC": f"{self.topic}.refused",
             "LOG_FORMAT": "text",
         }
 

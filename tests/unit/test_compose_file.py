@@ -9,8 +9,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest", "ops/export")]
-OURS = ("api", "consumer", "topics", "locust", "export")
+DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest", "ops/console", "ops/export")]
+OURS = ("api", "consumer", "console", "topics", "locust", "export")
 
 # Where the parts find each other and their files, and what only `make run` knows.
 FIXED = {
@@ -43,6 +43,7 @@ def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> 
         8081,
         8082,
         8083,
+        8084,
         8085,
         8089,
         9090,
@@ -57,7 +58,7 @@ def test_every_service_has_limits_and_logs_that_end(name: str) -> None:
     assert SERVICES[name]["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer", "locust", "export"}))
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"api", "consumer", "console", "locust", "export"}))
 def test_every_service_has_a_health_check_of_its_own_or_that_of_our_image(name: str) -> None:
     assert SERVICES[name]["healthcheck"]
 

@@ -18,7 +18,7 @@ def without_java() -> None:
     raise LocalStackError("There is no Java.")
 
 
-@pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR"])
+@pytest.mark.parametrize("variable", ["API_ADDR", "METRICS_ADDR", "CONSOLE_ADDR"])
 def test_a_port_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "127.0.0.1:9092")
     with pytest.raises(LocalStackError, match=f"KAFKA_BROKERS and {variable} name the same port, 9092"):

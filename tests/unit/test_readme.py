@@ -32,8 +32,10 @@ def test_its_picture_has_what_make_run_says_of_each_part(monkeypatch: pytest.Mon
     assert sorted(said) == sorted(parts(load_local_settings()))
 
 
-def test_its_picture_has_the_address_that_make_run_names() -> None:
-    assert f"ready    | {HINT.format(url=URL, key='').strip().splitlines()[0]}\n" in PICTURE
+def test_its_picture_has_the_addresses_that_make_run_names() -> None:
+    console, api, *_ = HINT.format(console="http://localhost:8084", url=URL, key="").splitlines()
+    assert f"ready    | {console}\n" in PICTURE
+    assert f"ready    | {api}\n" in PICTURE
 
 
 def test_its_picture_shows_the_event_as_make_tail_does() -> None:

@@ -46,6 +46,12 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert load_api_settings().threads == 4
 
 
+def test_an_empty_refused_topic_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_api_settings().kafka.refused_topic == "pulse.refused.v1"
+    monkeypatch.setenv("KAFKA_REFUSED_TOPIC", "")
+    assert load_api_settings().kafka.refused_topic is None
+
+
 @pytest.mark.parametrize(("value", "seconds"), [("500ms", 0.5), ("1s", 1.0), ("1.5s", 1.5), ("2m", 120.0)], ids=str)
 def test_durations(monkeypatch: pytest.MonkeyPatch, value: str, seconds: float) -> None:
     monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
@@ -79,6 +85,9 @@ def test_several_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_BROKERS", "localhost:9092,a..b:9092"),
         ("KAFKA_TOPIC", "with space"),
         ("KAFKA_DLQ_TOPIC", "pulse.events.v1"),
+        ("KAFKA_REFUSED_TOPIC", "pulse.events.v1"),
+        ("KAFKA_REFUSED_TOPIC", "pulse.events.dlq.v1"),
+        ("API_REFUSED_BODIES", "no"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS"),
         ("KAFKA_TOPIC", ".."),
         ("KAFKA_COMPRESSION", "brotli"),

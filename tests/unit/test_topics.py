@@ -23,7 +23,7 @@ class Admin:
         self._config = config
 
     def list_topics(self) -> list[str]:
-        return ["events", "events.dlq"]
+        return ["events", "events.dlq", "events.refused"]
 
     def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
         return [{"partitions": [{"replicas": range(REPLICAS)}] * 3}]
@@ -53,7 +53,7 @@ def test_as_many_replicas_in_sync_as_there_are_is_worth_a_warning(caplog: pytest
     ensure_topics(Admin({"min.insync.replicas": "3"}), topics())
     assert [(record.levelno, record.message) for record in caplog.records] == [
         (logging.WARNING, "the topic differs: without one of its brokers nothing can be sent")
-    ] * 2
+    ] * 3
 
 
 @pytest.mark.parametrize("replication_factor", [1, 3])
@@ -64,4 +64,4 @@ def test_two_of_three_replicas_in_sync_is_right(replication_factor: int, caplog:
 
 def test_a_broker_that_does_not_tell_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     ensure_topics(Admin(None), topics())
-    assert [record.message for record in caplog.records] == ["the settings of the topic are not checked"] * 2
+    assert [record.message for record in caplog.records] == ["the settings of the topic are not checked"] * 3

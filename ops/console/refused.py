@@ -1,0 +1,126 @@
+"""What the API has refused lately, grouped by reason and field, each with what to do about it."""
+
+import json
+import shlex
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from common.kafka import ReceivedRecord
+
+MOST_REFUSED = 1000
+MOST_SHOWN = 200
+
+_TRACK, _BATCH = "/api/v1/track", "/api/v1/track/batch"
+_REMEDIES = {
+    "invalid": "Mend the marked fields where the event is made, then send it again.",
+    "unreadable": "The request is no proper HTTP, or its body ended early: look at the client's library or the proxy.",
+    "unauthorized": "Send one of the keys in API_KEYS, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+    "not_found": "Mend the path: events go to POST /api/v1/track and POST /api/v1/track/batch.",
+    "method_not_allowed": "Events are sent with POST to /api/v1/track or /api/v1/track/batch.",
+    "too_slow": "The request did not arrive within 30 s: send it at once, or look at the client's network.",
+    "no_length": "Send a Content-Length with the body.",
+    "too_large": "One event has at most 64 KiB, a batch 1 MiB: send smaller events, or fewer at once.",
+    "unsupported_type": "Send 'Content-Type: application/json', and no Content-Encoding but gzip.",
+}
+_OTHERWISE = "The message says what is wrong with the request."
+
+
+class Refused:
+    """The newest of what was refused. Threads share it."""
+
+    def __init__(self, api_url: str, *, show_bodies: bool) -> None:
+        self._lock = threading.Lock()
+        self._refused: deque[dict[str, Any]] = deque(maxlen=MOST_REFUSED)
+        self._api_url = api_url
+        self._show_bodies = show_bodies
+
+    def take(self, records: Sequence[ReceivedRecord]) -> None:
+        """Some more have come into the topic."""
+        for record in records:
+            try:
+                found = json.loads(record.value or b"")
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, dict):
+                with self._lock:
+                    self._refused.append({"place": f"{record.partition}-{record.offset}", **found})
+
+    @property
+    def count(self) -> int:
+        """How many are here."""
+        return len(self._refused)
+
+    def answer(self) -> dict[str, Any]:
+        """The groups, the largest first, and the newest of what was refused, each whole."""
+        with self._lock:
+            refused = list(self._refused)
+        counts: Counter[tuple[str, str]] = Counter()
+        newest: dict[tuple[str, str], Any] = {}
+        for each in refused:
+            for field in _fields(each):
+                group = str(each.get("reason")), field
+                counts[group] += 1
+                newest[group] = each.get("refused_at")
+        return {
+            "groups": [
+                {"reason": reason, "field": field, "count": count, "newest": newest[reason, field]}
+                for (reason, field), count in counts.most_common()
+            ],
+            "refused": [self._shown(each) for each in reversed(refused[-MOST_SHOWN:])],
+            "count": len(refused),
+        }
+
+    def find(self, wanted: str) -> list[dict[str, Any]]:
+        """Those whose event_id, customer_id or request_id this is, the newest first."""
+        with self._lock:
+            refused = list(self._refused)
+        return [self._shown(each) for each in reversed(refused) if _is_about(each, wanted)]
+
+    def _shown(self, each: Mapping[str, Any]) -> dict[str, Any]:
+        body = each.get("body") if self._show_bodies else None
+        return {
+            **each,
+            "body": body,
+            "fields": _fields(each),
+            "remedy": _REMEDIES.get(str(each.get("reason")), _OTHERWISE),
+            "curl": self._curl(each) if isinstance(body, str) else None,
+        }
+
+    def _curl(self, each: Mapping[str, Any]) -> str:
+        """The request once more. Of a batch only the event in question was kept."""
+        route = str(each.get("route"))
+        if route == _BATCH and each.get("index") is not None:
+            route = _TRACK
+        # Without these a terminal could be told something else than is read.
+        body = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(each["body"]))
+        words = ["curl", "-X", "POST", f"{self._api_url}{route}"]
+        words += ["-H", f"Content-Type: {each.get('content_type') or 'application/json'}"]
+        if each.get("source") or each.get("reason") == "unauthorized":
+            words += ["-H", "X-API-Key: YOUR KEY"]
+        return shlex.join([*words, "--data-raw", body])
+
+
+def _fields(each: Mapping[str, Any]) -> list[str]:
+    """The paths of the faulty fields; one word where the request as a whole is at fault."""
+    errors = each.get("errors")
+    found = list(dict.fromkeys(_paths(errors))) if isinstance(errors, Mapping) else []
+    return found or ["(request)"]
+
+
+def _paths(errors: Mapping[Any, Any], before: str = "") -> Iterator[str]:
+    for name, inner in errors.items():
+        step = f"[{name}]" if str(name).isdigit() and before else f".{name}" if before else str(name)
+        if isinstance(inner, Mapping) and inner:
+            yield from _paths(inner, before + step)
+        else:
+            yield before + step
+
+
+def _is_about(each: Mapping[str, Any], wanted: str) -> bool:
+    if each.get("request_id") == wanted:
+        return True
+    body = each.get("body")
+    # It may be cut off: so it is looked for as text.
+    return isinstance(body, str) and json.dumps(wanted, ensure_ascii=False) in body

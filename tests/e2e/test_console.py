@@ -1,0 +1,322 @@
+"""The console in a browser, beside a whole pipeline; at the end its Kafka and its MongoDB are killed."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+import requests
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+
+from ops.console.live import MOST_VIEWERS
+from tests.contracts import fresh_name
+from tests.servers import ConsoleServer, KafkaServer, MongoServer, Pipeline
+from tests.waiting import eventually
+
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "</script><script>document.title='owned'</script>",
+    "{{ 7 * 7 }}",
+    "\u202eevil\u202c",
+    "Z" + "\u0336\u0335\u0334" * 80,
+    "M" * 256,
+    "two\nlines\tand\ra return",
+    "\u200b\u200d\u2060",
+    '"><style>*{display:none}</style>',
+)
+
+
+class Scene:
+    """A pipeline with servers of its own, and a console that looks at it."""
+
+    def __init__(self, libs: Path, folder: Path) -> None:
+        self.kafka = KafkaServer(libs, folder)
+        self.mongo = MongoServer(folder)
+        self.kafka.start()
+        self.mongo.start()
+        self.pipeline = Pipeline(self.kafka, self.mongo, folder)
+        self.console = ConsoleServer(self.pipeline, folder)
+        self.pipeline.start()
+        self.console.start()
+
+    def send(self, **fields: Any) -> requests.Response:
+        event = {"customer_id": "alice", "event_type": "click", **fields}
+        return requests.post(f"{self.pipeline.url}/api/v1/track", json=event, timeout=20)
+
+    def find(self, wanted: str) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(f"{self.console.url}/api/find", params={"q": wanted}, timeout=30).json()
+        return found
+
+    def stored(self, event_id: str) -> int:
+        return sum(document["event_id"] == event_id for document in self.pipeline.documents())
+
+    @contextlib.contextmanager
+    def refusing(self, customer: str) -> Iterator[None]:
+        """MongoDB refuses this customer's documents meanwhile."""
+        with pymongo.MongoClient[dict[str, Any]](self.pipeline.mongo.uri) as client:
+            database = client[self.pipeline.mongo.database]
+            database.command("collMod", "events", validator={"customer_id": {"$ne": customer}})
+            yield
+            database.command("collMod", "events", validator={})
+
+    def end(self) -> None:
+        for part in (self.console, self.pipeline, self.mongo, self.kafka):
+            part.kill()
+
+
+@pytest.fixture(scope="module")
+def scene(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    scene = Scene(kafka_libs, tmp_path_factory.mktemp("console"))
+    yield scene
+    scene.end()
+
+
+class Visit:
+    """The page, and what it asked for and said behind the scenes."""
+
+    def __init__(self, browser: Browser, scene: Scene, viewport: ViewportSize = DESKTOP) -> None:
+        self.page: Page = browser.new_page(viewport=viewport)
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.goto(scene.console.url)
+        expect(self.page.locator("#connection")).to_have_text("live")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def row(self, text: str, of: str = "#events") -> Locator:
+        return self.page.locator(f"{of} > li").filter(has_text=text).first
+
+
+@pytest.fixture
+def visit(browser: Browser, scene: Scene) -> Iterator[Visit]:
+    visit = Visit(browser, scene)
+    yield visit
+    visit.page.close()
+
+
+def test_with_nothing_yet_the_page_says_what_to_do(scene: Scene, visit: Visit) -> None:
+    expect(visit.page.locator("#live-empty")).to_contain_text(f"curl -X POST {scene.pipeline.url}/api/v1/track")
+
+
+def test_an_event_appears_and_turns_to_stored(scene: Scene, visit: Visit) -> None:
+    customer = fresh_name("customer")
+    event_id = scene.send(customer_id=customer, properties={"size": 9007199254740993}).json()["event_id"]
+    row = visit.row(customer)
+    expect(row.locator(".pill")).to_have_text(re.compile(r"^stored · [\d,.]+ m?s$"))
+    row.get_by_role("button").click()
+    # Not rounded, as a browser's own numbers would be.
+    expect(row.locator(".json")).to_contain_text('"size": 9007199254740993')
+    expect(row.locator(".facts")).to_contain_text(event_id)
+
+
+def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(scene: Scene, visit: Visit) -> None:
+    customer = fresh_name("customer")
+    request_id = scene.send(customer_id=customer, event_type="clck").headers["X-Request-ID"]
+    visit.tab("Refused")
+    row = visit.row("event_type", of="#refused")
+    row.get_by_role("button").first.click()
+    expect(row.locator(".json mark")).to_have_text('"event_type": "clck"')
+    expect(row.locator(".facts")).to_contain_text(request_id)
+    expect(row.locator(".remedy")).to_contain_text("Mend the marked fields")
+    expect(row.locator(".curl")).to_contain_text(customer)
+
+
+def test_a_missing_field_is_named_where_it_should_be(scene: Scene, visit: Visit) -> None:
+    requests.post(f"{scene.pipeline.url}/api/v1/track", json={"event_type": "click"}, timeout=20)
+    visit.tab("Refused")
+    row = visit.row("customer_id", of="#refused")
+    row.get_by_role("button").first.click()
+    expect(row.locator(".json mark")).to_have_text('"customer_id": is missing')
+
+
+def test_a_letter_is_sent_back_by_the_button_and_stored_once(scene: Scene, visit: Visit) -> None:
+    customer = fresh_name("poison")
+    with scene.refusing(customer):
+        event_id = scene.send(customer_id=customer).json()["event_id"]
+        expect(visit.row(customer).locator(".pill")).to_have_text("dead letter")
+    visit.tab("Dead letters")
+    visit.page.locator("#letter-filters [name=key]").fill(customer)
+    expect(visit.row(customer, of="#letters")).to_contain_text("RefusedDocumentError")
+    visit.page.get_by_role("button", name="Replay …").click()
+    expect(visit.page.locator("#confirm-text")).to_contain_text("1 letter goes back")
+    visit.page.get_by_role("button", name="Send them back").click()
+    expect(visit.page.locator("#progress")).to_contain_text("Sent back: 1 of 1.")
+    eventually(lambda: scene.stored(event_id) == 1, what="the letter's event stored")
+    assert scene.find(event_id)["state"] == "stored"
+    assert "a replay of dead letters ends" in scene.console.output()
+
+
+def test_each_id_gets_an_honest_answer(scene: Scene, visit: Visit) -> None:
+    event_id = scene.send(event_id=fresh_name("event")).json()["event_id"]
+    eventually(lambda: scene.find(event_id)["state"] == "stored", what="the answer 'stored'")
+    refused = fresh_name("refused")
+    scene.send(event_id=refused, event_type="clck")
+    eventually(lambda: scene.find(refused)["state"] == "refused", what="the answer 'refused'")
+    for wanted, said in {event_id: "stored", refused: "refused", "e-never": "was never seen here"}.items():
+        visit.page.locator("#q").fill(wanted)
+        visit.page.get_by_role("button", name="Find").click()
+        expect(visit.page.locator("#find-note")).to_contain_text(said)
+    expect(visit.page.locator(".reasons li").first).to_be_visible()
+    states = [place["state"] for place in scene.find(event_id)["places"]]
+    assert states == ["accepted", "in_kafka", "stored"]
+
+
+def test_an_event_long_out_of_sight_is_found_in_kafka_while_it_is_not_stored(scene: Scene) -> None:
+    scene.pipeline.consumer.stop()
+    event_id = scene.send(event_id=fresh_name("event")).json()["event_id"]
+    eventually(lambda: scene.find(event_id)["state"] == "in_kafka", what="the answer 'in_kafka'")
+    scene.console.kill()
+    scene.console.start()
+    place = next(place for place in scene.find(event_id)["places"] if place["state"] == "in_kafka")
+    assert isinstance(place["partition"], int)
+    scene.pipeline.consumer.start()
+    eventually(lambda: scene.find(event_id)["state"] == "stored", what="the answer 'stored'")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_others(
+    browser: Browser, scene: Scene, viewport: ViewportSize
+) -> None:
+    visit = Visit(browser, scene, viewport)
+    before = scene.send(customer_id=fresh_name("before")).json()["event_id"]
+    for text in HOSTILE:
+        assert scene.send(customer_id=text, properties={"x": text, "__proto__": text}).status_code == 202
+        scene.send(customer_id=text, event_type=text, **{text[:60]: 1})
+    after = fresh_name("after")
+    scene.send(customer_id=after)
+    expect(visit.row(after)).to_be_visible()
+    rows = visit.page.locator("#events > li")
+    assert rows.count() >= len(HOSTILE) + 2
+    for row in rows.all()[: len(HOSTILE) + 2]:
+        box = row.bounding_box()
+        assert box
+        assert 20 < box["height"] < 90
+        row.get_by_role("button").click()
+    visit.tab("Refused")
+    for row in visit.page.locator("#refused > li").all()[: len(HOSTILE)]:
+        row.get_by_role("button").first.click()
+    assert visit.page.title() == "Pulse console"
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert visit.page.locator("#events img, #refused img, #events script, #refused style").count() == 0
+    assert before
+    assert visit.said == []
+    visit.page.close()
+
+
+def test_the_page_asks_nobody_else_and_has_nothing_to_complain_of(scene: Scene, visit: Visit) -> None:
+    for name in ("Refused", "Dead letters", "Where is my event?", "Live"):
+        visit.tab(name)
+    assert [url for url in visit.asked if not url.startswith(scene.console.url)] == []
+    assert visit.said == []
+
+
+def test_the_tabs_work_from_the_keyboard(visit: Visit) -> None:
+    visit.page.get_by_role("tab", name="Live").focus()
+    visit.page.keyboard.press("ArrowRight")
+    expect(visit.page.locator("#panel-refused")).to_be_visible()
+    assert visit.page.evaluate("document.activeElement.id") == "tab-refused"
+    visit.page.keyboard.press("/")
+    assert visit.page.evaluate("document.activeElement.id") == "q"
+
+
+def test_pause_holds_the_list_and_counts_what_comes(scene: Scene, visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Pause").click()
+    customer = fresh_name("customer")
+    scene.send(customer_id=customer)
+    expect(visit.page.locator("#live-note")).to_have_text(re.compile("^Paused: [0-9]+ more came meanwhile"))
+    expect(visit.row(customer)).not_to_be_visible()
+    visit.page.get_by_role("button", name="Go on").click()
+    expect(visit.row(customer)).to_be_visible()
+
+
+def test_a_ninth_viewer_is_told_that_there_are_eight(scene: Scene) -> None:
+    with contextlib.ExitStack() as viewers:
+        for _ in range(MOST_VIEWERS):
+            answer = viewers.enter_context(requests.get(f"{scene.console.url}/api/live", stream=True, timeout=20))
+            if answer.status_code == 503:
+                break
+        assert requests.get(f"{scene.console.url}/api/live", timeout=20).status_code == 503
+    # Those who left are noticed at the next thing they would have been told.
+    eventually(lambda: _may_look(scene), what="a free place")
+
+
+def test_contents_can_be_hidden(browser: Browser, scene: Scene, tmp_path: Path) -> None:
+    console = ConsoleServer(scene.pipeline, tmp_path, CONSOLE_SHOW_BODIES="false")
+    console.start()
+    secret = fresh_name("secret")
+    scene.send(properties={"note": secret})
+    scene.send(event_type="clck", properties={"note": secret})
+    eventually(lambda: secret in requests.get(f"{scene.console.url}/api/refused", timeout=20).text)
+    eventually(
+        lambda: (
+            "clck" not in (told := requests.get(f"{console.url}/api/refused", timeout=20).text) and "event_type" in told
+        )
+    )
+    assert secret not in requests.get(f"{console.url}/api/refused", timeout=20).text
+    console.kill()
+
+
+def test_its_death_changes_nothing_for_anybody(scene: Scene) -> None:
+    scene.console.kill()
+    event_id = scene.send().json()["event_id"]
+    eventually(lambda: scene.stored(event_id) == 1, what="the event stored")
+    scene.console.start()
+
+
+# ── Now things die ──
+
+
+def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, visit: Visit) -> None:
+    scene.kafka.kill()
+    problems = visit.page.locator("#problems")
+    expect(problems).to_contain_text("Kafka does not answer")
+    sent = [scene.send().json()["event_id"] for _ in range(5)]
+    expect(problems).to_contain_text("5 events are kept in the journal meanwhile; none is lost.")
+    link = problems.get_by_role("link").first.get_attribute("href")
+    assert requests.get(f"{scene.console.url}{link}", timeout=20).ok
+    answer = scene.find(sent[0])
+    assert (answer["state"], "Kafka" in answer["unasked"]) == ("unknown", True)
+    scene.kafka.start()
+    for event_id in sent:
+        eventually(lambda event_id=event_id: scene.stored(event_id) == 1, timeout=90, what="what was kept is stored")  # type: ignore[misc]
+    expect(problems).not_to_contain_text("Kafka does not answer")
+    eventually(lambda: scene.find(sent[-1])["state"] == "stored", timeout=60, what="the answer 'stored'")
+    customer = fresh_name("customer")
+    scene.send(customer_id=customer)
+    expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
+
+
+def test_mongodb_away_is_shown_and_nothing_is_lost(scene: Scene, visit: Visit) -> None:
+    scene.mongo.kill()
+    problems = visit.page.locator("#problems")
+    expect(problems).to_contain_text("MongoDB does not answer")
+    customer = fresh_name("customer")
+    event_id = scene.send(customer_id=customer).json()["event_id"]
+    expect(visit.row(customer).locator(".pill")).to_have_text("in Kafka")
+    found = scene.find(event_id)
+    assert (found["state"], "MongoDB" in found["unasked"]) == ("in_kafka", True)
+    scene.mongo.start()
+    expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
+    expect(problems).not_to_contain_text("MongoDB does not answer")
+    assert scene.stored(event_id) == 1
+
+
+def _may_look(scene: Scene) -> bool:
+    with requests.get(f"{scene.console.url}/api/live", stream=True, timeout=20) as answer:
+        return answer.status_code == 200
+
+
+def test_the_flow_has_the_documented_shape(scene: Scene) -> None:
+    flow = requests.get(f"{scene.console.url}/api/flow", timeout=20).json()
+    for box in ("refused", "accepted", "in_kafka", "stored", "dead_letters"):
+        assert {"total", "per_second", "waiting"} <= flow[box].keys(), json.dumps(flow)
