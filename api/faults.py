@@ -37,21 +37,38 @@ class Faults:
 
 
 def told(errors: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The errors as clients get them: of each object the first, and so many others as fit into some KiB."""
-    return _within(errors, _MOST_TOLD_BYTES)[0]
+    """The errors as clients get them: of each event the first, and so many others as fit into some KiB."""
+    room = _MOST_TOLD_BYTES
+    kept: dict[Any, Any] = {}
+    for name, found in errors.items():
+        if name == "events" and isinstance(found, Mapping):
+            kept[name] = told(found)
+        elif isinstance(name, int) and isinstance(found, Mapping):
+            kept[name], room = _within(found, room)
+        elif isinstance(name, int):
+            kept[name] = found
+        else:
+            return _within(errors, room)[0]
+    return kept
 
 
 def _within(errors: Mapping[Any, Any], room: int) -> tuple[dict[Any, Any], int]:
-    """Those that fit, or have to be there all the same; and how much room is left, in bytes."""
+    """Those that fit, and the first in any case, if need be without its place in the field; and how much room is left.
+
+    Room is in bytes.
+    """
     kept: dict[Any, Any] = {}
     left_out = 0
     for name, found in errors.items():
         shown = _short(name) if isinstance(name, str) else name
-        # Each event of a batch is told by its index.
-        if shown in kept or (room <= 0 and kept and isinstance(name, str)):
-            left_out += len(list(_messages(found)))
+        messages = list(_messages(found))
+        if shown in kept or (room <= 0 and kept):
+            left_out += len(messages)
+        elif room <= 0:
+            kept[shown] = messages[:1]
+            left_out += len(messages) - 1
         elif isinstance(found, Mapping):
-            kept[shown], room = _within(found, room)
+            kept[shown], room = _within(found, room - len(json.dumps(shown)))
         else:
             kept[shown] = found
             room -= len(json.dumps({shown: found}))

@@ -66,9 +66,19 @@ def test_a_message_keeps_its_rule_when_its_places_are_filled() -> None:
             {**LEAST, "event_id": "undefined", "timestamp": "now"},
             {"event_id: format": 1, "timestamp: format": 1},
         ),
-        (TRACK, {**LEAST, "properties": {"$a": 1, "b": None}}, {"properties.*: storable": 1, "properties.*: type": 1}),
+        (
+            TRACK,
+            {**LEAST, "properties": {"$a": 1, "b": [{"s3cret": [2**63]}, {"": 1}]}},
+            {"properties.*: storable": 2, "properties.*: length": 1},
+        ),
+        (TRACK, {**LEAST, "traits": {"s3cret": {"$a": 1}}}, {"traits.*: storable": 1}),
         (TRACK, {**LEAST, "properties": []}, {"properties: type": 1}),
-        (TRACK, {**LEAST, "context": {"s3cret": "x", "ip": 5}}, {"context.*: unknown": 1, "context.*: type": 1}),
+        (TRACK, {**LEAST, "context": {"$s3cret": "x"}}, {"context.*: storable": 1}),
+        (
+            TRACK,
+            {**LEAST, "source": "s3cret", "event_name": ""},
+            {"(unknown): unknown": 1, "event_name: length": 1, "event_name: blank": 1},
+        ),
         (TRACK, {**LEAST, "s3cret": 1, "events": 2}, {"(unknown): unknown": 2}),
         (TRACK, {**LEAST, **{f"s3cret{n}": n for n in range(50)}}, {"(request): length": 1}),
         (TRACK, [], {"(request): type": 1}),
@@ -78,7 +88,7 @@ def test_a_message_keeps_its_rule_when_its_places_are_filled() -> None:
         (BATCH, {"events": []}, {"(request): length": 1}),
         (BATCH, {"events": [LEAST], "s3cret": 1}, {"(unknown): unknown": 1}),
         (BATCH, {"events": [{**LEAST, "properties": {"a": "s3cret" * 12_000}}]}, {"(request): size": 1}),
-        (PARTIAL, {"events": [LEAST, {**LEAST, "properties": {"s3cret": None}}]}, {"properties.*: type": 1}),
+        (PARTIAL, {"events": [LEAST, {**LEAST, "properties": {"s3cret": 2**63}}]}, {"properties.*: storable": 1}),
         (f"{BATCH}?partial=s3cret", {"events": [LEAST]}, {"(request): choice": 1}),
     ],
 )
@@ -139,6 +149,14 @@ def test_each_wrong_event_is_told_with_a_field_whatever_its_number() -> None:
     found = told(errors)["events"]
     assert list(found) == list(range(100))
     assert found[99] == {"key-0": ["x" * 100], "…": ["And 49 more."]}
+
+
+def test_where_there_is_no_more_room_a_fault_is_told_without_its_place_in_the_field() -> None:
+    deep = {"a" * 200: {0: {"b" * 200: {1: ["x" * 100]}}, 2: ["y"]}}
+    errors = {"events": {n: {"properties": deep} for n in range(100)}}
+    found = told(errors)
+    assert found["events"][0] != found["events"][99] == {"properties": ["x" * 100], "…": ["And 1 more."]}
+    assert len(json.dumps(found)) < 32 * 1024
 
 
 @pytest.mark.parametrize("character", ["k", "ä", "\ud800", "😀", "\0"])
