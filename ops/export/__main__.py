@@ -132,7 +132,7 @@ def _cycle(settings: ExportSettings, cycle: Callable[[exporter.Progress], export
     rows = sum(one.rows for one in outcome.written)
     files = [file for one in outcome.written for file in one.files]
     if not files and not outcome.problems:
-        click.echo("Nothing new to export.")
+        click.echo(f"Nothing new to export; events younger than {settings.min_age:g} s wait for the next run.")
     elif files:
         click.echo(f"{rows:,} events in {len(files):,} new files at {settings.url}/events")
         click.echo(f"Read them: {_duckdb(settings.url)}")

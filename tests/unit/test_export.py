@@ -105,7 +105,8 @@ def test_another_exporter_that_goes_on_meanwhile_is_no_new_topic() -> None:
         parts = scene.parts()._replace(store=stepped.gated(scene.store), offsets=stepped.gated(scene).offsets)
         assert exporter.run(parts, Silent()).problems == []
 
-    for steps in range(30):
+    for steps in range(40):
+        scene.put(scene.committed)
         slow = Stepped(work)
         for _ in range(steps):
             slow.step()
