@@ -85,8 +85,8 @@ class _Connection(socketserver.StreamRequestHandler):
         name = next(iter(command))
         if name.lower() in ("hello", "ismaster"):
             return self._hello()
-        if name == "listIndexes":
-            return {"cursor": {"id": bson.Int64(0), "ns": "stub", "firstBatch": []}, "ok": 1.0}
+        if name in ("listIndexes", "find"):
+            return {"cursor": {"id": bson.Int64(0), "ns": f"stub.{command[name]}", "firstBatch": []}, "ok": 1.0}
         if name == "count":
             return {"n": self.server.upserts, "ok": 1.0}
         return {"ok": 1.0}

@@ -4,8 +4,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from pymongo import MongoClient
 
 from common.settings import MongoSettings
+from consumer.forgotten import ForgottenList, forgotten_documents, read_list
 from consumer.writer import MongoWriter, Written
 from loadtest.bench.mongo_stub import Server
 
@@ -25,3 +27,8 @@ def test_every_event_is_a_new_one_and_counted(stub: Server) -> None:
     assert writer.write([{"event_id": "0"}]) == Written(1, 0)
     writer.close()
     assert stub.upserts == 1001
+
+
+def test_nobody_is_forgotten_in_it(stub: Server) -> None:
+    with MongoClient[dict[str, object]](f"mongodb://{stub.address}", timeoutMS=10_000) as client:
+        assert read_list(forgotten_documents(client["pulse"]["events"]), ForgottenList()) == ForgottenList()
