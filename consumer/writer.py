@@ -25,7 +25,7 @@ LETTERS = ".dead_letters"
 _PIECE_BYTES = 8 * 1024**2
 _COMPARE_SECONDS = 2.0
 _MOST_COMPARED = 1000
-_SAME = (
+SAME = (
     "customer_id",
     "event_type",
     "event_name",
@@ -190,12 +190,12 @@ class MongoWriter:
             sent[document["event_id"]].append(document)
         try:
             with pymongo.timeout(_COMPARE_SECONDS):
-                stored = self._events.find({"event_id": {"$in": list(sent)}}, dict.fromkeys((*_SAME, "event_id"), 1))
+                stored = self._events.find({"event_id": {"$in": list(sent)}}, dict.fromkeys((*SAME, "event_id"), 1))
                 return tuple(
                     there["event_id"]
                     for there in stored
                     for document in sent[there["event_id"]]
-                    if any(document.get(name) != there.get(name) for name in _SAME)
+                    if any(document.get(name) != there.get(name) for name in SAME)
                 )
         except (PyMongoError, BSONError):
             return ()

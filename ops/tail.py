@@ -83,7 +83,7 @@ def follow(events: Collection[Document], last: int, customer: str | None) -> Ite
 
 
 def line(event: Mapping[str, Any], *, color: bool) -> str:
-    """One event as one line: time (UTC), type, customer, its first properties, event_id. Safe to print anywhere."""
+    """One event as one line: time (UTC), type, customer, name, first properties, event_id. Safe to print anywhere."""
     moment, event_type = event.get("timestamp"), str(event.get("event_type"))
     time_ = f"{moment:%Y-%m-%d %H:%M:%S}" if isinstance(moment, datetime) else "no time"
     properties = event.get("properties") or {}
@@ -93,12 +93,16 @@ def line(event: Mapping[str, Any], *, color: bool) -> str:
     if color and event_type in COLORS:
         kind = f"\x1b[{COLORS[event_type]}m{kind}\x1b[0m"
     customer = f"{_shown(event.get('customer_id')):<14}"
-    return "  ".join((f"{time_:<19}", kind, customer, *pairs, printable(str(event.get("event_id")))))
+    name = [_shown(event["event_name"])] if event.get("event_name") else []
+    return "  ".join((f"{time_:<19}", kind, customer, *name, *pairs, printable(str(event.get("event_id")))))
 
 
 def _shown(value: object) -> str:
     """A value in at most `WIDEST_VALUE` characters, quoted where blanks in it could pass for the end of it."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, dict | list | bool | None):
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        return printable(text if len(text) <= WIDEST_VALUE else text[: WIDEST_VALUE - 1] + "…")
+    text = str(value)
     if len(text) > WIDEST_VALUE:
         text = text[: WIDEST_VALUE - 1] + "…"
     return printable(json.dumps(text, ensure_ascii=False) if not text or any(c in ' "=' for c in text) else text)

@@ -355,7 +355,16 @@ class WriterContract:
         assert stored()["a"]["customer_id"] == "first"
 
     @pytest.mark.parametrize(
-        "other", [{"customer_id": "ben"}, {"event_type": "search"}, {"properties": {"n": 2}}, {"properties": None}]
+        "other",
+        [
+            {"customer_id": "ben"},
+            {"event_type": "search"},
+            {"properties": {"n": 2}},
+            {"properties": None},
+            {"event_name": "x"},
+            {"user_id": "x"},
+            {"traits": {"a": [1]}},
+        ],
     )
     def test_tells_an_event_from_another_one_with_its_id(self, writer: Writer, other: dict[str, Any]) -> None:
         writer.write([document("a", properties={"n": 1})])
@@ -365,7 +374,16 @@ class WriterContract:
         assert writer.write([document("a"), document("b"), document("a", customer_id="ben")]).conflicts == ("a",)
 
     @pytest.mark.parametrize(
-        "again", [{}, {"received_at": LATER}, {"timestamp": LATER}, {"context": {"battery": 3}}], ids=str
+        "again",
+        [
+            {},
+            {"received_at": LATER},
+            {"timestamp": LATER},
+            {"context": {"battery": 3}},
+            {"kafka": {"partition": 1, "offset": 7}},
+            {"source": "new-key"},
+        ],
+        ids=str,
     )
     def test_a_second_try_to_send_an_event_is_no_conflict(self, writer: Writer, again: dict[str, Any]) -> None:
         sent = document("a", properties={"n": 2**63 - 1, "f": 1.0, "a.b": ["x\0", None, {"c": True}]})

@@ -17,7 +17,7 @@ from common import kafka
 from common.errors import RefusedDocumentError, StoreError
 from common.kafka import KafkaError, ReceivedRecord, Record
 from consumer.source import RebalanceHandler
-from consumer.writer import Written
+from consumer.writer import SAME, Written
 
 
 class FakeClock:
@@ -224,7 +224,7 @@ class FakeWriter:
                 refused[index] = RefusedDocumentError("MongoDB refuses it")
             else:
                 there = self.stored.setdefault(document["event_id"], dict(document))
-                if any(there.get(name) != document.get(name) for name in ("customer_id", "event_type", "properties")):
+                if any(there.get(name) != document.get(name) for name in SAME):
                     conflicts.append(document["event_id"])
         new = len(self.stored) - before
         return Written(new, len(documents) - len(refused) - new, refused, tuple(conflicts))

@@ -103,6 +103,14 @@ def test_flushes_when_the_batch_is_full(broker: FakeBroker, consumer: Consumer) 
     assert consumer.writer.stored.keys() == {"a", "b", "c"}
 
 
+def test_notes_where_in_kafka_an_event_arrived_first(broker: FakeBroker, consumer: Consumer) -> None:
+    send(broker, "a", "b", "a")
+    consumer.loop.step()
+    places = {event_id: document["kafka"] for event_id, document in consumer.writer.stored.items()}
+    assert places["a"] == {"partition": places["b"]["partition"], "offset": 0}
+    assert places["b"]["offset"] == 1
+
+
 def test_waits_with_less_than_a_batch(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "b")
     consumer.loop.step()

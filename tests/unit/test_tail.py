@@ -38,11 +38,12 @@ def test_color_is_of_the_type_only() -> None:
     ["\x1b[2J", "\x07", "\r\n", "\t", "\x7f", "\x9b31m", "\u202e", "\u2028", "\x00", "\u200b"],
     ids=lambda text: text.encode("unicode_escape").decode(),
 )
-@pytest.mark.parametrize("field", ["event_id", "customer_id", "event_type", "name", "value"])
+@pytest.mark.parametrize("field", ["event_id", "customer_id", "event_type", "event_name", "name", "value", "nested"])
 def test_nothing_that_steers_a_terminal_gets_through(text: str, field: str) -> None:
     hostile = {**EVENT, field: f"a {text} b", "properties": {"x": 1}}
-    if field in ("name", "value"):
-        hostile["properties"] = {f"a{text}b": 1} if field == "name" else {"x": f"a {text} b"}
+    properties = {"name": {f"a{text}b": 1}, "value": {"x": f"a {text} b"}, "nested": {"x": [f"a {text} b"]}}
+    if field in properties:
+        hostile["properties"] = properties[field]
     assert line(hostile, color=False).isprintable()
 
 
@@ -52,6 +53,12 @@ def test_text_of_any_language_stays_readable() -> None:
 
 def test_a_value_cannot_pass_for_another_field() -> None:
     assert 'q="x  evt_2 y=1"' in line({**EVENT, "properties": {"q": "x  evt_2 y=1"}}, color=False)
+
+
+def test_a_name_comes_before_the_properties_and_what_is_nested_is_json() -> None:
+    properties = {"products": [{"sku": "a", "n": None}], "coupon": None}
+    shown = line({**EVENT, "event_name": "Order Completed", "properties": properties}, color=False)
+    assert '"Order Completed"  products=[{"sku":"a","n":null}]  coupon=null  evt_1' in shown
 
 
 def test_long_values_are_cut_and_many_properties_left_out() -> None:
