@@ -9,7 +9,9 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest", "ops/console", "ops/export")]
+DOCKERFILES = [
+    (ROOT / name / "Dockerfile").read_text() for name in ("api", "consumer", "loadtest", "ops/console", "ops/export")
+]
 OURS = ("api", "consumer", "console", "topics", "locust", "export")
 
 # Where the parts find each other and their files, and what only `make run` knows.
