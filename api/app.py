@@ -9,13 +9,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
-from api.auth import WriteKeys, allow_origins, require_key
+from api.auth import Cors, WriteKeys, allow_origins, require_key
 from api.delivery import Delivery
 from api.docs.routes import docs_routes
 from api.fast_path import fast_path
 from api.faults import Faults
 from api.health import health_routes
 from api.instrumentation import instrument
+from api.protocols.routes import sdk_routes
 from api.refusals import Refusals
 from api.responses import answer_errors
 from api.routes import track_routes
@@ -70,11 +71,11 @@ def create_app(
     track = track_routes(delivery.queue, faults, refusals)
     if keys:
         require_key(track, keys, metrics)
-    app.extensions["fast_path"] = fast_path(delivery.queue, metrics, keys, settings.access.origins)
+    cors = app.extensions["cors"] = Cors(settings.access.origins, settings.access.sdk_origins)
+    allow_origins(app, cors)
+    app.extensions["fast_path"] = fast_path(delivery.queue, metrics, keys, cors)
     app.register_blueprint(track)
-    app.extensions["origins"] = settings.access.origins
-    if settings.access.origins:
-        allow_origins(app, settings.access.origins)
+    app.register_blueprint(sdk_routes(delivery.queue, faults, refusals, keys, metrics))
     app.register_blueprint(health_routes(settings.kafka, delivery))
     app.register_blueprint(docs_routes(needs_key=needs_key))
     if VARIABLE in os.environ:

@@ -1,24 +1,66 @@
-"""Who may send events, by write key, and from which other origins pages may, by CORS."""
+"""Who may send events: by write key, from where and how many; and from which other origins pages may, by CORS."""
 
 import hmac
 import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-from common.errors import SettingsError
+from api.protocols.paths import is_for_sdks
+from common.errors import RateError, SettingsError
 from common.metrics import ApiMetrics
 from common.settings import AccessSettings, WriteKey, read_write_keys
 
 logger = logging.getLogger(__name__)
 
-_HOW = "send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, as ?key=KEY."
+HOW = "send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, as ?key=KEY."
 _HOURS_TO_REMEMBER = 2
 _ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, X-API-Key, X-Request-ID"
+_SDK_HEADERS = (
+    "authorization, content-type, x-retry-count, anonymousid, sentat, "
+    "rsa-retry-attempt, rsa-retry-reason, rsa-since-first-attempt, rsa-since-last-attempt"
+)
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _EXPOSE = ("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
+
+
+class KeyHolder:
+    """The holder of a write key, and how many events it may still send. Threads may share it."""
+
+    def __init__(self, key: WriteKey, clock: Callable[[], float] = time.monotonic) -> None:
+        self.key = key
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._left = float(key.rate or 0)
+        self._counted_at = clock()
+
+    def check_rate(self) -> None:
+        """Raises RateError while the rate is used up."""
+        if self.key.rate is not None and (left := self._refill(self.key.rate)) <= 0:
+            raise RateError(self.key.name, self.key.rate, math.ceil((1 - left) / self.key.rate))
+
+    def spend(self, events: int) -> None:
+        """Count events that were accepted. A request that is larger than what is left is paid for later: it is taken
+        whole, however small the rate.
+        """
+        if self.key.rate is not None:
+            with self._lock:
+                self._left -= events
+
+    def _refill(self, rate: int) -> float:
+        """What is left: a second's worth at most."""
+        with self._lock:
+            now = self._clock()
+            self._left = min(float(rate), self._left + (now - self._counted_at) * rate)
+            self._counted_at = now
+            return self._left
 
 
 class WriteKeys:
@@ -29,25 +71,33 @@ class WriteKeys:
 
     def __init__(self, settings: AccessSettings) -> None:
         """Reads no file yet."""
-        self._fixed = settings.keys
+        self._fixed = tuple(map(KeyHolder, settings.keys))
         self._file = settings.keys_file
-        self._from_file: tuple[WriteKey, ...] = ()
+        self._from_file: tuple[KeyHolder, ...] = ()
         self._seen: object = "nothing yet"
 
-    def name_of(self, secret: str) -> str | None:
-        """The name of a valid key. Takes the same time for each secret of the same length."""
+    def admit(self, secret: str | None, origin: str | None, how: str = HOW) -> KeyHolder:
+        """The holder of a valid key. Takes the same time for each secret of the same length.
+
+        Raises Unauthorized, which says `how` to send a key, and RateError.
+        """
         if self._file is not None:
             self._read_if_changed(self._file)
-        name = None
-        for key in (*self._fixed, *self._from_file):
-            if hmac.compare_digest(key.secret.encode(), secret.encode()):
-                name = key.name
-        return name
+        found = None
+        for holder in (*self._fixed, *self._from_file):
+            if hmac.compare_digest(holder.key.secret.encode(), (secret or "").encode(errors="surrogatepass")):
+                found = holder
+        if found is None:
+            raise _unauthorized(f"{'This write key is not valid' if secret else 'A write key is needed'}: {how}")
+        if found.key.origins and (origin or "").lower() not in found.key.origins:
+            raise _unauthorized("This write key is for pages of other origins: take another key here.")
+        found.check_rate()
+        return found
 
     @property
     def secrets(self) -> list[str]:
         """The secrets of the keys that were valid when the last request came."""
-        return [key.secret for key in (*self._fixed, *self._from_file)]
+        return [holder.key.secret for holder in (*self._fixed, *self._from_file)]
 
     def _read_if_changed(self, file: Path) -> None:
         # The stamp first: what changes while it is read is read again.
@@ -55,11 +105,14 @@ class WriteKeys:
         if stamp == self._seen:
             return
         try:
-            self._from_file = read_write_keys(file)
+            keys = read_write_keys(file)
         except SettingsError as error:
             logger.error("the write keys stay as they were", extra={"error": str(error)})  # noqa: TRY400, it says it all
         else:
-            logger.info("write keys read", extra={"keys": [key.name for key in self._from_file]})
+            # Who has spent a rate has spent it.
+            known = {holder.key: holder for holder in self._from_file}
+            self._from_file = tuple(known.get(key) or KeyHolder(key) for key in keys)
+            logger.info("write keys read", extra={"keys": [key.name for key in keys]})
             if not self._from_file and not self._fixed:
                 logger.warning("there are no write keys: nobody can send events")
         # Last, or another thread would take the old keys for the new.
@@ -67,7 +120,7 @@ class WriteKeys:
 
 
 def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None:
-    """Answer 401 to each request for these routes that has no valid key; the name of one that has is `g.source`."""
+    """Answer 401 to each request for these routes that has no valid key."""
 
     @routes.before_request
     def check() -> None:
@@ -77,11 +130,14 @@ def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None
         secret = secret_sent(
             request.headers.get("Authorization"), request.headers.get("X-API-Key"), request.args.get("key")
         )
-        name = keys.name_of(secret) if secret else None
-        if name is None:
-            raise _unauthorized("This write key is not valid" if secret else "A write key is needed")
-        metrics.authenticated.labels(name).inc()
-        g.source = name
+        admit(keys, secret, metrics)
+
+
+def admit(keys: WriteKeys, secret: str | None, metrics: ApiMetrics, how: str = HOW) -> None:
+    """Let the current request in: `g.holder` is who sends, `g.source` the key's name. Raises as `WriteKeys.admit`."""
+    g.holder = keys.admit(secret, request.headers.get("Origin"), how)
+    g.source = g.holder.key.name
+    metrics.authenticated.labels(g.source).inc()
 
 
 def secret_sent(authorization: str | None, api_key: str | None, in_query: str | None) -> str | None:
@@ -93,29 +149,40 @@ def secret_sent(authorization: str | None, api_key: str | None, in_query: str | 
     return api_key or in_query
 
 
-def cors_headers(origins: frozenset[str], origin: str) -> list[tuple[str, str]]:
-    """What an answer of the API says to a page of this origin, if there are `origins` whose pages may read it."""
-    if "*" in origins:
-        return [(_ALLOW_ORIGIN, "*"), _EXPOSE]
-    if not origins:
-        return []
-    # What a cache keeps for one origin is not for another.
-    vary = ("Vary", "Origin")
-    return [vary, (_ALLOW_ORIGIN, origin), _EXPOSE] if origin.lower() in origins else [vary]
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Which pages may read the answers: those of `origins`, on the routes of SDKs those of `sdk_origins`."""
+
+    origins: frozenset[str]
+    sdk_origins: frozenset[str]
+
+    def headers(self, path: str, origin: str) -> list[tuple[str, str]]:
+        """What an answer at this path says to a page of this origin, if there are any whose pages may read it."""
+        for_sdks = is_for_sdks(path)
+        if not for_sdks and not path.startswith("/api/"):
+            return []
+        origins = self.sdk_origins if for_sdks else self.origins
+        if "*" in origins and not for_sdks:
+            return [(_ALLOW_ORIGIN, "*"), _EXPOSE]
+        if not origins:
+            return []
+        # What a cache keeps for one origin is not for another.
+        vary = ("Vary", "Origin")
+        allowed = origin and ("*" in origins or origin.lower() in origins)
+        return [vary, (_ALLOW_ORIGIN, origin), _EXPOSE] if allowed else [vary]
 
 
-def allow_origins(app: Flask, origins: frozenset[str]) -> None:
+def allow_origins(app: Flask, cors: Cors) -> None:
     """Tell browsers on each answer of the API, errors included, whether pages of their origin may read it."""
 
     @app.after_request
     def tell(answer: Response) -> Response:
-        if not request.path.startswith("/api/"):
-            return answer
-        headers = cors_headers(origins, request.headers.get("Origin", ""))
+        headers = cors.headers(request.path, request.headers.get("Origin", ""))
         answer.headers.extend(headers)
         if request.method == "OPTIONS" and _ALLOW_ORIGIN in dict(headers):
-            answer.headers["Access-Control-Allow-Methods"] = "POST"
-            answer.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            for_sdks = is_for_sdks(request.path)
+            answer.headers["Access-Control-Allow-Methods"] = "GET, POST" if for_sdks else "POST"
+            answer.headers["Access-Control-Allow-Headers"] = _SDK_HEADERS if for_sdks else _ALLOWED_HEADERS
             answer.headers["Access-Control-Max-Age"] = str(_HOURS_TO_REMEMBER * 3600)
             if answer.status_code == 404:
                 # A browser that goes on gets a 404 which its page can read; else CORS would seem to be at fault.
@@ -125,8 +192,8 @@ def allow_origins(app: Flask, origins: frozenset[str]) -> None:
         return answer
 
 
-def _unauthorized(what: str) -> Unauthorized:
-    return Unauthorized(f"{what}: {_HOW}", www_authenticate=WWWAuthenticate("bearer", {"realm": "Pulse Pipeline"}))
+def _unauthorized(message: str) -> Unauthorized:
+    return Unauthorized(message, www_authenticate=WWWAuthenticate("bearer", {"realm": "Pulse Pipeline"}))
 
 
 def _stamp(file: Path) -> object:

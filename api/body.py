@@ -13,6 +13,8 @@ from werkzeug.exceptions import (
 
 # text/plain is what a browser's sendBeacon sends.
 _MEDIA_TYPES = frozenset({"application/json", "text/plain"})
+GZIP = b"\x1f\x8b"
+"""How all of gzip begins, and no JSON."""
 _NO_GZIP = "The body is not proper gzip, or it ended early."
 _ONE_GZIP_MEMBER = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 64 * 1024
@@ -32,23 +34,43 @@ def read_body(limit: int) -> bytes:
 
     `limit` bytes are allowed, both as sent and unzipped. Does not block: the server has collected the body.
     """
-    announced = request.content_length
-    if announced is None and "Transfer-Encoding" not in request.headers:
-        raise LengthRequired("The request needs a body, and a Content-Length that says how long it is.")
+    _check_length()
     if request.mimetype not in _MEDIA_TYPES:
         raise UnsupportedMediaType("Content-Type must be application/json.")
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"identity", "gzip", "x-gzip"}:
-        raise _UnsupportedEncoding
+    zipped = _encoding() != "identity"
+    return _unzipped(_read(limit), limit, zipped=zipped)
+
+
+def read_body_of_any_type(limit: int) -> bytes:
+    """As `read_body`, whatever the Content-Type says; it is unzipped if it is zipped, whether or not it says so."""
+    _check_length()
+    _encoding()
+    body = _read(limit)
+    return _unzipped(body, limit, zipped=body.startswith(GZIP))
+
+
+def _unzipped(body: bytes, limit: int, *, zipped: bool) -> bytes:
     # Whatever becomes of it: who looks into what was refused wants to see it.
-    g.body = _read(announced or 0, limit)
-    if encoding != "identity":
-        g.body = _unzip(g.body, limit)
-    body: bytes = g.body
+    g.body = body
+    if zipped:
+        g.body = body = _unzip(body, limit)
     return body
 
 
-def _read(announced: int, limit: int) -> bytes:
+def _check_length() -> None:
+    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+        raise LengthRequired("The request needs a body, and a Content-Length that says how long it is.")
+
+
+def _encoding() -> str:
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"identity", "gzip", "x-gzip"}:
+        raise _UnsupportedEncoding
+    return encoding
+
+
+def _read(limit: int) -> bytes:
+    announced = request.content_length or 0
     if announced > limit:
         raise _too_large(limit)
     try:

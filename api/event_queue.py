@@ -52,9 +52,11 @@ class EventQueue:
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.journal: Journal | None = None
-        self.grouped = False
-        """Whether requests share a `commit`, which the caller of `put` calls when it has put them."""
+        self.grouped_by: int | None = None
+        """The thread whose requests share a `commit`, which it calls when it has put them; others' are kept at once."""
         self._coming: list[Taken] = []
+        self._uncommitted = 0
+        self._failed: QueueFullError | None = None
         self._metrics = metrics
         self._accepted = Children(metrics.events_accepted)
         self._in_memory = 0
@@ -92,30 +94,39 @@ class EventQueue:
 
     @property
     def uncommitted(self) -> int:
-        """Requests taken that are not kept yet: those of this turn, while `grouped`."""
-        return len(self._coming)
+        """Requests that the thread `grouped_by` has put since its last `commit`."""
+        return self._uncommitted
 
     def put(self, events: Sequence[AcceptedEvent]) -> None:
         """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere.
 
-        They are kept when it returns or, while `grouped`, when `commit` does.
+        They are kept when it returns or, in the thread `grouped_by`, when `commit` does.
         """
         with self._lock:
+            if self._failed is not None:
+                # Until its thread has heard of it, which is then told that nothing of its turn is kept.
+                raise self._failed
             size, position = _size(events), 0
             if self.journal is not None:
                 try:
                     position = self.journal.add([event.value for event in events])
                 except JournalFullError as error:
                     raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
-            elif not self._fits(len(events), size):
+            elif self._in_memory and not self._fits(len(events), size):
+                # Alone it is taken, however large: it would never fit.
                 raise QueueFullError("queue_full", RETRY_AFTER_SECONDS)
             self._coming.append(Taken(list(events), position, size))
-            if not self.grouped or self.journal is None:
+            if self.journal is not None and threading.get_ident() == self.grouped_by:
+                self._uncommitted += 1
+            else:
                 self._commit()
 
     def commit(self) -> None:
         """Keep what was put since the last call, all or none: raises QueueFullError when it cannot be kept."""
         with self._lock:
+            failed, self._failed, self._uncommitted = self._failed, None, 0
+            if failed is not None:
+                raise failed
             self._commit()
 
     def _commit(self) -> None:
@@ -127,7 +138,11 @@ class EventQueue:
             try:
                 self.journal.commit()
             except JournalFullError as error:
-                raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
+                full = QueueFullError(error.reason, RETRY_AFTER_SECONDS)
+                if self._uncommitted:
+                    # Another thread's request has taken them along: the one that put them has to hear of it.
+                    self._failed = full
+                raise full from None
         for taken in coming:
             if self.journal is not None and not self._fits(len(taken.events), taken.size):
                 self._overflowing = True

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 from gunicorn import SERVER
+from werkzeug.exceptions import Unauthorized
 
-from api.auth import WriteKeys, cors_headers, secret_sent
+from api.auth import Cors, WriteKeys, secret_sent
 from api.event_queue import EventQueue
 from api.instrumentation import id_for
 from api.intake import Receipt, accept_plain_batch, accept_plain_event
-from common.errors import QueueFullError
+from common.errors import QueueFullError, RateError
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from common.metrics import ApiMetrics, Children
 
@@ -32,9 +33,7 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?
 _ENCODER = msgspec.json.Encoder()
 
 
-def fast_path(
-    queue: EventQueue, metrics: ApiMetrics, keys: WriteKeys | None, origins: frozenset[str]
-) -> FastPath | None:
+def fast_path(queue: EventQueue, metrics: ApiMetrics, keys: WriteKeys | None, cors: Cors) -> FastPath | None:
     """None where each request is to be logged, which Flask does."""
     if logging.getLogger("api").isEnabledFor(logging.DEBUG):
         return None
@@ -58,26 +57,29 @@ def fast_path(
             or len(body) > (MAX_EVENT_BYTES if path == TRACK else MAX_BATCH_BYTES)
         ):
             return None
-        key = None
+        holder = None
         if keys is not None:
-            key = keys.name_of(secret_sent(headers.get("AUTHORIZATION"), headers.get("X-API-KEY"), None) or "")
-            if key is None:
+            secret = secret_sent(headers.get("AUTHORIZATION"), headers.get("X-API-KEY"), None)
+            try:
+                holder = keys.admit(secret, headers.get("ORIGIN"))
+            except (Unauthorized, RateError):
                 return None
         accept = accept_plain_event if path == TRACK else accept_plain_batch
-        events = accept(body, Receipt(datetime.now(UTC), key))
+        events = accept(body, Receipt(datetime.now(UTC), holder.key.name if holder else None))
         if events is None:
             return None
         try:
             queue.put(events)
         except QueueFullError:
             return None
-        if key is not None:
-            authenticated[key].inc()
+        if holder is not None:
+            holder.spend(len(events))
+            authenticated[holder.key.name].inc()
         ids = [event.event_id for event in events]
         told = {"event_id": ids[0]} if path == TRACK else {"count": len(ids), "event_ids": ids}
         document = _ENCODER.encode({"status": "accepted", **told}) + b"\n"
         more = [
-            *cors_headers(origins, headers.get("ORIGIN", "")),
+            *cors.headers(path, headers.get("ORIGIN", "")),
             ("X-Request-ID", id_for(headers.get("X-REQUEST-ID", ""))),
         ]
         head = (

@@ -1,7 +1,7 @@
 """From a request's body to validated events with ids and times, ready for Kafka."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -75,12 +75,13 @@ def accept_partial_batch(body: bytes, receipt: Receipt) -> AcceptedBatch:
     return batch
 
 
-def accept_mapped(messages: Sequence[bytes], receipt: Receipt) -> AcceptedBatch:
-    """Those of another protocol's messages that are right; each is the JSON of an event, made by the API.
+def accept_mapped(mapped: Collection[dict[str, Any]], receipt: Receipt) -> list[AcceptedEvent]:
+    """The events that were made of another protocol's messages, and are right: see `event_json.load_mapped`.
 
-    Such an event may have what a client's may not: `extra`, `original_timestamp`, `sent_at`.
+    How large they may be is the protocol's to say.
     """
-    return _accept_right_ones(event_json.load_mapped(messages), receipt)
+    new_ids = _new_ids(len(mapped))
+    return [_accepted(event, receipt, new_ids) for event in mapped]
 
 
 def read_back(value: bytes) -> AcceptedEvent:
@@ -133,6 +134,13 @@ def _accept_plain(loaded: list[dict[str, Any]], receipt: Receipt) -> list[Accept
 
 def _accept(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> AcceptedEvent:
     """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
+    accepted = _accepted(event, receipt, new_ids)
+    if len(accepted.value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
+        raise InvalidEventError(_TOO_LARGE)
+    return accepted
+
+
+def _accepted(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> AcceptedEvent:
     event_id = event.get("event_id") or next(new_ids)
     received_at, source, protocol = receipt
     ours = {
@@ -144,8 +152,6 @@ def _accept(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> 
     if source is not None:
         ours["source"] = source
     value = event_json.encode(event | ours)
-    if len(value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
-        raise InvalidEventError(_TOO_LARGE)
     return AcceptedEvent(event_id, event["event_type"], event["customer_id"].encode(), value)
 
 

@@ -133,8 +133,8 @@ class Refusals:
         )
 
     def keep_invalid(self, error: InvalidEventError) -> None:
-        """Keep what this error tells of the current request: each wrong event of a batch, or all of it."""
-        wrong = error.errors.get("events")
+        """Keep what this error tells of the current request: each wrong event, or message, of a batch, or all of it."""
+        wrong = error.errors.get("events") or error.errors.get("batch")
         if not isinstance(wrong, Mapping):
             self.keep(400, "invalid", error.errors, message=str(error))
             return

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,9 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.faults import Faults, told
+from api.protocols.paths import is_for_sdks
 from api.refusals import Refusals
-from common.errors import InvalidEventError, QueueFullError
+from common.errors import InvalidEventError, QueueFullError, RateError
 from common.logs import request_id
 from common.metrics import ApiMetrics
 
@@ -29,8 +31,10 @@ _REASONS = {
     411: "no_length",
     413: "too_large",
     415: "unsupported_type",
+    429: "crowded",
     503: "crowded",
 }
+_LONGEST_WAIT_SECONDS = 10
 
 REFUSED = "pulse.refused"
 """Where a request's environ says why it was refused, for its line in the log."""
@@ -43,50 +47,71 @@ def accepted_answer(**document: Any) -> Response:
     return Response(_ENCODER.encode(document) + b"\n", 202, mimetype="application/json")
 
 
-def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None) -> bytes:
-    """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field."""
-    form = {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None, *, path: str, reason: str) -> bytes:
+    """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field.
+
+    At a path of SDKs they find in it what they look for, too: without a `code` some take a 400 for an outage.
+    """
+    form: dict[str, Any] = {"status": "error", "message": message, "errors": errors, "request_id": request_id}
+    if is_for_sdks(path):
+        form |= {"success": False, "code": reason}
     return json.dumps(form, separators=(",", ":")).encode() + b"\n"
 
 
-def error_answer(status: int, message: str, errors: Mapping[Any, Any] | None = None) -> Response:
+def reason_of(status: int) -> str:
+    """Why a request was refused with one of HTTP's own errors, as the metric has it."""
+    return _REASONS.get(status, "other")
+
+
+def spread_wait() -> int:
+    """How many seconds an SDK shall wait: not all of them the same, or they would come back together."""
+    return random.randint(1, _LONGEST_WAIT_SECONDS)  # noqa: S311, it guards nothing
+
+
+def error_answer(status: int, reason: str, message: str, errors: Mapping[Any, Any] | None = None) -> Response:
     """An error as the answer to the current request."""
-    return Response(error_body(message, errors or {}, request_id.get()), status, mimetype="application/json")
-
-
-def count_rejected(metrics: ApiMetrics, status: int) -> str:
-    """Count a request that was refused with one of HTTP's own errors; returns the reason, as the metric calls it."""
-    reason = _REASONS.get(status, "other")
-    metrics.rejected.labels(reason).inc()
-    return reason
+    body = error_body(message, errors or {}, request_id.get(), path=request.path, reason=reason)
+    return Response(body, status, mimetype="application/json")
 
 
 def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults, refusals: Refusals) -> None:
     """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
+
+    def ask_to_wait(status: int, reason: str, error: QueueFullError | RateError) -> Response:
+        metrics.rejected.labels(reason).inc()
+        request.environ[REFUSED] = reason
+        waiting = error_answer(status, reason, str(error))
+        waiting.headers["Retry-After"] = str(error.retry_after)
+        return waiting
 
     @app.errorhandler(InvalidEventError)
     def invalid(error: InvalidEventError) -> Response:
         faults.note(error)
         refusals.keep_invalid(error)
         metrics.rejected.labels("invalid").inc()
-        return error_answer(400, str(error), told(error.errors))
+        return error_answer(400, "invalid", str(error), told(error.errors))
 
     @app.errorhandler(QueueFullError)
     def full(error: QueueFullError) -> Response:
-        metrics.rejected.labels(error.reason).inc()
-        request.environ[REFUSED] = error.reason
-        answer = error_answer(503, str(error))
-        answer.headers["Retry-After"] = str(error.retry_after)
-        return answer
+        if is_for_sdks(request.path):
+            return ask_to_wait(429, error.reason, QueueFullError(error.reason, spread_wait()))
+        return ask_to_wait(503, error.reason, error)
+
+    @app.errorhandler(RateError)
+    def throttled(error: RateError) -> Response:
+        metrics.throttled.labels(error.key).inc()
+        if is_for_sdks(request.path):
+            error = RateError(error.key, error.rate, error.retry_after - 1 + spread_wait())
+        return ask_to_wait(429, "throttled", error)
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
         code = error.code or 500
-        reason = count_rejected(metrics, code)
-        message = _message(error)
+        reason, message = reason_of(code), _message(error)
+        metrics.rejected.labels(reason).inc()
         if request.method == "POST" and code < 500:
             refusals.keep(code, reason, message=message)
-        answer = error_answer(code, message)
+        answer = error_answer(code, reason, message)
         # Such as Allow of a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}
@@ -96,7 +121,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults, refusals: Ref
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         logger.error("unexpected error", exc_info=error)
-        return error_answer(500, "Something went wrong on our side; the log has it under this request_id.")
+        return error_answer(500, "our_fault", "Something went wrong on our side; the log has it under this request_id.")
 
 
 def _message(error: HTTPException) -> str:

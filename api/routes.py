@@ -1,6 +1,7 @@
 """Requests in: the two routes that take events."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -24,22 +25,22 @@ def track_routes(queue: EventQueue, faults: Faults, refusals: Refusals) -> Bluep
 
     @routes.post("/track")
     def track() -> Response:
-        event = accept_event(read_body(MAX_EVENT_BYTES), _receipt())
-        keep([event])
+        event = accept_event(read_body(MAX_EVENT_BYTES), receipt())
+        keep(queue, [event])
         return accepted_answer(status="accepted", event_id=event.event_id)
 
     @routes.post("/track/batch")
     def track_batch() -> Response | tuple[Response, int]:
         if _wants_partial():
             return track_partial_batch()
-        batch = accept_batch(read_body(MAX_BATCH_BYTES), _receipt())
-        keep(batch)
+        batch = accept_batch(read_body(MAX_BATCH_BYTES), receipt())
+        keep(queue, batch)
         ids = [event.event_id for event in batch]
         return accepted_answer(status="accepted", count=len(ids), event_ids=ids)
 
     def track_partial_batch() -> tuple[Response, int]:
-        accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), _receipt())
-        keep(list(accepted.values()))
+        accepted, errors = accept_partial_batch(read_body(MAX_BATCH_BYTES), receipt())
+        keep(queue, list(accepted.values()))
         if errors:
             error = invalid_batch(errors)
             faults.note(error)
@@ -47,17 +48,22 @@ def track_routes(queue: EventQueue, faults: Faults, refusals: Refusals) -> Bluep
         ids = [accepted[index].event_id if index in accepted else None for index in range(len(accepted) + len(errors))]
         return jsonify(status="accepted", count=len(accepted), event_ids=ids, rejected=told(errors)), 202
 
-    def keep(accepted: list[AcceptedEvent]) -> None:
-        queue.put(accepted)
-        if logger.isEnabledFor(logging.DEBUG):
-            for event in accepted:
-                logger.debug("event accepted", extra={"event_id": event.event_id})
-
     return routes
 
 
-def _receipt() -> Receipt:
-    return Receipt(datetime.now(UTC), g.get("source"))
+def receipt() -> Receipt:
+    """What the API adds to the events of the current request."""
+    return Receipt(datetime.now(UTC), g.get("source"), g.get("protocol", "pulse"))
+
+
+def keep(queue: EventQueue, accepted: Sequence[AcceptedEvent]) -> None:
+    """Keep the events of the current request; raises QueueFullError when they can be kept nowhere."""
+    queue.put(accepted)
+    if "holder" in g:
+        g.holder.spend(len(accepted))
+    if logger.isEnabledFor(logging.DEBUG):
+        for event in accepted:
+            logger.debug("event accepted", extra={"event_id": event.event_id})
 
 
 def _wants_partial() -> bool:

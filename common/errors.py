@@ -6,6 +6,7 @@ PulseError
 ├── SchemaError            a schema has a rule that the fast decoder cannot follow; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
 ├── QueueFullError         the API can take no more events for now
+├── RateError              the holder of a write key has sent more events than its rate allows
 ├── JournalFullError       the journal can keep no more events for now
 ├── JournalError           a journal cannot be used, though its events are not damaged; the process does not start
 ├── TopicError             a topic is missing, or not as it has to be
@@ -106,6 +107,16 @@ class QueueFullError(PulseError):
     def __init__(self, reason: str, retry_after: int) -> None:
         super().__init__(f"{NO_ROOM[reason]}; try again in {retry_after} s.")
         self.reason = reason
+        self.retry_after = retry_after
+
+
+class RateError(PulseError):
+    """A write key has no more events left of its rate. `retry_after` in seconds."""
+
+    def __init__(self, key: str, rate: int, retry_after: int) -> None:
+        super().__init__(f"This write key is for {rate} events a second; try again in {retry_after} s.")
+        self.key = key
+        self.rate = rate
         self.retry_after = retry_after
 
 

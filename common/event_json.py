@@ -5,7 +5,7 @@ not take.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -57,7 +57,16 @@ class _Split(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
+class _SplitAny(msgspec.Struct):
+    """The same, of any protocol's batch."""
+
+    events: list[msgspec.Raw] = []
+    batch: list[msgspec.Raw] = []
+
+
 _SPLIT = msgspec.json.Decoder(_Split)
+_SPLIT_ANY = msgspec.json.Decoder(_SplitAny | list[msgspec.Raw])
+_ANY = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -68,7 +77,7 @@ def fast_event(body: bytes) -> dict[str, Any] | None:
 
 def fast_batch(body: bytes) -> list[dict[str, Any]] | None:
     """The events of a batch request's body; None for what the fast decoder does not take."""
-    batch = None if len(body) > _LARGE and _brackets_in(body) > _MOST_BRACKETS else _FAST_BATCH(body)
+    batch = None if len(body) > _LARGE and brackets_in(body) > _MOST_BRACKETS else _FAST_BATCH(body)
     return None if batch is None else batch["events"]
 
 
@@ -98,35 +107,41 @@ def load_batch(body: bytes) -> Batch:
     return Batch(dict(enumerate(events)), {})
 
 
-def _brackets_in(body: bytes) -> int:
+def brackets_in(body: bytes) -> int:
     """Of objects and arrays. Many small ones are dear, and mostly too many: they are looked at once."""
     return body.count(b"{") + body.count(b"[")
 
 
-def load_mapped(messages: Sequence[bytes]) -> Batch:
-    """The events that the API made of another protocol's messages, each in JSON."""
-    right: dict[int, dict[str, Any]] = {}
-    wrong: dict[int, Any] = {}
-    for index, message in enumerate(messages):
-        try:
-            right[index] = _FAST_MAPPED(message) or _load(_MAPPED, parse_json(message))
-        except InvalidEventError as error:
-            wrong[index] = error.errors or list(error.args)
-    return Batch(right, wrong)
+def fast_mapped(event: bytes) -> dict[str, Any] | None:
+    """As `load_mapped`, but None for what the fast decoder does not take."""
+    return _FAST_MAPPED(event)
+
+
+def load_mapped(event: bytes) -> dict[str, Any]:
+    """The event that the API made of another protocol's message, from its JSON. Raises InvalidEventError.
+
+    It may have what a client's may not: `extra`, `original_timestamp`, `sent_at`.
+    """
+    return _FAST_MAPPED(event) or _load(_MAPPED, parse_json(event))
 
 
 def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
     """What to raise for a batch with these errors by index: at least one, the lowest first."""
-    messages = {"events": dict(errors)}
-    return InvalidEventError(first_fault(messages), messages)
+    return invalid({"events": dict(errors)})
+
+
+def invalid(errors: Any) -> InvalidEventError:
+    """What to raise for these errors: marshmallow's messages, at least one."""
+    return InvalidEventError(first_fault(errors), errors if isinstance(errors, dict) else {})
 
 
 def split_batch(body: bytes) -> list[bytes]:
-    """The events of a batch request's body as they were sent; none if it cannot be taken apart."""
+    """The events, or messages, of a batch request's body as they were sent; none if it cannot be taken apart."""
     try:
-        return [bytes(piece) for piece in _SPLIT.decode(body).events]
+        batch = _SPLIT_ANY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
+    return [bytes(piece) for piece in (batch if isinstance(batch, list) else batch.events or batch.batch)]
 
 
 def _with_loaded_events(body: bytes) -> Any:
@@ -142,7 +157,7 @@ def _with_loaded_events(body: bytes) -> Any:
         pieces = _SPLIT.decode(body).events
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return document
-    loaded = [None if _brackets_in(piece) > MAX_INNER else _FAST_EVENT(piece) for piece in map(bytes, pieces)]
+    loaded = [None if brackets_in(piece) > MAX_INNER else _FAST_EVENT(piece) for piece in map(bytes, pieces)]
     document["events"] = [event if fast is None else Loaded(fast) for event, fast in zip(events, loaded, strict=True)]
     return document
 
@@ -168,6 +183,22 @@ def decode(value: bytes | None) -> dict[str, Any]:
 
 def parse_json(body: bytes) -> Any:
     """Strict JSON: one document in UTF-8 and nothing after it, no NaN. Raises InvalidEventError."""
+    return _parse(body, _refuse_constant, _shortened)
+
+
+def parse_any_json(body: bytes) -> tuple[Any, bool]:
+    """JSON as programs write it: NaN, infinities, lone surrogates, integers of any length. Raises InvalidEventError.
+
+    Returns whether there may be such things in it, too.
+    """
+    try:
+        return _ANY.decode(body), False
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _parse(body, float, _any_integer), True
+
+
+def _parse(body: bytes, constant: Callable[[str], Any], many_digits: Callable[[str], Any]) -> Any:
+    """`constant` is what becomes of NaN and the infinities, `many_digits` of integers if one is hundreds long."""
     if not body:
         raise InvalidEventError(Fault("json", "The body is empty."))
     try:
@@ -178,9 +209,9 @@ def parse_json(body: bytes) -> Any:
         raise InvalidEventError(Fault("json", "The body begins with a byte order mark: send it without one."))
     pieces = (body[at : at + _PIECE_OF_DIGITS] for at in range(0, len(body), _PIECE_OF_DIGITS))
     # The event that holds too many digits shall be named.
-    parse_int = _shortened if any(map(bytes.isdigit, pieces)) else None
+    parse_int = many_digits if any(map(bytes.isdigit, pieces)) else None
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
+        return json.loads(text, parse_constant=constant, parse_int=parse_int)
     except RecursionError:
         raise InvalidEventError(Fault("json", "The body is nested too deeply.")) from None
     except json.JSONDecodeError as error:
@@ -194,6 +225,11 @@ def _refuse_constant(name: str) -> NoReturn:
 def _shortened(digits: str) -> int:
     """An integer; one far beyond 64 bits may become another one beyond them."""
     return int(digits[:40])
+
+
+def _any_integer(digits: str) -> int | float:
+    """An integer; one beyond all floats may become an infinity."""
+    return int(digits) if len(digits) < _PIECE_OF_DIGITS else float(digits)
 
 
 def _load(schema: Schema, document: Any) -> dict[str, Any]:
@@ -216,15 +252,23 @@ def _plain(messages: Any, sent: Any) -> Any:
     return {index: _plain(found, sent[index]) for index, found in messages.items()}
 
 
+def fault_lines(messages: Any) -> Iterator[str]:
+    """A line for each fault, such as `events[1].event_type: Must be one of: …`. `messages` are marshmallow's."""
+    yield from _lines("", messages)
+
+
+def _lines(path: str, found: Any) -> Iterator[str]:
+    if not isinstance(found, dict):
+        yield from (f"{path}: {fault}" if path else fault for fault in found)
+        return
+    for step, inner in found.items():
+        deeper = f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
+        yield from _lines(path + deeper, inner)
+
+
 def first_fault(messages: Any) -> str:
-    """One line naming the first fault, such as `events[1].event_type: Must be one of: …`."""
-    path = ""
-    found = messages
-    while isinstance(found, dict):
-        step, found = next(iter(found.items()))
-        path += f"[{step}]" if isinstance(step, int) else f".{_readable(step)}" if path else _readable(step)
-    fault: str = found[0]
-    return f"{path}: {fault}" if path else fault
+    """The first of these lines."""
+    return next(fault_lines(messages))
 
 
 def _readable(name: str) -> str:

@@ -34,6 +34,7 @@ MAX_EVENT_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_EVENTS = 100
 MAX_FIELDS = 32
+MAX_EVENT_ID_LENGTH = 128
 DOCUMENTED_CONTEXT = {
     "device": "Such as phone, or an object that says more.",
     "session_id": "The visit that it belongs to.",
@@ -141,7 +142,7 @@ class JsonObject(fields.Field[dict[str, Any]]):
         return value
 
 
-_EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, 128), _storable_text]
+_EVENT_ID_RULES: list[Callable[[str], object]] = [_length(1, MAX_EVENT_ID_LENGTH), _storable_text]
 
 
 class Object(fields.Nested):

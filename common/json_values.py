@@ -18,8 +18,8 @@ MAX_INNER = 1_000
 MAX_KEY_LENGTH = 256
 INT64_LEAST, INT64_MOST = -(2**63), 2**63 - 1
 HALF_CHARACTER = Fault("storable", "Holds half a character (a lone surrogate).")
-_TOO_MANY_KEYS = Fault("length", f"At most {MAX_KEYS:,} keys in an event, those of inner objects included.")
-_TOO_MANY_INNER = Fault("length", f"At most {MAX_INNER:,} objects and arrays in an event.")
+TOO_MANY_KEYS = Fault("length", f"At most {MAX_KEYS:,} keys in an event, those of inner objects included.")
+TOO_MANY_INNER = Fault("length", f"At most {MAX_INNER:,} objects and arrays in an event.")
 _NOT_FINITE = Fault("storable", "Must be a finite number.")
 _TOO_LARGE = Fault("storable", "Integers must fit into 64 bits.")
 _TOO_DEEP = Fault("length", f"At most {MAX_LEVELS} levels of objects and arrays.")
@@ -78,14 +78,14 @@ class Judge:
     def _faults_of_nested(self, value: Any, levels: int) -> Any:
         self._inner += 1
         if self._inner > MAX_INNER:
-            raise _CrowdError(_TOO_MANY_INNER)
+            raise _CrowdError(TOO_MANY_INNER)
         if levels == 0:
             return self._one(_TOO_DEEP)
         if value.__class__ is list:
             return self._faults_of_parts(enumerate(value), levels - 1)
         self._keys += len(value)
         if self._keys > MAX_KEYS:
-            raise _CrowdError(_TOO_MANY_KEYS)
+            raise _CrowdError(TOO_MANY_KEYS)
         found = self._faults_of_parts(value.items(), levels - 1)
         for key in value:
             if not _is_right_key(key):

@@ -36,10 +36,14 @@ REJECTED = (
     "too_large",
     "unsupported_type",
     *NO_ROOM,
+    "throttled",
     "crowded",
     "other",
 )
 """Why a request can be refused as a whole."""
+
+MENDED = ("not_finite", "large_integer", "surrogate", "nul_in_key", "dollar_key", "empty_key", "too_deep")
+"""What can be wrong with a value that SDKs send and the API mends: see docs/sdks.md."""
 
 _FIELDS = EventSchema().fields
 _PARTS = tuple(f"{name}.*" for name, field in _FIELDS.items() if isinstance(field, JsonObject))
@@ -144,6 +148,11 @@ class ApiMetrics(_Metrics):
             "Requests with a valid write key: a key that nobody uses any more can be retired.",
             key="the key's name, from API_KEYS or its file",
         )
+        self.throttled = self._counter(
+            "pulse_api_throttled_requests_total",
+            "Requests answered 429 since their write key had used up its rate.",
+            key="the key's name, from API_KEYS or its file",
+        )
         self.validation_errors = self._counter(
             "pulse_api_validation_errors_total",
             "Requests with invalid events: refused (400), or taken only in part with ?partial=true.",
@@ -160,6 +169,11 @@ class ApiMetrics(_Metrics):
             "that events do not have; (request): the JSON, the batch, the size of an event.",
             field=REFUSED_FIELDS,
             rule=RULES,
+        )
+        self.values_mended = self._counter(
+            "pulse_api_values_mended_total",
+            "Values that SDKs sent and that nothing could have stored, mended, by kind of fault (docs/sdks.md).",
+            kind=MENDED,
         )
 
         self.refused_kept = self._counter(

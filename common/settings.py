@@ -77,22 +77,29 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True)
 class WriteKey:
-    """A secret that lets its bearer send events, and the name under which it is counted."""
+    """A secret that lets its bearer send events, and the name under which it is counted.
+
+    With `origins` only pages of these may send with it. `rate` bounds its events a second, in each worker.
+    """
 
     name: str
     secret: str = field(repr=False)
+    origins: frozenset[str] = frozenset()
+    rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
     """Who may send events: the bearers of `keys` and of those in `keys_file`; everybody when both are missing.
 
-    Pages of `origins` may read the answers; `*` stands for any page.
+    Pages of `origins` may read the answers; `*` stands for any page. Pages of `sdk_origins` may do so on the routes of
+    SDKs.
     """
 
     keys: tuple[WriteKey, ...] = ()
     keys_file: Path | None = None
     origins: frozenset[str] = frozenset()
+    sdk_origins: frozenset[str] = frozenset({"*"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,17 +364,19 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
             key = _parse_write_key(line, number)
             if key is None:
                 raise SettingsError(
-                    "API_KEYS_FILE", str(file), f"a file with name=secret a line (line {number} is not)"
+                    "API_KEYS_FILE", str(file), f"a file with {_KEY_FORM}, one a line (line {number} is not)"
                 )
             keys.append(key)
     return tuple(keys)
 
 
 def own_write_key() -> str | None:
-    """The secret with which tools on the API's machine send: the first of its keys, if it wants one."""
+    """The secret with which tools on the API's machine send: the first of its keys that is not for pages alone, if it
+    wants one.
+    """
     access = _access_settings()
     keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
-    return keys[0].secret if keys else None
+    return next((key.secret for key in keys if not key.origins), None)
 
 
 def is_set(name: str) -> bool:
@@ -397,7 +406,11 @@ def _access_settings() -> AccessSettings:
     if keys_file:
         # It is read again by whoever needs the keys; here it is only checked.
         read_write_keys(keys_file)
-    return AccessSettings(_write_keys("API_KEYS"), keys_file, _origins("API_CORS_ORIGINS"))
+    origins = _origins("API_CORS_ORIGINS")
+    sdk_cors = _choice("API_SDK_CORS", "any", ("any", "listed"))
+    return AccessSettings(
+        _write_keys("API_KEYS"), keys_file, origins, origins if sdk_cors == "listed" else frozenset({"*"})
+    )
 
 
 def _kafka_settings() -> KafkaSettings:
@@ -476,7 +489,12 @@ _SIZE = re.compile(r"(?P<number>[0-9]{1,18})(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 # No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
-_WRITE_KEY = re.compile(r"(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-<>-~][!-~]{0,255})|(?P<bare>[!-<>-~]{1,256})")
+_WRITE_KEY = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-:<>-~][!-:<-~]{0,255})|(?P<bare>[!-:<>-~]{1,256}))"
+    r"(?P<bounds>(?:;[a-z]+=[^;]*)*)"
+)
+_KEY_RATE = re.compile(r"(?P<events>[1-9][0-9]{0,8})/s")
+_KEY_FORM = "name=secret, or name=secret;origins=https://shop.example;rate=500/s"
 # No port that browsers leave out: an origin with it would fit none of theirs.
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
@@ -583,9 +601,25 @@ def _brokers(name: str, default: tuple[Address, ...]) -> tuple[Address, ...]:
 
 
 def _parse_write_key(text: str, number: int) -> WriteKey | None:
-    """A `name=secret`, or a secret alone, which is named after its number; None for what is neither."""
+    """A `name=secret`, or a secret alone, which is named after its number; None for what is neither.
+
+    After it, in any order, may stand `;origins=` with origins, separated by `|`, and `;rate=` with events a second.
+    """
     match = _WRITE_KEY.fullmatch(text.strip())
-    return WriteKey(match["name"] or f"key{number}", match["secret"] or match["bare"]) if match else None
+    if match is None:
+        return None
+    bounds = dict(each.split("=", 1) for each in match["bounds"].split(";")[1:])
+    origins, rate = bounds.pop("origins", None), bounds.pop("rate", None)
+    listed = frozenset(origins.lower().split("|")) if origins is not None else frozenset()
+    events = _KEY_RATE.fullmatch(rate) if rate is not None else None
+    if bounds or not all(map(_ORIGIN.fullmatch, listed)) or (rate is not None and events is None):
+        return None
+    return WriteKey(
+        match["name"] or f"key{number}",
+        match["secret"] or match["bare"],
+        listed,
+        int(events["events"]) if events else None,
+    )
 
 
 def _write_keys(name: str) -> tuple[WriteKey, ...]:
@@ -595,7 +629,7 @@ def _write_keys(name: str) -> tuple[WriteKey, ...]:
             raise EnvError(name)
         return tuple(key for key in keys if key)
 
-    return _read(name, (), parse, "name=secret, several separated by commas, without spaces")
+    return _read(name, (), parse, f"{_KEY_FORM}, several separated by commas, without spaces")
 
 
 def _origins(name: str) -> frozenset[str]:

@@ -8,7 +8,9 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
+from api.docs.sdk_paths import SDK_SCHEMAS, sdk_gets, sdk_posts
 from api.journal.journal import JournalState
+from api.protocols.paths import MAX_SDK_BATCH_BYTES
 from common import events
 from common.json_values import INT64_LEAST, INT64_MOST, MAX_KEY_LENGTH, MAX_KEYS, MAX_LEVELS
 
@@ -39,6 +41,14 @@ def openapi_document(*, needs_key: bool) -> bytes:
         info={"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}},
         tags=[
             {"name": "Events", "description": "Send them."},
+            {
+                "name": "SDKs",
+                "description": "What the SDKs of Segment and RudderStack send, and CloudEvents. Each path may end with "
+                "a slash, and bodies are JSON whatever their `Content-Type` says. What is described here is taken; so "
+                "is much else that SDKs send, and values that could not be stored are mended. `/v1/t`, `p`, `s`, `i`, "
+                "`g` and `a` stand for the calls that begin with these letters, `/v1/b`, `/v1/import` and "
+                "`/beacon/v1/batch` for `/v1/batch`.",
+            },
             {"name": "Operation", "description": "For probes, dashboards and readers."},
         ],
     )
@@ -48,13 +58,19 @@ def openapi_document(*, needs_key: bool) -> bytes:
     spec.components.schema("Json", _ANY_JSON)
     spec.components.schema("Event", schema=events.EventSchema)
     spec.components.schema("Batch", schema=events.BatchSchema)
-    for name, schema in _ANSWER_SCHEMAS.items():
+    for name, schema in (_ANSWER_SCHEMAS | SDK_SCHEMAS).items():
         spec.components.schema(name, schema)
     if needs_key:
         for name, scheme in _KEY_SCHEMES.items():
             spec.components.security_scheme(name, scheme)
+        spec.components.security_scheme("basic", _BASIC)
     for path, operation in _posts(needs_key=needs_key).items():
         spec.path(path, operations={"post": {"tags": ["Events"], **operation}})
+    secured: Json = {"security": [{name: []} for name in ("basic", *_KEY_SCHEMES)]} if needs_key else {}
+    for path, operation in sdk_posts(_sdk_answers(needs_key=needs_key)).items():
+        spec.path(path, operations={"post": {"tags": ["SDKs"], **secured, **operation}})
+    for path, operation in sdk_gets(_REQUEST_ID).items():
+        spec.path(path, operations={"get": {"tags": ["SDKs"], **operation}})
     for path, operation in _GETS.items():
         spec.path(path, operations={"get": {"tags": ["Operation"], **operation}})
     return json.dumps(spec.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
@@ -239,6 +255,7 @@ _KEY_SCHEMES: Json = {
         "description": "A write key, for beacons, which cannot send headers.",
     },
 }
+_BASIC: Json = {"type": "http", "scheme": "basic", "description": "A write key as the user, without a password."}
 _MISSING = ["Missing data for required field."]
 _EVENT_ID = "evt_93ace1b4-bec0-4517-a6e2-2a6945157bba"
 _PAGE_VIEW: Json = {"customer_id": "alice", "event_type": "page_view", "properties": {"page": "/"}}
@@ -271,6 +288,42 @@ _PURCHASE: Json = {
 }
 
 
+def _sdk_answers(*, needs_key: bool) -> Json:
+    """What an SDK may be answered, by status."""
+
+    def refusal(description: str, message: str, code: str, headers: Json | None = None) -> Json:
+        answer = _refusal(description, message, headers=headers)
+        content = answer["content"]["application/json"]
+        content["schema"] = {"$ref": "#/components/schemas/SdkError"}
+        content["example"] |= {"success": False, "code": code}
+        return answer
+
+    answers = {
+        "200": _answer(
+            "Taken: they will be stored, but for those in `rejected`.",
+            "SdkTaken",
+            {"success": True, "rejected": {"3": ["properties: Must be a JSON object."]}},
+        ),
+        "400": refusal("No message is right, or the body is no JSON.", "The body is empty.", "invalid"),
+        "408": refusal("The request came too slowly.", "The request did not arrive in time.", "too_slow"),
+        "411": refusal("There is no body.", "The request needs a body.", "no_length"),
+        "413": refusal(
+            "The body is too large.", f"The body may have at most {MAX_SDK_BATCH_BYTES} bytes.", "too_large"
+        ),
+        "415": refusal("The encoding is none but gzip.", "Content-Encoding must be gzip.", "unsupported_type"),
+        "429": refusal(
+            "There is no room for more, or the key has used up its rate. Nothing of the request was taken.",
+            "Too many events are waiting for Kafka; try again in 4 s.",
+            "journal_full",
+            _RETRY_AFTER,
+        ),
+        "500": refusal("A fault of ours.", "Something went wrong on our side.", "our_fault"),
+    }
+    if needs_key:
+        answers["401"] = refusal("There is no valid write key.", "A write key is needed.", "unauthorized", _CHALLENGE)
+    return answers
+
+
 def _posts(*, needs_key: bool) -> Json:
     refusals = {
         "408": _refusal(
@@ -301,6 +354,11 @@ def _posts(*, needs_key: bool) -> Json:
             "A write key is needed: send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a beacon, "
             "as ?key=KEY.",
             headers=_CHALLENGE,
+        )
+        refusals["429"] = _refusal(
+            "The write key has used up its rate. Nothing of the request was taken: send it again.",
+            "This write key is for 500 events a second; try again in 1 s.",
+            headers=_RETRY_AFTER,
         )
     return {
         "/api/v1/track": {

@@ -12,14 +12,14 @@ from gunicorn.http.errors import ParseException, UnsupportedTransferCoding
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 
-from common.events import MAX_BATCH_BYTES
+from api.protocols.paths import most_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_HEAD_BYTES = 64 * 1024
-MAX_CHUNKED_BYTES = 2 * MAX_BATCH_BYTES
-"""Of a chunked body as it is sent."""
+CHUNKED_FOR_PLAIN = 2
+"""How much longer a chunked body may be, as it is sent, than it would be otherwise."""
 MAX_CHUNKS = 8192
 """Of a body: each costs as much as a hundred bytes of events."""
 MAX_CHUNK_LINES_BYTES = 64 * 1024
@@ -63,6 +63,7 @@ class Connection:
         "_chunks",
         "_head",
         "_incoming",
+        "_most_bytes",
         "_number",
         "_request",
         "_scanned",
@@ -92,6 +93,7 @@ class Connection:
         self.cfg = cfg
         self._incoming = bytearray()
         self._head = b""
+        self._most_bytes = 0
         self._scanned = 0
         self._chunks = 0
         self._chunk_lines = 0
@@ -171,7 +173,7 @@ class Connection:
             return None
         reader = self._request.body.reader
         if isinstance(reader, LengthReader):
-            length: int | None = reader.length if reader.length <= MAX_BATCH_BYTES else 0
+            length: int | None = reader.length if reader.length <= self._most_bytes else 0
             self.whole = reader.length <= len(self._incoming)
             here = self.whole or length == 0
         else:
@@ -235,6 +237,7 @@ class Connection:
         if codings and codings != ["chunked"]:
             # gunicorn lets some pass that nobody undoes.
             raise UnsupportedTransferCoding(codings)
+        self._most_bytes = most_bytes(request.path)
         self._request = request
         return True
 
@@ -257,7 +260,7 @@ class Connection:
             if length == 0:
                 return self._end_of_trailers(end)
             next_chunk = end + len(_LINE_END) + length + len(_LINE_END)
-            if next_chunk > MAX_CHUNKED_BYTES or self._chunks == MAX_CHUNKS:
+            if next_chunk > CHUNKED_FOR_PLAIN * self._most_bytes or self._chunks == MAX_CHUNKS:
                 raise EndlessBodyError
             if next_chunk > len(incoming):
                 return None

@@ -7,26 +7,28 @@ from typing import NamedTuple
 
 from gunicorn.http import errors
 
-from api.auth import cors_headers
-from api.responses import error_body
+from api.auth import Cors
+from api.protocols.paths import is_for_sdks
+from api.responses import error_body, spread_wait
 from api.server.connection import EndlessBodyError, EndlessHeadError
 
 # Of a request that gunicorn has not read, or not to its end.
-_TO_API = re.compile(rb"\S+ /api/")
+_PATH = re.compile(rb"\S+ ([!->@-~]+)")
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
 
 class Refusal(NamedTuple):
-    """A status and what to say with it."""
+    """A status and what to say with it; in how many seconds the client may try again, if that is known."""
 
     status: HTTPStatus
     message: str
+    retry_after: int | None = None
 
 
 SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time: send it again, all of it at once.")
-CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too much is on its way in; try again in 1 s.")
+CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too much is on its way in", 1)
 ENDLESS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long.")
 OUR_FAULT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
 NO_HTTP = Refusal(HTTPStatus.BAD_REQUEST, "This is not proper HTTP.")
@@ -56,25 +58,40 @@ def of_error(error: Exception) -> Refusal:
     return next((refusal for kind, refusal in _OF_ERRORS.items() if isinstance(error, kind)), OUR_FAULT)
 
 
-def answer(refusal: Refusal, request_head: bytes, origins: frozenset[str], request_id: str) -> bytes:
+def for_path(refusal: Refusal, path: str) -> Refusal:
+    """The refusal as clients at this path know it: SDKs wait after a 429 only, and not all of them as long."""
+    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE and is_for_sdks(path):
+        return refusal._replace(status=HTTPStatus.TOO_MANY_REQUESTS, retry_after=spread_wait())
+    return refusal
+
+
+def path_of(request_head: bytes) -> str:
+    """The path in a request's head, as far as it is here; without its query, which can hold a key."""
+    found = _PATH.match(request_head)
+    return found[1].decode("latin-1") if found else ""
+
+
+def answer(refusal: Refusal, request_head: bytes, reason: str, cors: Cors, request_id: str) -> bytes:
     """All of the answer, in the form of the app's errors; logs it.
 
-    `request_head`: as far as it is here. Pages of `origins` may read the answer, as they may read the app's.
+    `request_head`: as far as it is here. Pages may read the answer where they may read the app's.
     """
     # Nothing of the request: its head can hold a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
-    body = error_body(refusal.message, {}, request_id)
+    path = path_of(request_head)
+    message = refusal.message
+    if refusal.retry_after is not None:
+        message += f"; try again in {refusal.retry_after} s."
+    body = error_body(message, {}, request_id, path=path, reason=reason)
+    origin = _ORIGIN.search(request_head)
     head = [
         f"HTTP/1.1 {refusal.status} {refusal.status.phrase}",
         "Connection: close",
         f"X-Request-ID: {request_id}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
+        *map(": ".join, cors.headers(path, origin[1].decode("latin-1") if origin else "")),
     ]
-    if _TO_API.match(request_head):
-        origin = _ORIGIN.search(request_head)
-        cors = cors_headers(origins, origin[1].decode("latin-1") if origin else "")
-        head += [f"{name}: {value}" for name, value in cors]
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        head.append("Retry-After: 1")
+    if refusal.retry_after is not None:
+        head.append(f"Retry-After: {refusal.retry_after}")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body

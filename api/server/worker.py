@@ -14,6 +14,7 @@ import resource
 import selectors
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,15 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.base import Worker
 
-from api.responses import count_rejected
+from api.auth import Cors
+from api.body import GZIP
+from api.protocols.paths import is_for_sdks
+from api.responses import reason_of
 from api.server import early_answers
 from api.server.connection import Connection
 from api.server.connection_counts import ConnectionCounts
 from api.server.early_answers import Refusal
-from common.errors import QueueFullError
+from common.errors import NO_ROOM, QueueFullError
 from common.logs import new_request_id
 
 logger = logging.getLogger(__name__)
@@ -58,6 +62,7 @@ _OTHER_DESCRIPTORS = 100
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What the app answers from memory; all else may read files, or ask Kafka.
 _QUICK = ("/api/", "/health/")
+_QUICK_SDK_BYTES = 64 * 1024
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
@@ -161,15 +166,15 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         """Serve until told to stop, then until all that is under way is answered. Blocks."""
         self._queue = self.wsgi.extensions["delivery"].queue
-        self._queue.grouped = True
-        self._origins = self.wsgi.extensions.get("origins", frozenset())
+        self._queue.grouped_by = threading.get_ident()
+        self._cors = self.wsgi.extensions.get("cors", Cors(frozenset(), frozenset()))
         self._fast_path = self.wsgi.extensions.get("fast_path")
         self._selector.register(self.PIPE[0], _READ, None)
         for listener in self.sockets:
             listener.setblocking(False)
         while self._stop_at is None or (self._connections and time.monotonic() < self._stop_at):
             self._turn()
-        self._queue.grouped = False
+        self._queue.grouped_by = None
         for connection in list(self._connections):
             self._close(connection)
         self._threads.shutdown(wait=False)
@@ -306,7 +311,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._await_more(connection)
             return False
         self._wake_at(connection, 1)
-        if not request.path.startswith(_QUICK):
+        if not _is_quick(request):
             connection.busy = True
             self._threads.submit(self._answer_in_thread, connection, request)
             return False
@@ -360,7 +365,8 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._queue.commit()
         except QueueFullError as error:
             for connection in connections:
-                self._refuse(connection, Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)), error.reason)
+                refusal = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, NO_ROOM[error.reason], error.retry_after)
+                self._refuse(connection, refusal, error.reason)
 
     def _send(self, connection: Connection, now: float) -> None:
         """Send what the client takes, without waiting; then see to its next request."""
@@ -432,19 +438,19 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """
         metrics = self.wsgi.extensions["metrics"]
         request_id = new_request_id()
-        metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
-        if reason is not None:
-            metrics.rejected.labels(reason).inc()
-        elif refusal is early_answers.OUR_FAULT:
+        reason = reason or reason_of(refusal.status)
+        if refusal is early_answers.OUR_FAULT:
             logger.error("a request failed outside of the app", exc_info=sys.exc_info())
         else:
-            named = count_rejected(metrics, refusal.status)
+            metrics.rejected.labels(reason).inc()
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 refusals = self.wsgi.extensions["refusals"]
-                refusals.keep_unread(refusal.status, named, refusal.message, connection.head, request_id)
+                refusals.keep_unread(refusal.status, reason, refusal.message, connection.head, request_id)
+        refusal = early_answers.for_path(refusal, early_answers.path_of(connection.head))
+        metrics.requests.labels("(other)", "(unknown)", int(refusal.status)).inc()
         connection.rest = None
         connection.last = True
-        connection.out = early_answers.answer(refusal, connection.head, self._origins, request_id)
+        connection.out = early_answers.answer(refusal, connection.head, reason, self._cors, request_id)
 
     # ── Ends ──
 
@@ -494,6 +500,14 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for connection in self._connections:
             if not connection.occupied:
                 connection.deadline = min(connection.deadline, now + LEAVE_SECONDS)
+
+
+def _is_quick(request: Any) -> bool:
+    """Whether the app answers it from memory, and at once: what SDKs send may be large, or become so unzipped."""
+    if not is_for_sdks(request.path):
+        return bool(request.path.startswith(_QUICK))
+    body = request.body.getvalue() if isinstance(request.body, io.BytesIO) else None
+    return body is not None and len(body) <= _QUICK_SDK_BYTES and not body.startswith(GZIP)
 
 
 def _silent(sock: socket.socket) -> bool:

@@ -10,7 +10,7 @@ _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_AN
 class _NoQueue:
     """Nothing to keep."""
 
-    grouped = False
+    grouped_by = None
     uncommitted = 0
 
 

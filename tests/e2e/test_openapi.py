@@ -49,4 +49,4 @@ def test_an_api_that_needs_a_key(tmp_path: Path) -> None:
 
 def test_an_api_that_is_full(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_JOURNAL_DIR="", API_QUEUE_CAPACITY="100") as api:
-        hold_to_its_document(api, tmp_path, valid=["2xx", "503"])
+        hold_to_its_document(api, tmp_path, valid=["2xx", "429", "503"])

@@ -8,9 +8,10 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.protocols.paths import MAX_SDK_BATCH_BYTES
 from api.server.connection import (
+    CHUNKED_FOR_PLAIN,
     MAX_CHUNK_LINES_BYTES,
-    MAX_CHUNKED_BYTES,
     MAX_CHUNKS,
     MAX_HEAD_BYTES,
     MAX_TRAILER_BYTES,
@@ -124,13 +125,13 @@ def test_a_head_with_bare_line_feeds_is_refused_at_once() -> None:
 def test_a_chunked_body_without_an_end_is_refused() -> None:
     coming = connection(CHUNKED)
     with pytest.raises(EndlessBodyError):
-        for _ in range(MAX_CHUNKED_BYTES // 60_000 + 2):
+        for _ in range(CHUNKED_FOR_PLAIN * MAX_BATCH_BYTES // 60_000 + 2):
             coming.receive(b"ea60\r\n" + b"x" * 60_000 + b"\r\n", 0.0)
             assert coming.next_request() is None
 
 
 def test_a_chunk_size_without_an_end_is_refused() -> None:
-    coming = connection(CHUNKED + b"5;" + b"x" * MAX_CHUNKED_BYTES)
+    coming = connection(CHUNKED + b"5;" + b"x" * CHUNKED_FOR_PLAIN * MAX_BATCH_BYTES)
     with pytest.raises(EndlessBodyError):
         coming.next_request()
 
@@ -202,3 +203,24 @@ def test_a_request_began_with_its_first_byte() -> None:
     coming.next_request()
     assert coming.began is None
     assert coming.idle
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [(b"/api/v1/track", MAX_BATCH_BYTES), (b"/v1/batch", MAX_SDK_BATCH_BYTES), (b"/docs", MAX_BATCH_BYTES)],
+)
+def test_how_long_a_body_is_collected_says_the_path(path: bytes, most: int) -> None:
+    begin = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    assert connection(begin % (path, most)).next_request() is None
+    # What nobody takes is not waited for.
+    coming = connection(begin % (path, most + 1))
+    assert coming.next_request() is not None
+    assert not coming.whole
+
+
+def test_so_does_it_for_chunked_ones() -> None:
+    for path, most in ((b"/", MAX_BATCH_BYTES), (b"/v1/batch", MAX_SDK_BATCH_BYTES)):
+        head = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path
+        assert connection(head, b"%x\r\n" % (2 * most - 100)).next_request() is None
+        with pytest.raises(EndlessBodyError):
+            connection(head, b"%x\r\n" % (2 * most)).next_request()

@@ -1,6 +1,8 @@
 """The requests of a turn are kept together: one transaction, and one sync where each has to outlive a power cut."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def queue(journal: Journal) -> EventQueue:
     queue = EventQueue(1000, MUCH, ApiMetrics(CollectorRegistry()))
     queue.keep_in(journal)
-    queue.grouped = True
+    queue.grouped_by = threading.get_ident()
     return queue
 
 
@@ -96,7 +98,7 @@ def test_accepted_events_are_counted_once_they_are_kept(journal: Journal, tmp_pa
     registry = CollectorRegistry()
     queue = EventQueue(1000, MUCH, ApiMetrics(registry))
     queue.keep_in(journal)
-    queue.grouped = True
+    queue.grouped_by = threading.get_ident()
 
     def accepted() -> float:
         names = ("page_view", "click", "purchase", "add_to_cart", "search", "custom")
@@ -115,7 +117,61 @@ def test_accepted_events_are_counted_once_they_are_kept(journal: Journal, tmp_pa
 
 def test_without_a_journal_there_is_nothing_to_wait_for() -> None:
     queue = EventQueue(1000, MUCH, ApiMetrics(CollectorRegistry()))
-    queue.grouped = True
+    queue.grouped_by = threading.get_ident()
     queue.put(events(2))
     assert queue.uncommitted == 0
     assert len(queue.take(100, MUCH, timeout=0).events) == 2
+
+
+def in_another_thread(call: Callable[[], None]) -> None:
+    """Raises what the call raises."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result(timeout=30)
+
+
+def test_what_another_thread_puts_is_kept_at_once_behind_what_came_before(queue: EventQueue, journal: Journal) -> None:
+    queue.put(events(2))
+    in_another_thread(lambda: queue.put(events(3, first=2)))
+    assert journal.read(0, 100)[0] == [event.value for event in events(5)]
+
+
+def test_what_another_thread_has_kept_still_counts_as_put(queue: EventQueue, journal: Journal) -> None:
+    queue.put(events(2))
+    in_another_thread(lambda: queue.put(events(3, first=2)))
+    queue.put(events(1, first=5))
+    assert queue.uncommitted == 2
+    queue.commit()
+    assert (journal.events, queue.uncommitted) == (6, 0)
+
+
+def test_when_another_thread_fails_to_keep_what_was_put_the_next_commit_says_so(
+    queue: EventQueue, journal: Journal, tmp_path: Path
+) -> None:
+    queue.put(events(2))
+    with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
+        in_another_thread(lambda: queue.put(events(3, first=2)))
+    for put in (queue.put, lambda late: in_another_thread(lambda: queue.put(late))):
+        with pytest.raises(QueueFullError):
+            put(events(1, first=5))
+    with pytest.raises(QueueFullError):
+        queue.commit()
+    assert (journal.events, queue.in_memory) == (0, 0)
+
+
+def test_after_that_events_are_kept_again(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
+    queue.put(events(2))
+    with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
+        in_another_thread(lambda: queue.put(events(3, first=2)))
+    with pytest.raises(QueueFullError):
+        queue.commit()
+    queue.put(events(2))
+    queue.commit()
+    assert journal.events == 2
+
+
+def test_another_thread_that_fails_alone_is_told_alone(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
+    with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
+        in_another_thread(lambda: queue.put(events(3)))
+    queue.put(events(2))
+    queue.commit()
+    assert journal.events == 2

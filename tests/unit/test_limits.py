@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from api import faults, producer
+from api import faults, producer, responses
 from api.journal import folders, journal
+from api.protocols import conversion, paths
 from api.server import connection
 from api.server import worker as server
 from common import events, json_values, kafka, settings
@@ -37,6 +38,11 @@ CODE = {
     "the head of a request": (connection.MAX_HEAD_BYTES, 64 * KIB),
     "a body with one event": (events.MAX_EVENT_BYTES, 64 * KIB),
     "a body with a batch": (events.MAX_BATCH_BYTES, 1 * MIB),
+    "a body with a batch of an SDK": (paths.MAX_SDK_BATCH_BYTES, 4.5 * MIB),
+    "arrays and objects in a body of an SDK": (paths.MAX_NESTED, 400_000),
+    "messages in a batch of an SDK": (paths.MAX_MESSAGES, 2_500),
+    "a message of an SDK": (events.MAX_EVENT_BYTES, 64 * KIB),
+    "the events of an SDK's batch, with what it says for all": (conversion.MAX_CONVERTED_BYTES, 9 * MIB),
     "a chunked body": (connection.MAX_CHUNKS, 8_192),
     "events in a batch": (events.MAX_BATCH_EVENTS, 100),
     "an event": (events.MAX_EVENT_BYTES, 64 * KIB),
@@ -68,7 +74,8 @@ CODE = {
 """By row, what the code has, and what the row's first number means."""
 
 OTHERS = {
-    "a chunked body": (connection.MAX_CHUNKED_BYTES, 2 * MIB, "2 MiB"),
+    "the wait that an SDK is told": (responses._LONGEST_WAIT_SECONDS, 10, "1 to 10 s"),
+    "a chunked body": (connection.CHUNKED_FOR_PLAIN * events.MAX_BATCH_BYTES, 2 * MIB, "2 MiB"),
     "the journal, a worker": (journal._NEARLY, 0.95, "95 %"),
     "records until a flush is due": (buffer.MAX_BYTES, 8 * MIB, "8 MiB"),
     "a stop": (watchdog.STOP_SECONDS_WITHOUT_KAFKA, 3, "3 s"),

@@ -1,18 +1,22 @@
 """gunicorn's worker: what a failing request does, and how many connections it takes."""
 
+import io
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
 from gunicorn.config import Config
 
+from api.auth import Cors
 from api.journal.journal import DATA, Journal
 from api.server.connection import Connection
-from api.server.worker import LoopWorker, most_connections
+from api.server.worker import LoopWorker, _is_quick, most_connections
 from tests.apps import build_app
 from tests.bad_disks import FULL, bad_disk
 from tests.fakes import FakeBroker
@@ -39,7 +43,7 @@ def worker_of(app: Flask) -> LoopWorker:
     worker.wsgi = app
     worker._queue = app.extensions["delivery"].queue
     worker._fast_path = app.extensions["fast_path"]
-    worker._origins = frozenset()
+    worker._cors = Cors(frozenset(), frozenset())
     return worker
 
 
@@ -60,9 +64,9 @@ def grouped(tmp_path: Path) -> Iterator[LoopWorker]:
     journal = Journal(tmp_path, max_bytes=2**20, sync=True)
     worker = worker_of(build_app(FakeBroker()))
     worker._queue.keep_in(journal)
-    worker._queue.grouped = True
+    worker._queue.grouped_by = threading.get_ident()
     yield worker
-    worker._queue.grouped = False
+    worker._queue.grouped_by = None
     worker.tmp.close()
     journal.close()
 
@@ -105,3 +109,39 @@ def test_a_worker_takes_no_more_connections_than_it_has_descriptors_for(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     assert most_connections(1000) == most
+
+
+def request_of(path: str, body: bytes | None) -> Any:
+    return SimpleNamespace(path=path, body=object() if body is None else io.BytesIO(body))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "quick"),
+    [
+        ("/api/v1/track/batch", b"x" * 1_000_000, True),
+        ("/health/live", b"", True),
+        ("/metrics", b"", False),
+        ("/v1/track", b"{}", True),
+        ("/v1/projects/x/settings", b"", True),
+        ("/v1/batch", b"x" * 65_536, True),
+        ("/v1/batch", b"x" * 65_537, False),
+        ("/v1/batch", b"\x1f\x8b", False),
+        # Chunked: how long it is, is for gunicorn to say.
+        ("/v1/batch", None, False),
+        ("/api/v1/cloudevents", b"x" * 65_537, False),
+    ],
+)
+def test_what_may_take_its_time_is_answered_beside_the_loop(path: str, body: bytes | None, quick: bool) -> None:
+    assert _is_quick(request_of(path, body)) == quick
+
+
+def test_what_a_thread_has_taken_is_kept_before_it_is_answered(grouped: LoopWorker) -> None:
+    connection = opened(grouped)
+    request = connection.next_request()
+    before = grouped._queue.journal.events
+    thread = threading.Thread(target=grouped._begin_answer, args=(connection, request))
+    thread.start()
+    thread.join(30)
+    assert connection.out.startswith(b"HTTP/1.1 202")
+    assert grouped._queue.journal.events == before + 1
+    assert grouped._queue.uncommitted == 0
