@@ -15,6 +15,8 @@ CALLS = {
     "alias": "alias",
 }
 """What an SDK can be told, and the type of event that it becomes."""
+_TYPES = CALLS | {"click": "click"}
+"""Of the messages in a batch: our snippet's clicks are among them."""
 
 _TYPES_OF_NAMES = {
     "Order Completed": "purchase",
@@ -23,7 +25,7 @@ _TYPES_OF_NAMES = {
     "Product Clicked": "click",
     "Promotion Clicked": "click",
 }
-_NAMED_BY = {"track": "event", "page": "name", "screen": "name"}
+_NAMED_BY = {"track": "event", "click": "event", "page": "name", "screen": "name"}
 _SHARED = ("context", "integrations", "sentAt")
 _NO_BATCH = Fault("type", "Must be an array of messages.")
 _TOO_MANY = Fault("length", f"At most {MAX_MESSAGES:,} messages.")
@@ -51,7 +53,7 @@ def to_event(message: Message, call: str | None, envelope: Envelope) -> dict[str
     left.pop("writeKey", None)
     if call is None:
         call = left.get("type")
-        if not isinstance(call, str) or call not in CALLS:
+        if not isinstance(call, str) or call not in _TYPES:
             raise InvalidEventError(f"event_type: {_UNKNOWN_CALL}", {"event_type": [_UNKNOWN_CALL]})
     if left.get("type") in (call, None):
         left.pop("type", None)
@@ -66,8 +68,8 @@ def to_event(message: Message, call: str | None, envelope: Envelope) -> dict[str
         raise missing("customer_id", needed)
 
     event_name = as_text(left.pop(_NAMED_BY[call], None)) if call in _NAMED_BY else None
-    if call == "track" and event_name is None:
-        raise missing("event_name", "a track has an event.")
+    if call in ("track", "click") and event_name is None:
+        raise missing("event_name", f"a {call} has an event.")
 
     context = left.pop("context", None)
     traits = left.pop("traits", None)
@@ -92,7 +94,7 @@ def to_event(message: Message, call: str | None, envelope: Envelope) -> dict[str
 
 def _type_of(call: str, event_name: Any) -> str:
     of_name = _TYPES_OF_NAMES.get(event_name) if call == "track" and isinstance(event_name, str) else None
-    return of_name or CALLS[call]
+    return of_name or _TYPES[call]
 
 
 def _with_shared(message: Message, shared: Message) -> Message:
