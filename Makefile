@@ -10,6 +10,8 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
 	test lint k8s-validate tf-validate bench clean compose-test docs picture requirements
+.PHONY: help run seed replay tail load-test load-test-ui up down rebuild logs build \
+	test lint k8s-validate tf-validate bench clean compose-test docs picture snippet requirements
 
 # Under the headings, and in the order, of this file.
 help: ## Explain each command.
@@ -111,6 +113,12 @@ docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan i
 
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
 	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
+
+# esbuild pins all that it needs by its own version.
+SNIPPET := api/snippet/pulse.min.js
+snippet: ## Make /pulse.js from api/snippet/pulse.js anew, with esbuild; needs Node's npx.
+	@npx --yes esbuild@0.28.2 api/snippet/pulse.js --minify --target=es2020 --log-level=warning \
+		--outfile='$(SNIPPET)' --allow-overwrite
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

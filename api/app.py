@@ -21,6 +21,7 @@ from api.refusals import Refusals
 from api.responses import answer_errors
 from api.routes import track_routes
 from api.server.metrics_files import VARIABLE, drop_broken
+from api.snippet.routes import snippet_routes
 from common.kafka import KafkaSender, RecordSender
 from common.metrics import ApiMetrics
 from common.settings import ApiSettings
@@ -78,6 +79,7 @@ def create_app(
     app.register_blueprint(sdk_routes(delivery.queue, faults, refusals, keys, metrics))
     app.register_blueprint(health_routes(settings.kafka, delivery))
     app.register_blueprint(docs_routes(needs_key=needs_key))
+    app.register_blueprint(snippet_routes())
     if VARIABLE in os.environ:
         # Several workers: each scrape sums their files, whichever worker answers it.
         exporter = GunicornPrometheusMetrics(app, export_defaults=False)

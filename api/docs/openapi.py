@@ -469,4 +469,11 @@ _GETS: Json = {
         ("200", _text("It shows this document.", "text/html", _TEXT)),
         ("304", _UNCHANGED),
     ),
+    "/pulse.js": _get(
+        "snippet",
+        "The browser snippet",
+        ("200", _text("JavaScript for `<script async src=… data-key=…>`.", "text/javascript", _TEXT)),
+        ("304", _UNCHANGED),
+        description="Records page views and clicks of a web page, and what the page tells it.",
+    ),
 }

@@ -61,7 +61,7 @@ _WARN_EVERY_SECONDS = 10.0
 _OTHER_DESCRIPTORS = 100
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # What the app answers from memory; all else may read files, or ask Kafka.
-_QUICK = ("/api/", "/health/")
+_QUICK = ("/api/", "/health/", "/pulse.js")
 _QUICK_SDK_BYTES = 64 * 1024
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 

@@ -23,6 +23,7 @@ PATHS = (
     "/docs/page.css",
     "/docs/nothing",
     "/docs/",
+    "/pulse.js",
     "/nowhere",
     "//",
 )

@@ -262,9 +262,10 @@ BODIES = [
 ]
 PAGES = [
     Costly(f"{path} with {name}: {unit}…", lambda: b"", path, {name: head + unit * ((8000 - len(head)) // len(unit))})
-    for path in ("/metrics", "/openapi.json", "/docs", "/docs/page.css")
+    for path in ("/metrics", "/openapi.json", "/docs", "/docs/page.css", "/pulse.js")
     for name, head, unit in (
         ("Accept", "", "a/b;q=0.5,"),
+        ("Accept-Encoding", "", "br;q=0.5,"),
         ("If-None-Match", "", '"a",'),
         ("If-None-Match", '"', "a"),
         ("If-Modified-Since", "", "1 "),

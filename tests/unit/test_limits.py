@@ -15,7 +15,8 @@ from common import events, json_values, kafka, settings
 from consumer import buffer, dlq, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "limits.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "limits.md"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 
@@ -83,6 +84,14 @@ OTHERS = {
 }
 """By row, another bound that the code has, what it is, and how the row tells it."""
 
+SNIPPET = {
+    "events that wait in a browser": ("MOST_EVENTS", 500),
+    "events in a request of a page": ("BATCH_EVENTS", 100),
+    "an answer that does not come": ("TIMEOUT_SECONDS", 30),
+    "a visitor's session": ("SESSION_MINUTES", 30),
+}
+"""By row, the name that the snippet has for it, and what the row's first number means."""
+
 
 def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, object]]:
     """Each sizing setting and its default."""
@@ -129,6 +138,13 @@ def test_so_is_another_bound_of_the_row(what: str) -> None:
     assert any(line.startswith(f"| {what} |") and told in line for line in PAGE.read_text().splitlines())
 
 
+@pytest.mark.parametrize("what", SNIPPET)
+def test_a_bound_of_the_snippet_is_that_of_its_source(what: str) -> None:
+    name, meant = SNIPPET[what]
+    assert f"const {name} = {meant};" in (ROOT / "api" / "snippet" / "pulse.js").read_text()
+    assert first_number(ROWS[what][0]) == meant
+
+
 def test_each_setting_that_bounds_something_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {
         setting: first_number(default)
@@ -146,4 +162,4 @@ def test_no_setting_of_numbers_is_left_out() -> None:
 
 
 def test_the_page_can_be_found_from_the_others() -> None:
-    assert "limits.md" in (PAGE.parent.parent / "README.md").read_text()
+    assert "limits.md" in (ROOT / "README.md").read_text()

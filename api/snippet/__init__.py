@@ -1,0 +1,1 @@
+"""The browser snippet: pulse.js as people read it, and as the API serves it."""
