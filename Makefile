@@ -9,8 +9,6 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
-	test lint k8s-validate tf-validate bench clean compose-test docs picture requirements
-.PHONY: help run seed replay tail load-test load-test-ui up down rebuild logs build \
 	test lint k8s-validate tf-validate bench clean compose-test docs picture snippet requirements
 
 # Under the headings, and in the order, of this file.
