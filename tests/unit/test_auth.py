@@ -1,13 +1,15 @@
 """Write keys: who may send events, and how that is counted."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from common.settings import AccessSettings, WriteKey
-from tests.apps import running_app
+from tests.apps import build_app, running_app, take_accepted
 from tests.fakes import FakeBroker
 
 TRACK = "/api/v1/track"
@@ -152,3 +154,12 @@ def test_a_file_that_is_gone_changes_nothing(client_of_file: FlaskClient, keys_f
     assert status(client_of_file, "first") == 202
     keys_file.write_text("new=second\n")
     assert status(client_of_file, "second") == 202
+
+
+@pytest.mark.parametrize(("path", "sent"), [(TRACK, EVENT), (BATCH, {"events": [EVENT]})])
+def test_an_event_has_the_name_of_its_key_and_nothing_of_the_key(path: str, sent: dict[str, Any]) -> None:
+    app = build_app(FakeBroker(), AccessSettings(keys=KEYS))
+    assert app.test_client().post(path, json=sent, headers={"X-API-Key": "s3cret-app"}).status_code == 202
+    (event,) = take_accepted(app)
+    assert json.loads(event.value)["source"] == "app"
+    assert b"s3cret" not in event.value

@@ -22,6 +22,7 @@ STORED = {**LEAST, "event_id": "i", **dict.fromkeys(("timestamp", "received_at")
 
 
 SET_BY_US = ("received_at", "source", "protocol", "extra", "original_timestamp", "sent_at", "kafka", "processed_at")
+TOO_MANY_INNER = "At most 1,000 objects and arrays in an event."
 TOO_MANY = "At most 1,000 keys in an event, those of inner objects included."
 
 
@@ -73,6 +74,7 @@ def test_properties_are_kept_exactly() -> None:
         {"of": [members(499), members(500)]},
         {"_schema": {"_schema": 1}, "…": 1},
         {"many": list(range(10_000))},
+        {"of": [{}, []] * 499},
     ],
     ids=lambda value: f"{value!s:.20}",
 )
@@ -132,6 +134,8 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"context": {"of": {"\udfff": 1}}}, "context.of.\\udfff: Holds half a character (a lone surrogate)."),
         ({"properties": nested(17)}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
         ({"properties": {"a": nested(15, [])}}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
+        ({"properties": {"of": [[]] * 998}, "traits": {"of": []}}, f"traits: {TOO_MANY_INNER}"),
+        ({"context": {"of": [[]] * 999}}, f"context: {TOO_MANY_INNER}"),
         ({"properties": members(1_001)}, f"properties: {TOO_MANY}"),
         ({"properties": {"of": [members(500), members(500)]}}, f"properties: {TOO_MANY}"),
         ({"properties": members(400), "context": members(400), "traits": members(201)}, f"traits: {TOO_MANY}"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.intake import Receipt, accept_batch, accept_event, accept_partial_batch
+from api.intake import Receipt, accept_batch, accept_event, accept_mapped, accept_partial_batch
 from common.errors import InvalidEventError
 from common.event_json import decode
 from common.events import MAX_EVENT_BYTES
@@ -91,3 +91,46 @@ def test_an_event_that_grows_when_encoded_is_refused() -> None:
     assert len(raw) <= MAX_EVENT_BYTES
     with pytest.raises(InvalidEventError, match="Larger than"):
         accept_event(raw, RECEIPT)
+
+
+# ── What the API adds ──
+
+
+def test_an_event_says_its_protocol_and_the_name_of_its_key() -> None:
+    event = decode(accept_event(body(), Receipt(NOW, "web")).value)
+    assert (event["protocol"], event["source"]) == ("pulse", "web")
+
+
+def test_without_keys_an_event_has_no_source() -> None:
+    assert "source" not in decode(accept_event(body(), RECEIPT).value)
+
+
+MAPPED = {
+    **LEAST,
+    "event_id": "m-1",
+    "event_name": "Order Completed",
+    "timestamp": "2026-01-31T11:59:58Z",
+    "original_timestamp": "2026-01-31T10:59:58.5Z",
+    "sent_at": "2026-01-31T11:00:00+00:00",
+    "extra": {"integrations": {"All": True}, "channel": None, "of": [{"a": 1}]},
+}
+
+
+def test_what_another_protocol_sent_may_have_what_clients_may_not_send() -> None:
+    batch = accept_mapped([json.dumps(MAPPED).encode()], Receipt(NOW, "web", "segment"))
+    event = decode(batch.accepted[0].value)
+    assert event["extra"] == MAPPED["extra"]
+    assert event["original_timestamp"] == datetime(2026, 1, 31, 10, 59, 58, 500_000, tzinfo=UTC)
+    assert event["sent_at"] == datetime(2026, 1, 31, 11, tzinfo=UTC)
+    assert (event["protocol"], event["source"], event["received_at"]) == ("segment", "web", NOW)
+
+
+def test_of_what_another_protocol_sent_the_wrong_ones_are_named_by_index() -> None:
+    messages = [{"event_type": "click"}, MAPPED, {**MAPPED, "extra": {"a": [{"$b": 1}]}}, {**MAPPED, "source": "web"}]
+    batch = accept_mapped([json.dumps(message).encode() for message in messages], RECEIPT)
+    assert list(batch.accepted) == [1]
+    assert batch.errors == {
+        0: {"customer_id": ["Missing data for required field."]},
+        2: {"extra": {"a": {0: {"$b": ["Must not begin with '$'."]}}}},
+        3: {"source": ["Unknown field."]},
+    }
