@@ -9,7 +9,7 @@ import pytest
 
 from api.intake import Receipt, accept_batch, accept_event, accept_mapped, accept_partial_batch
 from common.errors import InvalidEventError
-from common.event_json import decode
+from common.event_json import decode, load_mapped
 from common.events import MAX_EVENT_BYTES
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, 5, tzinfo=UTC)
@@ -117,20 +117,22 @@ MAPPED = {
 
 
 def test_what_another_protocol_sent_may_have_what_clients_may_not_send() -> None:
-    batch = accept_mapped([json.dumps(MAPPED).encode()], Receipt(NOW, "web", "segment"))
-    event = decode(batch.accepted[0].value)
+    (accepted,) = accept_mapped([load_mapped(json.dumps(MAPPED).encode())], Receipt(NOW, "web", "segment"))
+    event = decode(accepted.value)
     assert event["extra"] == MAPPED["extra"]
     assert event["original_timestamp"] == datetime(2026, 1, 31, 10, 59, 58, 500_000, tzinfo=UTC)
     assert event["sent_at"] == datetime(2026, 1, 31, 11, tzinfo=UTC)
     assert (event["protocol"], event["source"], event["received_at"]) == ("segment", "web", NOW)
 
 
-def test_of_what_another_protocol_sent_the_wrong_ones_are_named_by_index() -> None:
-    messages = [{"event_type": "click"}, MAPPED, {**MAPPED, "extra": {"a": [{"$b": 1}]}}, {**MAPPED, "source": "web"}]
-    batch = accept_mapped([json.dumps(message).encode() for message in messages], RECEIPT)
-    assert list(batch.accepted) == [1]
-    assert batch.errors == {
-        0: {"customer_id": ["Missing data for required field."]},
-        2: {"extra": {"a": {0: {"$b": ["Must not begin with '$'."]}}}},
-        3: {"source": ["Unknown field."]},
-    }
+@pytest.mark.parametrize(
+    ("fields", "errors"),
+    [
+        ({"extra": {"a": [{"$b": 1}]}}, {"extra": {"a": {0: {"$b": ["Must not begin with '$'."]}}}}),
+        ({"source": "web", "protocol": "pulse"}, dict.fromkeys(("source", "protocol"), ["Unknown field."])),
+    ],
+)
+def test_what_another_protocol_sent_is_held_to_the_same_rules(fields: dict[str, Any], errors: dict[str, Any]) -> None:
+    with pytest.raises(InvalidEventError) as raised:
+        load_mapped(json.dumps({**MAPPED, **fields}).encode())
+    assert raised.value.errors == errors
