@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
+from api.intake import Receipt, accept_batch
 from api.server.connection import Connection
 from api.server.worker import answer_of
 from common.settings import AccessSettings, WriteKey
@@ -27,6 +29,9 @@ ACCESS = {
     "open": AccessSettings(),
     "with keys": AccessSettings(keys=(WriteKey("web", KEY), WriteKey("app", "other"))),
     "with origins": AccessSettings(origins=frozenset({"https://shop.example"})),
+    "with a bound key": AccessSettings(
+        keys=(WriteKey("web", KEY, frozenset({"https://shop.example"}), 1_000_000), WriteKey("app", "other"))
+    ),
     "for all origins": AccessSettings(origins=frozenset({"*"}), keys=(WriteKey("web", KEY),)),
 }
 CFG = Config()
@@ -90,7 +95,8 @@ def access(request: pytest.FixtureRequest) -> AccessSettings:
 
 @pytest.mark.parametrize(("path", "body"), [("/api/v1/track", EVENT), ("/api/v1/track/batch", BATCH)])
 def test_the_plain_case_is_taken(path: str, body: bytes) -> None:
-    sent = request(path, body, "Host: x", "Content-Type: application/json", f"Authorization: Bearer {KEY}")
+    origin = "Origin: https://shop.example"
+    sent = request(path, body, "Host: x", "Content-Type: application/json", f"Authorization: Bearer {KEY}", origin)
     for access in ACCESS.values():
         assert seen(app_with(access), sent, fast=True) is not None
 
@@ -131,8 +137,17 @@ def test_a_request_without_a_valid_key_is_for_flask() -> None:
 def test_a_request_for_which_there_is_no_room_is_for_flask() -> None:
     app = app_with(AccessSettings(), capacity=1)
     sent = request("/api/v1/track/batch", BATCH, "Host: x", "Content-Type: application/json")
+    # Alone it is taken, however large.
+    app.extensions["delivery"].queue.put(accept_batch(BATCH, Receipt(datetime.now(UTC))))
     assert seen(app, sent, fast=True) is None
-    assert take_accepted(app) == []
+    assert len(take_accepted(app)) == 2
+
+
+def test_a_request_over_the_rate_of_its_key_is_for_flask() -> None:
+    app = app_with(AccessSettings(keys=(WriteKey("web", KEY, rate=1),)))
+    sent = request("/api/v1/track/batch", BATCH, "Host: x", "Content-Type: application/json", f"X-API-Key: {KEY}")
+    assert seen(app, sent, fast=True) is not None
+    assert seen(app, sent, fast=True) is None
 
 
 def test_when_each_request_is_to_be_logged_all_are_for_flask(caplog: pytest.LogCaptureFixture) -> None:

@@ -312,3 +312,31 @@ def test_what_the_app_never_saw_is_kept_if_it_was_to_bring_events(api: Api) -> N
 def test_of_what_was_to_bring_none_nothing_is_kept(api: Api, head: bytes) -> None:
     api.refusals.keep_unread(400, "unreadable", "This is not proper HTTP.", head, "id-3")
     assert (api.kept(), api.dropped()) == ([], 0)
+
+
+# ── What SDKs send ──
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_each_wrong_message_of_an_sdk_is_kept_by_itself_without_the_key(keyed: Api, zipped: bool) -> None:
+    right = {"type": "track", "event": "e", "userId": "ada"}
+    wrong = {"type": "track", "userId": "ada", "writeKey": SECRET}
+    body = json.dumps({"batch": [right, wrong], "writeKey": SECRET}).encode()
+    keyed.post("/v1/batch/", gzip.compress(body) if zipped else body)
+    (kept,) = keyed.kept()
+    assert (kept["protocol"], kept["route"], kept["source"], kept["index"]) == ("segment", "/v1/batch", "web", 1)
+    assert kept["message"] == "event_name: Missing: a track has an event."
+    assert json.loads(kept["body"])["userId"] == "ada"
+    assert SECRET not in json.dumps(kept)
+
+
+def test_so_is_each_cloudevent(api: Api) -> None:
+    right = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
+    api.post("/api/v1/cloudevents", [right, {**right, "type": ""}])
+    (kept,) = api.kept()
+    assert (kept["protocol"], kept["index"], json.loads(kept["body"])["type"]) == ("cloudevents", 1, "")
+
+
+def test_a_batch_of_which_nothing_is_right_is_kept_message_by_message(api: Api) -> None:
+    api.post("/v1/batch", {"batch": [{"type": "page"}, {"type": "nothing"}]})
+    assert [each["index"] for each in api.kept()] == [0, 1]
