@@ -30,7 +30,6 @@ _HOW = (
     "or as writeKey in the body."
 )
 _NO_OBJECT = Fault("type", "The body must be a JSON object.")
-_NO_ARRAY = Fault("type", "The body must be a JSON array of CloudEvents.")
 _TOO_MUCH = Fault("size", f"The body may have at most {MAX_NESTED:,} arrays and objects.")
 _TOO_MANY = Fault("length", f"At most {MAX_MESSAGES:,} CloudEvents.")
 
