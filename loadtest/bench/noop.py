@@ -14,8 +14,8 @@ class _NoQueue:
     uncommitted = 0
 
 
-class _NoDelivery:
-    """Nothing to start and to stop."""
+class _Nothing:
+    """In the place of what our settings start and stop in a worker."""
 
     queue = _NoQueue()
 
@@ -27,7 +27,7 @@ class _NoDelivery:
 
 
 class _App:
-    extensions = {"delivery": _NoDelivery()}  # noqa: RUF012, as Flask has it
+    extensions = {"delivery": _Nothing(), "refusals": _Nothing()}  # noqa: RUF012, as Flask has it
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ["wsgi.input"].read()

@@ -1,5 +1,6 @@
 """The tools of `make bench` count right, whatever they measure."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from loadtest.bench import noop
 from loadtest.bench.__main__ import DOCUMENT
 from loadtest.bench.load import Load, answer, drive, request
 from loadtest.bench.report import Row, Target, replaced, table
@@ -88,6 +90,13 @@ def test_the_table_has_the_ratio_of_the_medians_of_rounds() -> None:
     text = table([Row("what", "us", [10, 20], Target(at_most=12), ("half", [20, 40]))])
     cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
     assert cells == ["what", "us", "10.0", "15.0", "20.0", "0.50 × half", "≤ 12.0", "not met"]
+
+
+def test_the_no_op_has_all_that_our_settings_start_in_a_worker() -> None:
+    settings = (DOCUMENT.parent.parent / "api" / "gunicorn.conf.py").read_text()
+    started = set(re.findall(r'extensions\["(\w+)"\]', settings))
+    assert started
+    assert started <= noop.app.extensions.keys()
 
 
 _DOCUMENT = """\
