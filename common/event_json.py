@@ -26,7 +26,11 @@ from common.events import (
 from common.fast_decoder import fast_decoder
 from common.json_values import MAX_INNER
 
+MAX_INNER_OF_BATCH = MAX_BATCH_EVENTS * MAX_INNER
+"""Objects and arrays in a batch, counted by their brackets, those in texts too: to parse a crowd of them is dear."""
+
 _LONGEST_SHOWN = 80
+_CROWD = Fault("length", f"At most {MAX_INNER_OF_BATCH:,} objects and arrays in a batch, brackets in texts counted too.")
 # More than that is no usual batch.
 _LARGE = 128 * 1024
 _MOST_BRACKETS = 10_000
@@ -91,6 +95,8 @@ def load_batch(body: bytes) -> Batch:
     fast = fast_batch(body)
     if fast is not None:
         return Batch(dict(enumerate(fast)), {})
+    if brackets_in(body) > MAX_INNER_OF_BATCH:
+        raise InvalidEventError(_CROWD)
     document = _with_loaded_events(body)
     try:
         events = _load(_BATCH, document)["events"]

@@ -164,13 +164,13 @@ def test_every_error_has_the_same_form(client: FlaskClient, row: Row) -> None:
 
 
 def test_the_errors_are_by_field(client: FlaskClient) -> None:
-    answer = client.post(TRACK, json={"customer_id": 1, "properties": {"$a": 1}, "context": {"ip": 1}, "more": 1})
+    answer = client.post(TRACK, json={"customer_id": 1, "properties": {"$a": 1}, "context": {"a": {"": 1}}, "more": 1})
     assert answer.json is not None
     assert answer.json["errors"] == {
         "customer_id": ["Must be a string."],
         "event_type": [MISSING],
         "properties": {"$a": ["Must not begin with '$'."]},
-        "context": {"ip": ["Must be a string."]},
+        "context": {"a": {"": ["Length must be between 1 and 256."]}},
         "more": ["Unknown field."],
     }
 

@@ -28,6 +28,12 @@ class Delivery:
         self.calls.append(timeout)
 
 
+class Refusals:
+    """Can be started."""
+
+    def start(self) -> None: ...
+
+
 @pytest.fixture
 def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
@@ -37,7 +43,7 @@ def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 def worker(delivery: Delivery, pid: int | None = None, *, booted: bool = True) -> Any:
     return SimpleNamespace(
-        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"delivery": delivery})
+        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"delivery": delivery, "refusals": Refusals()})
     )
 
 

@@ -11,7 +11,7 @@ from api.journal import folders, journal
 from api.protocols import conversion, paths
 from api.server import connection
 from api.server import worker as server
-from common import events, json_values, kafka, settings
+from common import event_json, events, json_values, kafka, settings
 from consumer import buffer, dlq, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 
@@ -50,6 +50,7 @@ CODE = {
     "fields of an event, of a batch": (events.MAX_FIELDS, 32),
     "keys of an event's objects, together": (json_values.MAX_KEYS, 1_000),
     "objects and arrays in an event": (json_values.MAX_INNER, 1_000),
+    "objects and arrays in a batch": (event_json.MAX_INNER_OF_BATCH, 100_000),
     "levels of an event's objects": (json_values.MAX_LEVELS, 16),
     "faults in an event's objects": (json_values._MOST_FAULTS, 100),
     "faults that are looked at in a batch": (events._MOST_FAULTS, 1_000),
