@@ -133,8 +133,10 @@ class Stepped:
         actor = self.world.actor_of(getcurrent())
         called_at = self.world.clock()
         actor.pending = call
-        stop()
-        actor.pending = None
+        try:
+            stop()
+        finally:
+            actor.pending = None
         if isinstance(actor, Consumer) and self.world.clock() - called_at >= _TIMEOUT_MS / 1000:
             raise AutoReconnect("no answer in time")
         answer = call()
