@@ -1,5 +1,6 @@
 """Kafka and MongoDB in memory. tests/contracts.py holds them to what the real ones do."""
 
+import itertools
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -243,6 +244,7 @@ class FakeDocuments:
 
     def __init__(self) -> None:
         self.documents: dict[Any, dict[str, Any]] = {}
+        self._ids = itertools.count()
 
     def find(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         return [dict(one) for one in self.documents.values() if _matches(one, wanted or {})]
@@ -260,7 +262,7 @@ class FakeDocuments:
         if there is None and not upsert:
             return False
         one = there or {**wanted, **change.get("$setOnInsert", {})}
-        one.setdefault("_id", len(self.documents))
+        one.setdefault("_id", next(self._ids))
         one |= change.get("$set", {})
         one |= {name: one.get(name, 0) + more for name, more in change.get("$inc", {}).items()}
         one |= {name: max(one.get(name, value), value) for name, value in change.get("$max", {}).items()}

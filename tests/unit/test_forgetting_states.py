@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Self
 
+import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -133,8 +134,10 @@ class Stepped:
         actor = self.world.actor_of(getcurrent())
         called_at = self.world.clock()
         actor.pending = call
-        stop()
-        actor.pending = None
+        try:
+            stop()
+        finally:
+            actor.pending = None
         if isinstance(actor, Consumer) and self.world.clock() - called_at >= _TIMEOUT_MS / 1000:
             raise AutoReconnect("no answer in time")
         answer = call()
@@ -192,6 +195,8 @@ class Forget(RuleBasedStateMachine):
             times = dict.fromkeys(("timestamp", "received_at"), self.now().isoformat())
             event = {"event_id": event_id, "customer_id": customer, "event_type": "click", **times}
             self.broker.append(TOPIC, Record(b"key", json.dumps(event).encode()))
+            # Or it would come at the moment of the forgetting, which is not before it.
+            self.clock.advance(0.001)
 
     @precondition(lambda self: len(self.consumers) < 2)
     @rule()
@@ -312,17 +317,17 @@ class Forget(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "consumers"):
             return
-        while self.in_flight:
-            self.land(self.in_flight[0])
         steps = itertools.count()
         # Then they end what they have begun.
         while self.behind() or next(steps) < 60:
             for consumer in self.consumers:
                 consumer.go_on()
-            self.clock.advance(0.1)
+            self.time_passes(0.01)
         self.a_customer_is_forgotten("")
         while self.tools:
             self.the_tools_wait()
+        while self.in_flight:
+            self.time_passes(1.0)
         *_, key = [one["key"] for one in self.stored["events.forgotten"].find({"_id": LIST})] or [b""]
         records = {one["_id"]: one for one in self.stored["events.forgotten"].find({"_id": {"$ne": LIST}})}
         assert all(record["state"] == "done" and "customer_id" not in record for record in records.values())
@@ -338,3 +343,32 @@ class Forget(RuleBasedStateMachine):
 
 Forget.TestCase.settings = settings(max_examples=40, stateful_step_count=50)
 TestForget = Forget.TestCase
+
+
+@pytest.mark.parametrize("stands_still_after", [None, 0, 5, 20])
+@pytest.mark.parametrize("becomes", ["goes on later", "dies, its call arrives", "fails, its call arrives"])
+def test_wherever_a_consumer_stops_while_a_customer_is_forgotten(becomes: str, stands_still_after: int | None) -> None:
+    """At each of its calls, one run: the ways to a race are few, and chance finds them rarely."""
+    for stop_at in range(30):
+        world = Forget()
+        world.start()
+        world.events_come("alice", 3)
+        world.events_come("ben", 1)
+        world.events_come("alice", 3)
+        for _ in range(stop_at):
+            world.consumers[0].go_on()
+        if becomes == "dies, its call arrives":
+            world.a_consumer_dies(0, arrives=True)
+        elif becomes == "fails, its call arrives":
+            world.a_call_of_a_consumer_fails(0, arrives=True)
+            # It tries again, and ends that, before the tool begins or while it works.
+            world.a_consumer_goes_on(0, stop_at % 7)
+        world.a_customer_is_forgotten("alice")
+        for second in itertools.count():
+            if second == stands_still_after:
+                world.all_stands_still(60.0)
+            if not world.tools:
+                break
+            world.a_tool_goes_on(0, 3)
+            world.time_passes(0.5)
+        world.teardown()
