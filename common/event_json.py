@@ -30,7 +30,9 @@ MAX_INNER_OF_BATCH = MAX_BATCH_EVENTS * MAX_INNER
 """Objects and arrays in a batch, counted by their brackets, those in texts too: to parse a crowd of them is dear."""
 
 _LONGEST_SHOWN = 80
-_CROWD = Fault("length", f"At most {MAX_INNER_OF_BATCH:,} objects and arrays in a batch, brackets in texts counted too.")
+_CROWD = Fault(
+    "length", f"At most {MAX_INNER_OF_BATCH:,} objects and arrays in a batch, brackets in texts counted too."
+)
 # More than that is no usual batch.
 _LARGE = 128 * 1024
 _MOST_BRACKETS = 10_000

@@ -43,7 +43,9 @@ def conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 def worker(delivery: Delivery, pid: int | None = None, *, booted: bool = True) -> Any:
     return SimpleNamespace(
-        pid=pid or os.getpid(), booted=booted, wsgi=SimpleNamespace(extensions={"delivery": delivery, "refusals": Refusals()})
+        pid=pid or os.getpid(),
+        booted=booted,
+        wsgi=SimpleNamespace(extensions={"delivery": delivery, "refusals": Refusals()}),
     )
 
 
