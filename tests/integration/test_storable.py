@@ -63,6 +63,8 @@ def way(kafka: KafkaServer, mongo: MongoServer) -> Iterator[Way]:
     way.close()
 
 
+# A hundred batches through real servers.
+@pytest.mark.timeout(300)
 @given(events=st.lists(sent.things, min_size=1, max_size=20))
 def test_what_is_accepted_is_stored_as_it_was_sent(way: Way, events: list[Any]) -> None:
     # The ids begin with ours: examples that share one would be duplicates.
