@@ -88,12 +88,12 @@ def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[float]:
     """Lets the API answer a batch with these statuses, one after the other; returns the pauses made (to be filled)."""
     left = iter(statuses)
 
-    def post(_session: requests.Session, _url: str, *, json: dict[str, list[Event]], timeout: Any) -> requests.Response:
+    def post(_session: requests.Session, _url: str, *, data: bytes, timeout: Any) -> requests.Response:
         del timeout
         response = requests.Response()
         response.status_code = next(left)
         response.headers["Retry-After"] = "7"
-        accepted = json_bytes(event_ids=[event["event_id"] for event in json["events"]])
+        accepted = json_bytes(event_ids=[event["event_id"] for event in json.loads(data)["events"]])
         response._content = accepted if response.status_code == 202 else json_bytes(message="the reason")
         return response
 
