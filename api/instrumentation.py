@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import re
+import string
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Flask, Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -41,6 +43,9 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
         started = time.perf_counter()
         # A server may ignore it (RFC 9110, 7.8); werkzeug would look for routes of WebSockets.
         environ.pop("HTTP_UPGRADE", None)
+        if not environ["QUERY_STRING"].isascii():
+            # As it should have been sent: werkzeug would fail at what is no UTF-8.
+            environ["QUERY_STRING"] = quote(environ["QUERY_STRING"], safe=string.printable, encoding="latin-1")
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         current_id = id_for(sent)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import create_environ, run_wsgi_app
 
+from common.settings import AccessSettings, WriteKey
 from tests.apps import build_app
 from tests.fakes import FakeBroker
 
@@ -58,6 +59,21 @@ def status_of(app: Flask, method: str, **odd: str) -> int:
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_bytes_in_a_head_are_no_fault_of_ours(app: Flask, name: str, odd: str) -> None:
     assert {status_of(app, method, **{name: odd}) // 100 for method in ("GET", "POST")} == {4}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/v1/track", "/api/v1/track/batch", "/v1/track", "/v1/batch", "/sourceConfig"]
+)
+@pytest.mark.parametrize("query", ["\xbc", "key=\xbc", "\xbc=1&partial=true", "partial=\xff", "writeKey=\xed\xa0\x80"])
+def test_a_query_that_is_no_utf_8_is_no_fault_of_ours(app: Flask, path: str, query: str) -> None:
+    assert status_of(app, "POST", PATH_INFO=path, QUERY_STRING=query) in {400, 404, 405, 411}
+
+
+def test_a_query_in_utf_8_is_read_though_it_should_have_been_escaped() -> None:
+    keyed = build_app(FakeBroker(), AccessSettings(keys=(WriteKey("web", "k"),)))
+    sent = {"PATH_INFO": "/api/v1/track", "CONTENT_TYPE": "application/json"}
+    for query, status in (("a=ä".encode().decode("latin-1") + "&key=k", 411), ("key=ä", 401)):
+        assert status_of(keyed, "POST", **sent, QUERY_STRING=query) == status
 
 
 @given(st.binary(max_size=50), st.binary(max_size=50), st.binary(max_size=50), st.sampled_from(METHODS))
