@@ -7,14 +7,16 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
-from common.metrics import ApiMetrics, ConsumerMetrics
+from common.metrics import ApiMetrics, ConsumerMetrics, ExportMetrics
 from ops.grafana.runbooks import read_runbooks
 
 PROMETHEUS = Path(__file__).parent.parent / "ops" / "prometheus"
 
 METRICS = {
     declared.name: declared
-    for declared in chain(ApiMetrics(CollectorRegistry()).declared, ConsumerMetrics(CollectorRegistry()).declared)
+    for declared in chain.from_iterable(
+        metrics(CollectorRegistry()).declared for metrics in (ApiMetrics, ConsumerMetrics, ExportMetrics)
+    )
 }
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule

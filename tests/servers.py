@@ -204,14 +204,15 @@ def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
 class PrometheusServer(Process):
     """Prometheus with our configuration and alerts, but for the targets, and five times as quick."""
 
-    def __init__(self, folder: Path, api: str, consumer: str) -> None:
-        """`api` and `consumer` are their URLs."""
+    def __init__(self, folder: Path, api: str, consumer: str, exporter: str) -> None:
+        """`api`, `consumer` and `exporter` are their URLs."""
         port = ports.free_port()
         self.url = f"http://127.0.0.1:{port}"
         config = (ROOT / "ops" / "prometheus" / "prometheus.yml").read_text()
         ours = {
             "api:8080": api,
             "consumer:8083": consumer,
+            "export:8085": exporter,
             "interval: 5s": "interval: 1s",
             "timeout: 4s": "timeout: 1s",
         }
@@ -258,12 +259,14 @@ class Pipeline:
         self.url = self.api.url
         self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", self.environ)
 
-    def watched_by_prometheus(self, folder: Path) -> PrometheusServer:
-        """A Prometheus that scrapes both, not started; skips where there is none, and fails instead where CI=true."""
+    def watched_by_prometheus(self, folder: Path, exporter: str) -> PrometheusServer:
+        """A Prometheus that scrapes both, and the exporter at this URL; not started. Skips where there is none, and fails
+        instead where CI=true.
+        """
         if shutil.which("prometheus") is None:
             missing = "prometheus is missing: Debian's package of that name has it"
             pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
-        return PrometheusServer(folder, self.url, self.consumer_url)
+        return PrometheusServer(folder, self.url, self.consumer_url, exporter)
 
     def start(self) -> None:
         self.api.start()

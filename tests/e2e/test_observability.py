@@ -14,9 +14,10 @@ import requests
 
 from common.kafka import KafkaSender, Record
 from ops.grafana import dashboard
+from ops.local.ports import free_port
 from tests.clients import event
 from tests.observed import ALERTS, METRICS, RUNBOOKS
-from tests.servers import KafkaServer, MongoServer, Pipeline, PrometheusServer
+from tests.servers import KafkaServer, MongoServer, Pipeline, Process, PrometheusServer
 from tests.waiting import eventually
 
 
@@ -53,12 +54,16 @@ class Traffic(threading.Thread):
 @pytest.fixture(scope="module")
 def watched(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
-    pipeline = Pipeline(kafka, mongo, folder, LOG_LEVEL="debug", API_KEYS=f"web={KEY}")
-    prometheus = pipeline.watched_by_prometheus(folder)
+    address = f"127.0.0.1:{free_port()}"
+    exported = {"EXPORT_METRICS_ADDR": address, "EXPORT_URL": (folder / "exported").as_uri()}
+    pipeline = Pipeline(kafka, mongo, folder, LOG_LEVEL="debug", API_KEYS=f"web={KEY}", **exported)
+    exporter = Process([sys.executable, "-m", "ops.export", "serve"], folder / "exporter.log", pipeline.environ)
+    prometheus = pipeline.watched_by_prometheus(folder, f"http://{address}")
     pipeline.start()
+    exporter.start()
     prometheus.start()
     eventually(
-        lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 2, what="both are scraped", every=0.1
+        lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 3, what="all are scraped", every=0.1
     )
     traffic = Traffic(pipeline.url)
     traffic.start()
@@ -68,6 +73,7 @@ def watched(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.Tem
     traffic.enough.set()
     traffic.join()
     prometheus.kill()
+    exporter.kill()
     pipeline.kill()
 
 
