@@ -109,7 +109,7 @@ class _TimeOfReceipt(msgspec.Struct):
 
 _IDENTITY = msgspec.json.Decoder(_Identity)
 _TIME_OF_RECEIPT = msgspec.json.Decoder(_TimeOfReceipt)
-_TOO_LARGE = Fault("size", f"Larger than {events.MAX_EVENT_BYTES} bytes.")
+TOO_LARGE = Fault("size", f"Larger than {events.MAX_EVENT_BYTES} bytes.")
 
 
 def _accept_right_ones(batch: event_json.Batch, receipt: Receipt) -> AcceptedBatch:
@@ -136,7 +136,7 @@ def _accept(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> 
     """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
     accepted = _accepted(event, receipt, new_ids)
     if len(accepted.value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
-        raise InvalidEventError(_TOO_LARGE)
+        raise InvalidEventError(TOO_LARGE)
     return accepted
 
 

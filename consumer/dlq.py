@@ -21,9 +21,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from common.errors import PulseError
+from common.commands import Commands
 from common.events import parse_timestamp
-from common.kafka import KafkaError, KafkaReader, KafkaSender, RecordReader, RecordSender
+from common.kafka import KafkaReader, KafkaSender, RecordReader, RecordSender
 from common.logs import logging_config
 from common.settings import load_dead_letter_settings, read_dotenv
 from consumer import replay as replaying
@@ -74,18 +74,6 @@ class Moment(click.ParamType[datetime]):
         except (ValueError, OverflowError):
             allowed = "give one such as 2026-01-31T12:00:00Z, or how long ago, such as 30m, 2h or 1d"
             self.fail(f"{value} is no time: {allowed}.", param, ctx)
-
-
-class Commands(click.Group):
-    """Errors of ours and of Kafka end a command with one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PulseError as error:
-            raise click.ClickException(str(error)) from error
-        except KafkaError as error:
-            raise click.ClickException(f"Kafka refused: {error!r}") from error
 
 
 def filtered(command: Callable[..., Any]) -> Callable[..., Any]:

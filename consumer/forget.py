@@ -20,6 +20,7 @@ from common.errors import ForgetError, PulseError
 from common.events import format_timestamp
 from common.kafka import KafkaError, KafkaReader, RecordReader
 from common.logs import logging_config
+from common.mongo_errors import first_line
 from common.settings import KafkaSettings, load_forget_settings, read_dotenv
 from common.terminal import printable
 from consumer.customer_data import CustomerData, Found
@@ -27,7 +28,6 @@ from consumer.forgetting import Forgetting, Kept, kept_in_kafka
 from consumer.forgotten import FORGOTTEN, GRACE_SECONDS, Documents, whose_record
 from consumer.letter_views import as_json
 from consumer.letters import Letter
-from consumer.writer import first_line
 
 _CONNECT_MS = 10_000
 # Of one answer: a look through a large collection takes its time.

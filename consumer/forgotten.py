@@ -22,7 +22,7 @@ from common.dead_letter_headers import FAILED_FIRST, Headers
 from common.errors import StoreError
 from common.events import parse_timestamp
 from common.kafka import ReceivedRecord
-from consumer.writer import first_line
+from common.mongo_errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def read_list(documents: Documents, known: ForgottenList) -> ForgottenList:
         return ForgottenList()
     if own["version"] == known.version:
         return known
-    # Read after the version: whoever is added grows it again.
+    # Read after the version: each addition raises the version again.
     customers = documents.find({"_id": {"$ne": LIST}}, {"before": 1})
     before = {customer["_id"]: customer["before"] for customer in customers}
     return ForgottenList(own["version"], own["key"], before, max(before.values(), default=_BEGINNING))

@@ -10,9 +10,10 @@ import pymongo
 from bson.errors import BSONError
 from pymongo import MongoClient, UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from common.errors import RefusedDocumentError, StoreError
+from common.mongo_errors import first_line
 from common.settings import MongoSettings
 from consumer import indexes, policy
 
@@ -213,11 +214,3 @@ def _indexing() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise StoreError(f"MongoDB did not create the indexes: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error of the driver says, in one line."""
-    if isinstance(error, OperationFailure) and error.details:
-        return f"{error.details.get('errmsg', error)} (code {error.code})"
-    # What the driver calls cancelled is what it gave up waiting for.
-    return str(error).split(", Timeout:")[0].splitlines()[0].replace("operation cancelled", "no answer in time")

@@ -5,9 +5,21 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Visit:
+    """A page, and what it asked for and said behind the scenes."""
+
+    def __init__(self, browser: Browser, viewport: ViewportSize) -> None:
+        self.page: Page = browser.new_page(viewport=viewport)
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
 
 
 @pytest.fixture(scope="session")

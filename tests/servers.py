@@ -260,8 +260,9 @@ class Pipeline:
         self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", self.environ)
 
     def watched_by_prometheus(self, folder: Path, exporter: str) -> PrometheusServer:
-        """A Prometheus that scrapes both, and the exporter at this URL; not started. Skips where there is none, and fails
-        instead where CI=true.
+        """A Prometheus that scrapes both and the exporter at this URL, not started.
+
+        Skips where there is none, and fails instead where CI=true.
         """
         if shutil.which("prometheus") is None:
             missing = "prometheus is missing: Debian's package of that name has it"

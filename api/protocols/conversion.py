@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from api.intake import TOO_LARGE
 from api.protocols.mending import Mender
 from api.protocols.messages import Message
 from api.protocols.paths import MAX_SDK_BATCH_BYTES
@@ -22,7 +23,6 @@ MAX_CONVERTED_BYTES = 2 * MAX_SDK_BATCH_BYTES
 _ENCODER = msgspec.json.Encoder()
 _NO_MESSAGE = Fault("type", "Must be a JSON object.")
 _TOO_DEEP = Fault("length", "Nested too deeply.")
-_TOO_LARGE = Fault("size", f"Larger than {MAX_EVENT_BYTES} bytes.")
 
 
 class Converted(NamedTuple):
@@ -72,7 +72,7 @@ def _load(
         encoded = _ENCODER.encode({name: _mended(name, value, mender) for name, value in mapped.items()})
         event = event_json.load_mapped(encoded)
     if len(encoded) > MAX_EVENT_BYTES and _size(message) > MAX_EVENT_BYTES:
-        raise InvalidEventError(_TOO_LARGE)
+        raise InvalidEventError(TOO_LARGE)
     return event, len(encoded), mender.mended
 
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from common.commands import Commands
 from common.errors import PulseError
 from common.kafka import KafkaError, group_offsets
 from common.logs import logging_config
@@ -26,18 +26,6 @@ from ops.export.report import Report, report
 from ops.export.ttl import refuse_short_ttl
 
 logger = logging.getLogger(__name__)
-
-
-class Commands(click.Group):
-    """Errors of ours and of Kafka end a command with one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PulseError as error:
-            raise click.ClickException(str(error)) from error
-        except KafkaError as error:
-            raise click.ClickException(f"Kafka refused: {error!r}") from error
 
 
 @click.group(cls=Commands)

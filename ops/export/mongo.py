@@ -13,6 +13,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from common.errors import StoreError
+from common.mongo_errors import first_line
 from common.settings import MongoSettings
 from ops.export.state import Document, File, Former, Frontier, Generation, Load, Place, Range, State
 
@@ -306,4 +307,4 @@ def _store_errors() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreError(f"MongoDB did not answer: {str(error).split(', Timeout:')[0].splitlines()[0]}") from error
+        raise StoreError(f"MongoDB did not answer: {first_line(error)}") from error

@@ -10,9 +10,10 @@ from typing import Any
 import pymongo
 import pytest
 import requests
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Locator, ViewportSize, expect
 
 from ops.console.live import MOST_VIEWERS
+from tests.browser import Visit
 from tests.contracts import fresh_name
 from tests.servers import ConsoleServer, KafkaServer, MongoServer, Pipeline
 from tests.waiting import eventually
@@ -77,16 +78,11 @@ def scene(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     scene.end()
 
 
-class Visit:
-    """The page, and what it asked for and said behind the scenes."""
+class Look(Visit):
+    """A visit to the console."""
 
     def __init__(self, browser: Browser, scene: Scene, viewport: ViewportSize = DESKTOP) -> None:
-        self.page: Page = browser.new_page(viewport=viewport)
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        super().__init__(browser, viewport)
         self.page.goto(scene.console.url)
         expect(self.page.locator("#connection")).to_have_text("live")
 
@@ -98,17 +94,17 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, scene: Scene) -> Iterator[Visit]:
-    visit = Visit(browser, scene)
+def visit(browser: Browser, scene: Scene) -> Iterator[Look]:
+    visit = Look(browser, scene)
     yield visit
     visit.page.close()
 
 
-def test_with_nothing_yet_the_page_says_what_to_do(scene: Scene, visit: Visit) -> None:
+def test_with_nothing_yet_the_page_says_what_to_do(scene: Scene, visit: Look) -> None:
     expect(visit.page.locator("#live-empty")).to_contain_text(f"curl -X POST {scene.pipeline.url}/api/v1/track")
 
 
-def test_an_event_appears_and_turns_to_stored(scene: Scene, visit: Visit) -> None:
+def test_an_event_appears_and_turns_to_stored(scene: Scene, visit: Look) -> None:
     customer = fresh_name("customer")
     event_id = scene.send(customer_id=customer, properties={"size": 9007199254740993}).json()["event_id"]
     row = visit.row(customer)
@@ -119,7 +115,7 @@ def test_an_event_appears_and_turns_to_stored(scene: Scene, visit: Visit) -> Non
     expect(row.locator(".facts")).to_contain_text(event_id)
 
 
-def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(scene: Scene, visit: Visit) -> None:
+def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(scene: Scene, visit: Look) -> None:
     customer = fresh_name("customer")
     request_id = scene.send(customer_id=customer, event_type="clck").headers["X-Request-ID"]
     visit.tab("Refused")
@@ -131,7 +127,7 @@ def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(sce
     expect(row.locator(".curl")).to_contain_text(customer)
 
 
-def test_a_missing_field_is_named_where_it_should_be(scene: Scene, visit: Visit) -> None:
+def test_a_missing_field_is_named_where_it_should_be(scene: Scene, visit: Look) -> None:
     requests.post(f"{scene.pipeline.url}/api/v1/track", json={"event_type": "click"}, timeout=20)
     visit.tab("Refused")
     row = visit.row("customer_id", of="#refused")
@@ -139,7 +135,7 @@ def test_a_missing_field_is_named_where_it_should_be(scene: Scene, visit: Visit)
     expect(row.locator(".json mark")).to_have_text('"customer_id": is missing')
 
 
-def test_a_letter_is_sent_back_by_the_button_and_stored_once(scene: Scene, visit: Visit) -> None:
+def test_a_letter_is_sent_back_by_the_button_and_stored_once(scene: Scene, visit: Look) -> None:
     customer = fresh_name("poison")
     with scene.refusing(customer):
         event_id = scene.send(customer_id=customer).json()["event_id"]
@@ -156,7 +152,7 @@ def test_a_letter_is_sent_back_by_the_button_and_stored_once(scene: Scene, visit
     assert "a replay of dead letters ends" in scene.console.output()
 
 
-def test_each_id_gets_an_honest_answer(scene: Scene, visit: Visit) -> None:
+def test_each_id_gets_an_honest_answer(scene: Scene, visit: Look) -> None:
     event_id = scene.send(event_id=fresh_name("event")).json()["event_id"]
     eventually(lambda: scene.find(event_id)["state"] == "stored", what="the answer 'stored'")
     refused = fresh_name("refused")
@@ -187,7 +183,7 @@ def test_an_event_long_out_of_sight_is_found_in_kafka_while_it_is_not_stored(sce
 def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_others(
     browser: Browser, scene: Scene, viewport: ViewportSize
 ) -> None:
-    visit = Visit(browser, scene, viewport)
+    visit = Look(browser, scene, viewport)
     before = scene.send(customer_id=fresh_name("before")).json()["event_id"]
     for text in HOSTILE:
         assert scene.send(customer_id=text, properties={"x": text, "__proto__": text}).status_code == 202
@@ -213,14 +209,14 @@ def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_others(
     visit.page.close()
 
 
-def test_the_page_asks_nobody_else_and_has_nothing_to_complain_of(scene: Scene, visit: Visit) -> None:
+def test_the_page_asks_nobody_else_and_has_nothing_to_complain_of(scene: Scene, visit: Look) -> None:
     for name in ("Refused", "Dead letters", "Where is my event?", "Live"):
         visit.tab(name)
     assert [url for url in visit.asked if not url.startswith(scene.console.url)] == []
     assert visit.said == []
 
 
-def test_the_tabs_work_from_the_keyboard(visit: Visit) -> None:
+def test_the_tabs_work_from_the_keyboard(visit: Look) -> None:
     visit.page.get_by_role("tab", name="Live").focus()
     visit.page.keyboard.press("ArrowRight")
     expect(visit.page.locator("#panel-refused")).to_be_visible()
@@ -229,7 +225,7 @@ def test_the_tabs_work_from_the_keyboard(visit: Visit) -> None:
     assert visit.page.evaluate("document.activeElement.id") == "q"
 
 
-def test_pause_holds_the_list_and_counts_what_comes(scene: Scene, visit: Visit) -> None:
+def test_pause_holds_the_list_and_counts_what_comes(scene: Scene, visit: Look) -> None:
     visit.page.get_by_role("button", name="Pause").click()
     customer = fresh_name("customer")
     scene.send(customer_id=customer)
@@ -276,7 +272,7 @@ def test_its_death_changes_nothing_for_anybody(scene: Scene) -> None:
 # ── Now things die ──
 
 
-def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, visit: Visit) -> None:
+def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, visit: Look) -> None:
     scene.kafka.kill()
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("Kafka does not answer")
@@ -296,7 +292,7 @@ def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, 
     expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
 
 
-def test_mongodb_away_is_shown_and_nothing_is_lost(scene: Scene, visit: Visit) -> None:
+def test_mongodb_away_is_shown_and_nothing_is_lost(scene: Scene, visit: Look) -> None:
     scene.mongo.kill()
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("MongoDB does not answer")

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, ViewportSize, expect
 
+from tests.browser import Visit
 from tests.servers import ApiServer, api_without_kafka
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
@@ -18,16 +19,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield api
 
 
-class Visit:
+class Try(Visit):
     """What somebody sees who opens the page and tries out the first operation."""
 
     def __init__(self, browser: Browser, api: ApiServer, viewport: ViewportSize) -> None:
-        self.page: Page = browser.new_page(viewport=viewport)
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        super().__init__(browser, viewport)
         self.page.goto(f"{api.url}/docs")
         track = self.page.locator("#operations-Events-track")
         track.locator(".opblock-summary-control").click()
@@ -38,28 +34,28 @@ class Visit:
 
 
 @pytest.fixture(scope="module", params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def visit(browser: Browser, api: ApiServer, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    visit = Visit(browser, api, request.param)
+def visit(browser: Browser, api: ApiServer, request: pytest.FixtureRequest) -> Iterator[Try]:
+    visit = Try(browser, api, request.param)
     yield visit
     visit.page.close()
 
 
-def test_every_route_of_the_document_is_on_the_page(visit: Visit, api: ApiServer) -> None:
+def test_every_route_of_the_document_is_on_the_page(visit: Try, api: ApiServer) -> None:
     shown = visit.page.locator(".opblock-summary-path").evaluate_all("paths => paths.map(path => path.dataset.path)")
     assert shown == list(requests.get(f"{api.url}/openapi.json", timeout=10).json()["paths"])
 
 
-def test_an_event_can_be_tried_out(visit: Visit) -> None:
+def test_an_event_can_be_tried_out(visit: Try) -> None:
     assert visit.answer.text_content() == "202"
 
 
-def test_nothing_is_asked_of_another_host(visit: Visit, api: ApiServer) -> None:
+def test_nothing_is_asked_of_another_host(visit: Try, api: ApiServer) -> None:
     assert [url for url in visit.asked if not url.startswith((f"{api.url}/", "data:"))] == []
 
 
-def test_the_console_has_nothing_to_say(visit: Visit) -> None:
+def test_the_console_has_nothing_to_say(visit: Try) -> None:
     assert visit.said == []
 
 
-def test_nothing_has_to_be_scrolled_sideways(visit: Visit) -> None:
+def test_nothing_has_to_be_scrolled_sideways(visit: Try) -> None:
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -62,9 +62,7 @@ def watched(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.Tem
     pipeline.start()
     exporter.start()
     prometheus.start()
-    eventually(
-        lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 3, what="all are scraped", every=0.1
-    )
+    eventually(lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 3, what="all are scraped", every=0.1)
     traffic = Traffic(pipeline.url)
     traffic.start()
     # After the first scrapes, so that Prometheus sees it arrive.
