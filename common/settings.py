@@ -404,7 +404,7 @@ def _journal_settings() -> JournalSettings | None:
 def _access_settings() -> AccessSettings:
     keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
     if keys_file:
-        # It is read again by whoever needs the keys; here it is only checked.
+        # `api.auth` reads it again; here it is only checked.
         read_write_keys(keys_file)
     origins = _origins("API_CORS_ORIGINS")
     sdk_cors = _choice("API_SDK_CORS", "any", ("any", "listed"))

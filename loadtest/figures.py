@@ -1,4 +1,4 @@
-"""What an event costs: the figures that `loadtest/plan.py` reckons with, each with where it is from.
+"""What an event costs: the figures that `loadtest/plan.py` estimates with, each with where it is from.
 
 A figure that was measured anew, or that you know better for your own machines, is changed here and nowhere else; then
 `make docs`.

@@ -1,4 +1,4 @@
-"""How much of everything a rate of events needs, reckoned from what one event costs (`loadtest/figures.py`).
+"""How much of everything a rate of events needs, estimated from what one event costs (`loadtest/figures.py`).
 
 `python -m loadtest.plan [--rate N …]` prints a Markdown table; without a rate, the one of docs/scaling.md.
 `make docs` writes it there.
@@ -132,7 +132,7 @@ def main() -> int:
         DOCUMENT_FILE.write_text(document())
     else:
         print(table(arguments.rate), end="")
-        print("\nWhat it is reckoned from, and what is assumed: docs/scaling.md, loadtest/figures.py")
+        print("\nThe figures behind this estimate, and the assumptions: docs/scaling.md, loadtest/figures.py")
     return 0
 
 
