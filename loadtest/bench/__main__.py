@@ -6,13 +6,11 @@ A round takes six minutes. Close other programs: the load generator, the API and
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from loadtest.bench import api, comparison, consumer, report, soak
 from loadtest.bench.sides import Broker, broker
 from loadtest.client import run, whole_number
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 _PARTS = ("rivals", "api", "consumer")
 
 
@@ -22,7 +20,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="how often all is measured (%(default)s)")
     parser.add_argument("--only", choices=_PARTS, help="measure this part alone")
     parser.add_argument("--soak", type=int, default=0, metavar="SECONDS", help="also a steady load for so long (off)")
-    parser.add_argument("--write", action="store_true", help=f"write the tables into {DOCUMENT.name}")
+    parser.add_argument("--write", action="store_true", help=f"write the tables into {report.DOCUMENT.name}")
     arguments = parser.parse_args()
 
     all_met = True
@@ -42,7 +40,7 @@ def _part(name: str, extent: int, *, write: bool) -> bool:
     measured = "\n\n".join(filter(None, [machine, comparison, report.table(rows)]))
     print(f"{measured}\n")
     if write:
-        DOCUMENT.write_text(report.replaced(DOCUMENT.read_text(), name, measured))
+        report.DOCUMENT.write_text(report.replaced(report.DOCUMENT.read_text(), name, measured))
     return not any(row.met is False for row in rows)
 
 

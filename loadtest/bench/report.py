@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
+
 _PACKAGES = (
     "flask",
     "gunicorn",

@@ -9,9 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from loadtest.bench import noop
-from loadtest.bench.__main__ import DOCUMENT
 from loadtest.bench.load import Load, answer, drive, request
-from loadtest.bench.report import Row, Target, replaced, table
+from loadtest.bench.report import DOCUMENT, Row, Target, replaced, table
 
 
 class Full(BaseHTTPRequestHandler):
