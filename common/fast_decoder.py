@@ -151,19 +151,20 @@ class _Generator:
 
 def _finish(made: Mapping[str, _Made], most: int) -> Step | None:
     """The step that does what is left of each field of a document."""
-    checks = {name: of.check for name, of in made.items() if of.check and not of.step}
+    checks = [(name, of.check) for name, of in made.items() if of.check and not of.step]
     steps = [(name, of.all) for name, of in made.items() if of.step and of.all]
-    sizes = {name: of.size for name, of in made.items() if of.size}
+    sizes = [(name, of.size) for name, of in made.items() if of.size]
 
     def finish(document: dict[str, Any]) -> dict[str, Any]:
         size = 0
-        for name, value in document.items():
-            if name in checks:
-                checks[name](value)
-            elif name in sizes:
-                size += sizes[name](value)
+        for name, size_of in sizes:
+            if name in document:
+                size += size_of(document[name])
         if size > most:
             raise ValidationError(_TOO_LARGE)
+        for name, check in checks:
+            if name in document:
+                check(document[name])
         for name, step in steps:
             if name in document:
                 document[name] = step(document[name])
