@@ -45,6 +45,14 @@ def records(count: int) -> list[Record]:
     ]
 
 
+def purchases(items: int) -> list[Event]:
+    """Two hundred purchases of so many line items each."""
+    journeys = generated_journeys(_DISTINCT_EVENTS, "bench", datetime.now(UTC), random.Random(3))
+    of_products = (event for journey in journeys for event in journey if event["event_type"] == "purchase")
+    found = (event for event in of_products if len(event["properties"]["products"]) == items)
+    return list(itertools.islice(found, 200))
+
+
 @cache
 def shoppers() -> list[dict[str, Any]]:
     """Events without ids: the API makes them, so that each is a new one however often it is sent.
