@@ -9,7 +9,7 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
-	test lint k8s-validate tf-validate bench clean compose-test docs picture snippet requirements
+	test lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet requirements
 
 # Under the headings, and in the order, of this file.
 help: ## Explain each command.
@@ -111,6 +111,9 @@ docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan i
 
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
 	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
+
+screenshots: $(VENV)/tox ## Take docs/images/console-*.png of the console of `make run`, in Chromium, in two minutes.
+	@$(VENV)/bin/tox run -e screenshots
 
 # esbuild pins all that it needs by its own version.
 SNIPPET := api/snippet/pulse.min.js

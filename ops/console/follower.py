@@ -14,6 +14,8 @@ from common.threads import start_thread
 _POLL_SECONDS = 0.5
 # Between two polls, so that a busy topic costs a few fetches a second instead of hundreds.
 _PAUSE_SECONDS = 0.1
+# A broker that starts beside the console needs as long, and its topics are made after that.
+_PATIENCE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Follower:
         start_thread(f"follows {self._topic}", self._run, died)
 
     def _run(self) -> None:
-        outage = Outage(f"following {self._topic}", Backoff(first=0.2, most=3.0))
+        outage = Outage(f"following {self._topic}", Backoff(first=0.2, most=3.0), patience=_PATIENCE_SECONDS)
         while True:
             try:
                 self._follow(outage)

@@ -1,6 +1,7 @@
 """`python -m ops.console.screenshots [URL]`: takes docs/images/console-*.png of a console that runs, in Chromium.
 
-First it sends some events, right and wrong, to the API behind it: the pictures show a pipeline at work.
+First it sends some events, right and wrong, to the API behind it, and records to Kafka that become dead letters: the
+pictures show a pipeline at work.
 """
 
 import math
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import requests
 from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
-from common.settings import load_console_settings, own_write_key, read_dotenv
+from common.kafka import KafkaSender, Record
+from common.settings import KafkaSettings, load_console_settings, own_write_key, read_dotenv
 from loadtest.journeys import generated_journeys
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
@@ -46,6 +48,11 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"events": [{"event_type": "click", "colour": "red", "properties": {"button": "buy"}}]},
     {"events": [{"customer_id": "customer-00012", "event_type": "click", "timestamp": "yesterday"}]},
 )
+POISON = (
+    b"<event/>",
+    b'{"event_id": "order-7", "event_type": "purchase"}',
+    b'{"customer_id": 21, "event_type": "click"}',
+)
 _SECONDS_BEFORE = 100
 
 
@@ -54,6 +61,7 @@ def main() -> None:
     read_dotenv()
     settings = load_console_settings()
     url = sys.argv[1] if len(sys.argv) > 1 else settings.address.url
+    send_poison(settings.kafka)
     threading.Thread(target=send, args=(settings.public_api_url,), daemon=True).start()
     time.sleep(_SECONDS_BEFORE)
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -78,6 +86,13 @@ def send(api_url: str) -> None:
                 session.post(f"{api_url}/api/v1/track/batch", json=WRONG[number // 60 % len(WRONG)], timeout=10)
             # More and less, as traffic is.
             time.sleep(0.06 + 0.05 * math.sin(number / 70))
+
+
+def send_poison(settings: KafkaSettings) -> None:
+    """Send records that no consumer can store, as another producer might. Raises KafkaUnavailableError."""
+    sender = KafkaSender(settings, settings.topic)
+    sender.send([Record(key=b"customer-00021", value=value) for value in POISON])
+    sender.close()
 
 
 def take(browser: Browser, url: str, shot: Shot) -> None:

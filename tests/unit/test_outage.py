@@ -68,3 +68,39 @@ def test_the_next_one_begins_with_a_short_pause(outage: Outage) -> None:
 def test_is_silent_when_nothing_was_wrong(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     outage.over()
     assert caplog.records == []
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.fixture
+def patient(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> Outage:
+    caplog.set_level("INFO")
+    return Outage("following orders", Backoff(first=1.0, most=30.0), clock, patience=60.0)
+
+
+def test_a_start_beside_its_servers_is_no_outage(
+    patient: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for error in (OSError("away"), TimeoutError("no topic")):
+        patient.failed(error)
+        clock.advance(10)
+    patient.over()
+    assert messages(caplog) == ["following orders waits for its servers"]
+
+
+def test_patience_has_an_end(patient: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    patient.failed(OSError("away"))
+    clock.advance(60)
+    patient.failed(OSError("away"))
+    assert messages(caplog)[1:] == ["following orders failed; trying until it works"]
+
+
+def test_patience_ends_with_the_first_success(
+    patient: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    patient.over()
+    clock.advance(1)
+    patient.failed(OSError("away"))
+    assert messages(caplog) == ["following orders failed; trying until it works"]
