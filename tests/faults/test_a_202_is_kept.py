@@ -272,6 +272,7 @@ def test_a_full_disk_is_answered_503_and_loses_nothing_again_and_again(
         scene.kill()
 
 
+@pytest.mark.long
 def test_a_limit_that_was_lowered_on_a_full_disk_keeps_no_event_and_takes_new_ones_again(
     kafka_libs: Path, tmp_path: Path, small_disk: Path
 ) -> None:

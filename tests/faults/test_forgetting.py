@@ -91,6 +91,7 @@ def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Sc
     scene.kill()
 
 
+@pytest.mark.long
 def test_nothing_comes_back_when_both_are_killed_at_any_moment(scene: Scene, tmp_path: Path) -> None:
     chance = random.Random(16)
     scene.produce(150)

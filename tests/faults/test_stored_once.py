@@ -117,6 +117,7 @@ def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
     scene.kill()
 
 
+@pytest.mark.long
 def test_sigterm_with_a_part_filled_buffer_stores_it(kafka_libs: Path, tmp_path: Path) -> None:
     """Twelve times; the Go edition loses the buffer in five of them."""
     scene = Scene(kafka_libs, tmp_path, CONSUMER_FLUSH_INTERVAL="60m")
@@ -158,6 +159,7 @@ def test_when_one_of_two_consumers_is_killed_the_other_stores_its_share(scene: S
         other.kill()
 
 
+@pytest.mark.long
 def test_a_frozen_mongodb_is_waited_for(scene: Scene) -> None:
     scene.start_consumer()
     scene.produce(500)
@@ -198,6 +200,7 @@ def test_sigterm_ends_the_consumer_while_kafka_is_away(scene: Scene) -> None:
     assert scene.stored() == sorted(scene.produced)
 
 
+@pytest.mark.long
 def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, tmp_path: Path) -> None:
     quick = ("log.retention.check.interval.ms=200", "log.initial.task.delay.ms=100", "log.segment.delete.delay.ms=0")
     scene = Scene(kafka_libs, tmp_path, *quick)
@@ -237,6 +240,7 @@ def lose_all_records(scene: Scene) -> None:
     admin.close()
 
 
+@pytest.mark.long
 def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cause_is_mended(scene: Scene) -> None:
     """Among ten thousand good ones. Here a validator of the collection is what refuses them."""
     scene.forbid_poison()
@@ -258,6 +262,7 @@ def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cau
     assert scene.stored() == sorted(scene.produced)
 
 
+@pytest.mark.long
 def test_the_consumer_stops_when_most_of_the_records_would_die(scene: Scene) -> None:
     scene.forbid_poison()
     # Enough that each partition begins with a whole poll of good ones.
