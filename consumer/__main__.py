@@ -14,7 +14,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from common.errors import IndexConflictError, PulseError, ReadError, SettingsError, TooManyDeadLettersError, TopicError
-from common.kafka import KafkaError, KafkaSender, reachable
+from common.kafka import KafkaError, KafkaSender, KafkaSource, reachable
 from common.logs import logging_config
 from common.metrics import ConsumerMetrics
 from common.outage import Outage
@@ -27,7 +27,6 @@ from consumer.forgotten import MongoForgotten
 from consumer.health import Health, serve
 from consumer.loop import Loop
 from consumer.policy import DeathLimit
-from consumer.source import KafkaSource
 from consumer.topic_watch import TopicWatch
 from consumer.watchdog import Watchdog
 from consumer.writer import MongoWriter

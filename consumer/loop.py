@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from common import event_json
 from common.errors import InvalidEventError, PulseError, RefusedDocumentError, StoreError, TopicError
-from common.kafka import ReceivedRecord
+from common.kafka import ReceivedRecord, Source
 from common.metrics import Children, ConsumerMetrics
 from common.outage import Outage
 from common.restored import first_place
@@ -21,7 +21,6 @@ from consumer.buffer import Buffer
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.forgotten import Forgotten
 from consumer.health import Health
-from consumer.source import Source
 from consumer.writer import Writer
 
 logger = logging.getLogger(__name__)

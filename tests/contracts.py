@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender
-from consumer.source import Source
+from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender, Source
 from consumer.writer import Writer, Written
 from tests.waiting import eventually
 

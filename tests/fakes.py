@@ -16,8 +16,7 @@ from pymongo import DeleteOne, UpdateOne
 
 from common import kafka
 from common.errors import RefusedDocumentError, StoreError
-from common.kafka import KafkaError, ReceivedRecord, Record
-from consumer.source import RebalanceHandler
+from common.kafka import KafkaError, RebalanceHandler, ReceivedRecord, Record
 from consumer.writer import SAME, Written
 
 

@@ -15,7 +15,7 @@ import psutil
 
 from common.addresses import Address
 from common.errors import PulseError
-from common.kafka import TopicPartition, connect_consumer
+from common.kafka import TopicPartition, connect_member
 from common.retry import Backoff
 from common.settings import KafkaSettings, LogSettings, TopicSettings
 from common.topics import ensure_topics, wait_for_admin, wanted_topics
@@ -35,7 +35,7 @@ class Broker:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self._client = connect_consumer(settings, "bench")
+        self._client = connect_member(settings, "bench")
 
     @property
     def environ(self) -> dict[str, str]:

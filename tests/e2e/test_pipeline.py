@@ -9,8 +9,7 @@ import pytest
 import requests
 
 from common.events import EVENT_TYPES
-from common.kafka import ReceivedRecord
-from consumer.source import KafkaSource
+from common.kafka import KafkaSource, ReceivedRecord
 from tests.clients import Client
 from tests.contracts import Recorder, fresh_name, poll_until
 from tests.servers import KafkaServer, MongoServer, Pipeline

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from consumer.source import KafkaSource
+from common.kafka import KafkaSource
 from ops.local.ports import free_port
 from tests.clients import Client, SteadyClient, event
 from tests.contracts import Recorder, fresh_name

@@ -24,7 +24,7 @@ from common.kafka import (
     Record,
     TopicPartition,
     connect_admin,
-    connect_consumer,
+    connect_member,
 )
 from ops.local.ports import free_port
 from tests.clients import event
@@ -227,7 +227,7 @@ def lose_all_records(scene: Scene) -> None:
     topic = scene.pipeline.kafka.topic
     partitions = [TopicPartition(topic, number) for number in range(3)]
     admin = connect_admin(scene.pipeline.kafka)
-    reader = connect_consumer(scene.pipeline.kafka, fresh_name("reader"))
+    reader = connect_member(scene.pipeline.kafka, fresh_name("reader"))
 
     def keep_for(milliseconds: int) -> None:
         config = {"retention.ms": str(milliseconds)}

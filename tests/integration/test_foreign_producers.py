@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from common.errors import ReadError
-from common.kafka import KafkaReader, KafkaSender, NewTopic, ReceivedRecord, Record, connect_admin
+from common.kafka import KafkaReader, KafkaSender, KafkaSource, NewTopic, ReceivedRecord, Record, connect_admin
 from common.settings import KafkaSettings
-from consumer.source import KafkaSource
 from tests.contracts import Recorder, fresh_name, poll_until
 from tests.servers import KafkaServer
 from tests.waiting import eventually

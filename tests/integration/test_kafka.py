@@ -14,24 +14,25 @@ from kafka import KafkaProducer
 from kafka.admin import NewPartitions
 from kafka.record import MemoryRecords
 
-from common import bulk_append
 from common.errors import ReadError, TopicError
 from common.kafka import (
     KafkaError,
     KafkaReader,
     KafkaSender,
+    KafkaSource,
     NewTopic,
     ReceivedRecord,
     Record,
     RecordReader,
     RecordSender,
+    Source,
+    bulk_append,
     connect_admin,
-    connect_consumer,
+    connect_member,
     missing_topics,
     reachable,
 )
 from common.settings import KafkaSettings
-from consumer.source import KafkaSource, Source
 from ops.local.ports import free_port
 from tests.contracts import ReaderContract, Recorder, SenderContract, SourceContract, fresh_name, poll_until
 from tests.servers import KafkaServer, kafka_settings
@@ -287,7 +288,7 @@ def test_a_group_without_an_offset_says_where_it_begins_if_others_are_gone(
     source = join()
     source.subscribe(Recorder())
     poll_until(source, 1)
-    (line,) = [record for record in caplog.records if record.name == "consumer.source"]
+    (line,) = [record for record in caplog.records if record.name == "common.kafka.source"]
     assert vars(line)["begins_at"] == 20
 
 
@@ -359,7 +360,7 @@ def test_a_server_that_closes_connections_at_once_is_no_broker(closing_at_once: 
     with pytest.raises(KafkaError):
         connect_admin(closing_at_once)
     with pytest.raises(KafkaError):
-        connect_consumer(closing_at_once, "group")
+        connect_member(closing_at_once, "group")
     with pytest.raises(ReadError, match="No connection to Kafka"):
         KafkaReader(closing_at_once, "topic")
     assert isinstance(KafkaSender(closing_at_once, "topic").send([Record(b"key", b"value")])[0], KafkaError)

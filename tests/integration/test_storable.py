@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.event_json import decode
-from common.kafka import KafkaSender
-from consumer.source import KafkaSource
+from common.kafka import KafkaSender, KafkaSource
 from consumer.writer import MongoWriter
 from tests import sent
 from tests.apps import build_app, take_accepted

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from common import bulk_append
+from common.kafka import bulk_append
 
 if not bulk_append.supported():
     pytest.skip("only kafka-python-ng 2.2.3 is sent to in bulk", allow_module_level=True)

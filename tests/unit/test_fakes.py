@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender
-from consumer.source import Source
+from common.kafka import ReceivedRecord, Record, RecordReader, RecordSender, Source
 from consumer.writer import Writer
 from tests.contracts import ReaderContract, SenderContract, SourceContract, WriterContract
 from tests.fakes import FakeBroker, FakeReader, FakeSender, FakeSource, FakeWriter

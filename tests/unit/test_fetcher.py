@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from common import bulk_append
+from common.kafka import bulk_append
 
 if not bulk_append.supported():
     pytest.skip("kafka-python does all of this itself", allow_module_level=True)
@@ -16,7 +16,7 @@ from kafka.protocol.fetch import FetchRequest
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
-from common.fetcher import CommittedFetcher
+from common.kafka.fetcher import CommittedFetcher
 
 PARTITION = TopicPartition("events", 0)
 

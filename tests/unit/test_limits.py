@@ -12,6 +12,7 @@ from api.protocols import conversion, paths
 from api.server import connection
 from api.server import worker as server
 from common import event_json, events, json_values, kafka, settings
+from common.kafka import client
 from consumer import buffer, dlq, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 
@@ -61,8 +62,8 @@ CODE = {
     "a batch of records for Kafka": (kafka.MAX_RECORD_BATCH_BYTES, 1_000_000),
     "a stop: answering, then sending what waits": (server.STOP_SECONDS, 5),
     "reading a journal through at the start": (folders._CHECK_TIMEOUT, 300),
-    "records of a poll": (kafka._MAX_POLL_RECORDS, 500),
-    "a fetch from a broker": (kafka._MAX_FETCH_BYTES, 8 * MIB),
+    "records of a poll": (client.MAX_POLL_RECORDS, 500),
+    "a fetch from a broker": (client._MAX_FETCH_BYTES, 8 * MIB),
     "dead letters among the last 1,000 records": (policy.DeathLimit(1)._WINDOW, 1_000),
     "a call to MongoDB": (writer._TIMEOUT_MS, 10_000),
     "events compared for conflicting ids": (writer._MOST_COMPARED, 1_000),

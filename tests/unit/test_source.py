@@ -3,8 +3,8 @@
 import pytest
 from kafka.errors import CommitFailedError
 
+from common.kafka import KafkaSource
 from common.settings import load_local_settings
-from consumer.source import KafkaSource
 
 
 def test_a_commit_that_failed_is_logged_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,9 +4,23 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from common import kafka
+from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import KafkaError
+
 from common.errors import TopicError
-from common.kafka import ReceivedRecord
+from common.kafka.client import (
+    MAX_POLL_RECORDS,
+    NO_OFFSET,
+    OUT_OF_RANGE,
+    connect_consumer,
+    offset_to_commit,
+    out_of_range,
+    poll,
+    position,
+    without_offset,
+)
+from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
@@ -84,7 +98,7 @@ class KafkaSource:
 
     def connect(self) -> None:
         """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
-        consumer = kafka.connect_consumer(self._settings, self._group_id)
+        consumer = connect_member(self._settings, self._group_id)
         # Also because kafka-python, when it joins without having seen the topic, is given no partition of it.
         if self._topic_missing() or not consumer.partitions_for_topic(self._settings.topic):
             consumer.close(autocommit=False)
@@ -101,12 +115,12 @@ class KafkaSource:
         if self._topic_missing():
             raise TopicError(f"Topic {self._settings.topic} was deleted: create it with `python -m common.topics`.")
         try:
-            records = kafka.poll(self._consumer, timeout)
-        except kafka.NO_OFFSET as error:
-            self._begin_at_the_oldest_record(kafka.without_offset(error))
+            records = poll(self._consumer, timeout)
+        except NO_OFFSET as error:
+            self._begin_at_the_oldest_record(without_offset(error))
             return []
-        except kafka.OUT_OF_RANGE as error:
-            self._go_on_behind_what_is_gone(kafka.out_of_range(error))
+        except OUT_OF_RANGE as error:
+            self._go_on_behind_what_is_gone(out_of_range(error))
             return []
         for record in records:
             self._next_offsets[record.partition] = record.offset + 1
@@ -115,9 +129,7 @@ class KafkaSource:
     def commit(self, offsets: Mapping[int, int]) -> None:
         self._commit_failed = False
         self._to_commit.update(offsets)
-        commits = {
-            self._partition(number): kafka.offset_to_commit(offset) for number, offset in self._to_commit.items()
-        }
+        commits = {self._partition(number): offset_to_commit(offset) for number, offset in self._to_commit.items()}
         # The client's `commit` has no deadline while the broker is away, and kafka-python rebalances in a thread that
         # must not wait for its own answers.
         self._consumer.commit_async(commits, callback=self._after_commit)
@@ -140,7 +152,7 @@ class KafkaSource:
             if end is not None:
                 # Behind the last record may be transactions' markers alone: the client goes past them, nobody polls
                 # them.
-                at = kafka.position(self._consumer, self._partition(partition)) if end > offset else offset
+                at = position(self._consumer, self._partition(partition)) if end > offset else offset
                 lag[partition] = max(0, end - at)
         return lag
 
@@ -151,7 +163,7 @@ class KafkaSource:
         """Where the group has committed nothing: it is new, or was away until Kafka forgot its offsets."""
         try:
             begins = self._consumer.beginning_offsets(partitions)
-        except kafka.KafkaError as error:
+        except KafkaError as error:
             # The next poll comes here again.
             logger.info("Kafka did not tell its oldest offsets yet", extra={"error": repr(error)})
             return
@@ -170,18 +182,18 @@ class KafkaSource:
         try:
             self._poll_again_what_the_client_dropped()
             begins = self._consumer.beginning_offsets([self._partition(number) for number in positions])
-        except kafka.KafkaError as error:
+        except KafkaError as error:
             # The next poll comes here again.
             logger.info("Kafka did not tell its oldest offsets yet", extra={"error": repr(error)})
             return
-        for number, position in positions.items():
+        for number, asked in positions.items():
             begin = begins[self._partition(number)]
             self._consumer.seek(self._partition(number), begin)
             self._next_offsets[number] = begin
             # What is on its way there is about what is no more.
             self._to_commit.pop(number, None)
-            places = {"partition": number, "offset": position, "goes_on_at": begin}
-            lost = 0 if position is None else max(0, begin - position)
+            places = {"partition": number, "offset": asked, "goes_on_at": begin}
+            lost = 0 if asked is None else max(0, begin - asked)
             if lost:
                 gone = {**places, "records": lost}
                 logger.error("records were gone before they were read: Kafka's retention is over", extra=gone)
@@ -192,12 +204,12 @@ class KafkaSource:
     def _poll_again_what_the_client_dropped(self) -> None:
         """kafka-python-ng loses what it has for a `poll` that raises, and goes on behind it."""
         for partition in self._consumer.assignment():
-            position = self._next_offsets.get(partition.partition)
-            if position is None:
+            offset = self._next_offsets.get(partition.partition)
+            if offset is None:
                 # Nothing of it was polled: it stands where the group left it.
-                position = self._consumer.committed(partition)
-            if position is not None:
-                self._consumer.seek(partition, position)
+                offset = self._consumer.committed(partition)
+            if offset is not None:
+                self._consumer.seek(partition, offset)
 
     def _during_rebalance(self, handle: Callable[[], None]) -> None:
         try:
@@ -216,10 +228,10 @@ class KafkaSource:
             self._commit_failed = bool(self._to_commit)
 
     def _partition(self, number: int) -> Any:
-        return kafka.TopicPartition(self._settings.topic, number)
+        return TopicPartition(self._settings.topic, number)
 
 
-class _Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Turns the client's callbacks into the handler's; the client logs what they raise and goes on."""
 
     def __init__(self, during_rebalance: Callable[[Callable[[], None]], None], handler: RebalanceHandler) -> None:
@@ -236,3 +248,21 @@ class _Listener(kafka.ConsumerRebalanceListener):  # type: ignore[misc]  # the c
     def on_partitions_lost(self, lost: Iterable[Any]) -> None:
         del lost
         self._during_rebalance(self._handler.on_lost)
+
+
+def connect_member(settings: KafkaSettings, group_id: str) -> Any:
+    """A consumer of the group that commits nothing by itself. `poll` of it raises NO_OFFSET and OUT_OF_RANGE.
+
+    A poll returns 500 records at most. Blocks some seconds; raises KafkaError without a broker.
+    """
+    return connect_consumer(
+        settings,
+        group_id=group_id,
+        # The client would go on at the oldest record in silence: nobody would hear of those that are gone.
+        auto_offset_reset="none",
+        max_poll_records=MAX_POLL_RECORDS,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=3_000,
+        # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
+        partition_assignment_strategy=[RangePartitionAssignor],
+    )

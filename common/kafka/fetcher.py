@@ -1,6 +1,6 @@
 """Gives kafka-python-ng's consumer what kafka-python's has: all codecs, and of transactions only what was committed.
 
-Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `common/kafka.py` uses this.
+Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `client` uses this.
 """
 
 from collections import defaultdict, deque

@@ -1,6 +1,6 @@
 """Gives the Kafka client a chunk of records at once: what its `send` does for each record, done once a batch.
 
-Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `common/kafka.py` uses this. The
+Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `client` and `sender` use this. The
 tests show that Kafka gets what `send` would have given it, byte for byte.
 """
 
