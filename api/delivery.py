@@ -10,7 +10,7 @@ from api.event_queue import EventQueue
 from api.journal.folders import SetAside, claim_left_behind, claim_own, is_restored, open_journal, set_aside_files
 from api.journal.journal import Journal, JournalState
 from api.producer import Producer
-from api.refused import RefusedEvents
+from api.undeliverable import Undeliverable
 from common.errors import JournalError
 from common.kafka import RecordSender
 from common.metrics import ApiMetrics
@@ -32,9 +32,9 @@ class Delivery:
         self.unopened: dict[str, str] = {}
         self.queue = EventQueue(settings.queue_capacity, settings.queue_max_bytes, metrics)
         folder = settings.journal.folder if settings.journal else None
-        refused = RefusedEvents(dead_letters, settings.kafka.topic, folder, metrics)
+        undeliverable = Undeliverable(dead_letters, settings.kafka.topic, folder, metrics)
         self.producer = Producer(
-            self.queue, sender, refused, metrics=metrics, backoff=Backoff(), on_death=_end_this_process
+            self.queue, sender, undeliverable, metrics=metrics, backoff=Backoff(), on_death=_end_this_process
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent, read_back
 from api.journal.journal import Journal
-from api.refused import RefusedEvents
+from api.undeliverable import Undeliverable
 from common.errors import JournalError
 from common.kafka import MAX_RECORD_BATCH_BYTES, RecordSender, never_takes
 from common.metrics import ApiMetrics, Children
@@ -45,7 +45,7 @@ class Producer:
         self,
         queue: EventQueue,
         sender: RecordSender,
-        refused: RefusedEvents,
+        undeliverable: Undeliverable,
         *,
         metrics: ApiMetrics,
         backoff: Backoff,
@@ -54,7 +54,7 @@ class Producer:
         """`on_death` is called, in the thread, when it ends by an error of ours: nothing would be sent any more."""
         self._queue = queue
         self._sender = sender
-        self._refused = refused
+        self._undeliverable = undeliverable
         self._metrics = metrics
         self._events_produced = Children(metrics.events_produced)
         self._outage = Outage("sending events to Kafka", backoff)
@@ -153,7 +153,7 @@ class Producer:
             elif len(chunk) > 1:
                 # Kafka refuses a batch as a whole: alone it may well take this one.
                 left += self._try([event])
-            elif not self._refused.keep(event, error):
+            elif not self._undeliverable.keep(event, error):
                 left.append(Failed(event, error))
         self._events_produced.count(produced)
         self._metrics.produce_errors.inc(len(left))

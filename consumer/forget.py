@@ -24,10 +24,10 @@ from common.mongo_errors import first_line
 from common.settings import KafkaSettings, load_forget_settings, read_dotenv
 from common.terminal import printable
 from consumer.customer_data import CustomerData, Found
+from consumer.dlq.letters import Letter
+from consumer.dlq.views import as_json
 from consumer.forgetting import Forgetting, Kept, kept_in_kafka
 from consumer.forgotten import FORGOTTEN, GRACE_SECONDS, Documents, whose_record
-from consumer.letter_views import as_json
-from consumer.letters import Letter
 
 _CONNECT_MS = 10_000
 # Of one answer: a look through a large collection takes its time.

@@ -15,9 +15,9 @@ from common.events import format_timestamp, parse_timestamp
 from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, RecordReader, RecordSender
 from common.settings import KafkaSettings
 from common.threads import start_thread
-from consumer import replay as replaying
-from consumer.letter_views import as_json
-from consumer.letters import Filter, Letter, LetterBox
+from consumer.dlq import replay as replaying
+from consumer.dlq.letters import Filter, Letter, LetterBox
+from consumer.dlq.views import as_json
 from ops.console.live import iso
 
 MOST_SHOWN = 200

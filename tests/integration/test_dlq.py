@@ -19,7 +19,7 @@ from common.kafka import KafkaReader, KafkaSender, ReceivedRecord, Record, conne
 from common.metrics import ConsumerMetrics
 from common.settings import KafkaSettings
 from consumer.dead_letters import DeadLetter, DeadLetters
-from consumer.dlq import Topics, cli
+from consumer.dlq.__main__ import Topics, cli
 from tests.contracts import fresh_name
 from tests.fakes import FakeWriter
 from tests.servers import ROOT, KafkaServer

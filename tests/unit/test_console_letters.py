@@ -95,7 +95,7 @@ def test_a_replay_without_kafka_fails_and_loses_nothing(letters: Letters, broker
 
 
 def test_a_replay_can_be_stopped(letters: Letters, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.replay.CHUNK_LETTERS", 2)
+    monkeypatch.setattr("consumer.dlq.replay.CHUNK_LETTERS", 2)
     letters._stopping.set()
     monkeypatch.setattr(letters._stopping, "clear", lambda: None)
     progress = run(letters)

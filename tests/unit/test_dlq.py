@@ -14,9 +14,9 @@ from common.dead_letter_headers import dead_letter_headers
 from common.errors import InvalidEventError, StoreError
 from common.kafka import KafkaError, Record, RecordSender
 from common.metrics import ConsumerMetrics
-from consumer import replay
 from consumer.dead_letters import DeadLetter, DeadLetters
-from consumer.dlq import Topics, cli
+from consumer.dlq import replay
+from consumer.dlq.__main__ import Topics, cli
 from tests.fakes import FakeBroker, FakeReader, FakeSender, FakeWriter, RefusesLarge
 
 EVENTS, DLQ = "events", "events.dlq"

@@ -11,8 +11,8 @@ from rich.console import Console
 from common.dead_letter_headers import Headers, dead_letter_headers
 from common.errors import InvalidEventError
 from common.kafka import ReceivedRecord, Record
-from consumer.letter_views import as_json, statistics, table, whole
-from consumer.letters import UNKNOWN, Filter, Letter, LetterBox, fold
+from consumer.dlq.letters import UNKNOWN, Filter, Letter, LetterBox, fold
+from consumer.dlq.views import as_json, statistics, table, whole
 from tests.fakes import FakeBroker, FakeReader
 
 EVENTS, DLQ = "events", "events.dlq"

@@ -13,8 +13,9 @@ from api.server import connection
 from api.server import worker as server
 from common import event_json, events, json_values, kafka, settings
 from common.kafka import client
-from consumer import buffer, dlq, forgotten, policy, watchdog, writer
+from consumer import buffer, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
+from consumer.dlq import __main__ as dlq_tool
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "limits.md"
@@ -72,7 +73,7 @@ CODE = {
     "the wait for writes by an older list": (forgotten.GRACE_SECONDS, 20),
     "no progress": (consumer_health.STUCK_SECONDS, 120),
     "a stop": (watchdog.STOP_SECONDS, 30),
-    "letters in a list": (dlq.LIST_LIMIT, 50),
+    "letters in a list": (dlq_tool.LIST_LIMIT, 50),
 }
 """By row, what the code has, and what the row's first number means."""
 

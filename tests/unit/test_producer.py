@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from api.event_queue import EventQueue
 from api.intake import AcceptedEvent
 from api.producer import Producer
-from api.refused import RefusedEvents
+from api.undeliverable import Undeliverable
 from common.kafka import Record
 from common.metrics import ApiMetrics
 from common.retry import Backoff
@@ -35,7 +35,7 @@ class Parts:
         self.producer = Producer(
             self.queue,
             self.sender,
-            RefusedEvents(dlq or FakeSender(self.broker, DLQ), TOPIC, folder, metrics),
+            Undeliverable(dlq or FakeSender(self.broker, DLQ), TOPIC, folder, metrics),
             metrics=metrics,
             backoff=Backoff(first=0.001, most=0.01),
             on_death=lambda: self.died.append(True),

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "refused.jsonl"
 
 
-class RefusedEvents:
+class Undeliverable:
     """What becomes of them. Validation makes them nearly impossible."""
 
     def __init__(self, dead_letters: RecordSender, topic: str, folder: Path | None, metrics: ApiMetrics) -> None:

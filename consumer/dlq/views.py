@@ -15,7 +15,7 @@ from rich.text import Text
 from common.events import format_timestamp
 from common.kafka import ReceivedRecord
 from common.terminal import printable
-from consumer.letters import Letter
+from consumer.dlq.letters import Letter
 
 MOST_REASONS = 20
 _NOTHING = "–"

@@ -26,9 +26,9 @@ from common.events import parse_timestamp
 from common.kafka import KafkaReader, KafkaSender, RecordReader, RecordSender
 from common.logs import logging_config
 from common.settings import load_dead_letter_settings, read_dotenv
-from consumer import replay as replaying
-from consumer.letter_views import as_json, statistics, table, whole
-from consumer.letters import Filter, LetterBox
+from consumer.dlq import replay as replaying
+from consumer.dlq.letters import Filter, LetterBox
+from consumer.dlq.views import as_json, statistics, table, whole
 
 LIST_LIMIT = 50
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])")

@@ -13,7 +13,7 @@ from common import dead_letter_headers as headers
 from common.errors import DeliveryError, PulseError
 from common.events import format_timestamp
 from common.kafka import KafkaError, Record, RecordSender, never_takes
-from consumer.letters import Letter, Mail
+from consumer.dlq.letters import Letter, Mail
 
 CHUNK_LETTERS = 500
 CHUNK_BYTES = 1_000_000
