@@ -25,7 +25,7 @@ Send page views, clicks and purchases; each is stored exactly once.
   sends. They may be zipped (`Content-Encoding: gzip`, one member). An event may have up to
   {events.MAX_EVENT_BYTES // 1024} KiB, a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
 - **Errors** all have the form `Error`, whose `message` says what to mend: also those of paths that are not here (404),
-  of methods that a path does not take (405, with `Allow`), and of what is not proper HTTP (400, 414, 417, 431, 501).
+  of methods that a path does not take (405, with `Allow`), and of malformed HTTP (400, 414, 417, 431, 501).
 - **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
 """
 

@@ -28,10 +28,10 @@ class Refusal(NamedTuple):
 
 
 SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time: send it again, all of it at once.")
-CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too much is on its way in", 1)
+CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Server busy receiving other requests", 1)
 ENDLESS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long.")
 OUR_FAULT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
-NO_HTTP = Refusal(HTTPStatus.BAD_REQUEST, "This is not proper HTTP.")
+NO_HTTP = Refusal(HTTPStatus.BAD_REQUEST, "Malformed HTTP request.")
 # The first that fits counts: the last is the base of those before it.
 _OF_ERRORS: dict[type[Exception], Refusal] = {
     EndlessHeadError: ENDLESS,

@@ -49,7 +49,7 @@ def connect(client: Callable[..., Any], settings: KafkaSettings, **options: Any)
     except ValueError as error:
         if str(error) != _NO_SOCKET:
             raise
-        raise KafkaConnectionError("what listens there closes the connection at once") from error
+        raise KafkaConnectionError("the peer closed the connection immediately; is it a Kafka broker?") from error
 
 
 def connect_consumer(settings: KafkaSettings, **options: Any) -> Any:

@@ -15,7 +15,7 @@ MOST_SHOWN = 200
 _TRACK, _BATCH = "/api/v1/track", "/api/v1/track/batch"
 _REMEDIES = {
     "invalid": "Mend the marked fields where the event is made, then send it again.",
-    "unreadable": "The request is no proper HTTP, or its body ended early: look at the client's library or the proxy.",
+    "unreadable": "The request is malformed HTTP, or its body ended early: look at the client's library or the proxy.",
     "unauthorized": "Send one of the keys in API_KEYS, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
     "not_found": "Mend the path: events go to POST /api/v1/track and POST /api/v1/track/batch.",
     "method_not_allowed": "Events are sent with POST to /api/v1/track or /api/v1/track/batch.",

@@ -30,7 +30,7 @@ def test_sdks_are_asked_to_wait_with_429_in_their_form_and_pages_may_read_it(pat
     assert any(line.startswith("Access-Control-Expose-Headers: Retry-After") for line in lines)
     assert (body["success"], body["code"], body["status"]) == (False, "crowded", "error")
     seconds = next(line.removeprefix("Retry-After: ") for line in lines if line.startswith("Retry-After"))
-    assert body["message"] == f"Too much is on its way in; try again in {seconds} s."
+    assert body["message"] == f"Server busy receiving other requests; try again in {seconds} s."
 
 
 def test_others_are_asked_with_503() -> None:

@@ -310,7 +310,7 @@ def test_what_the_app_never_saw_is_kept_if_it_was_to_bring_events(api: Api) -> N
 
 @pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"])
 def test_of_what_was_to_bring_none_nothing_is_kept(api: Api, head: bytes) -> None:
-    api.refusals.keep_unread(400, "unreadable", "This is not proper HTTP.", head, "id-3")
+    api.refusals.keep_unread(400, "unreadable", "Malformed HTTP request.", head, "id-3")
     assert (api.kept(), api.dropped()) == ([], 0)
 
 
