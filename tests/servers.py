@@ -12,7 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import pymongo
@@ -119,12 +119,7 @@ class KafkaServer(Process):
     def create_topics(self, topic: str) -> KafkaSettings:
         """Create a topic of three partitions, its dead letter topic, and the one for what was refused."""
         settings = self.settings(topic)
-        admin = wait_for_admin(settings, patience=30, backoff=Backoff(most=1.0))
-        ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, 1)))
-        admin.close()
-        for name in (settings.topic, settings.dlq_topic):
-            # It knows the ends of all partitions once each has a leader.
-            KafkaReader(settings, name).close()
+        create_topics(settings)
         return settings
 
 
@@ -236,10 +231,21 @@ class PrometheusServer(Process):
         return [series for series in answer["data"]["result"] if series["value"][1] != "NaN"]
 
 
+class Kafka(Protocol):
+    """A broker, or several."""
+
+    @property
+    def address(self) -> str:
+        """As KAFKA_BROKERS has it."""
+
+    def create_topics(self, topic: str) -> KafkaSettings:
+        """Create a topic and the two beside it."""
+
+
 class Pipeline:
     """The API (two workers) and the consumer as processes, on their own topic and database."""
 
-    def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path, **env: str) -> None:
+    def __init__(self, kafka: Kafka, mongo: MongoServer, folder: Path, **env: str) -> None:
         self.kafka = kafka.create_topics(fresh_name("events"))
         self.mongo = mongo.settings()
         metrics_port = ports.free_port()
@@ -302,12 +308,22 @@ class Pipeline:
             )
 
 
-def kafka_settings(broker: str, topic: str) -> KafkaSettings:
-    """Settings for a broker without TLS, at host:port."""
-    address = parse_address(broker)
-    assert address, broker
+def create_topics(settings: KafkaSettings, replication_factor: int = 1) -> None:
+    """Create these topics; the one for events has three partitions."""
+    admin = wait_for_admin(settings, patience=30, backoff=Backoff(most=1.0))
+    ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, replication_factor)))
+    admin.close()
+    for name in (settings.topic, settings.dlq_topic):
+        # It knows the ends of all partitions once each has a leader.
+        KafkaReader(settings, name).close()
+
+
+def kafka_settings(brokers: str, topic: str) -> KafkaSettings:
+    """Settings for brokers without TLS, as KAFKA_BROKERS has them, with this topic and the two beside it."""
+    addresses = tuple(filter(None, map(parse_address, brokers.split(","))))
+    assert addresses, brokers
     return KafkaSettings(
-        brokers=(address,),
+        brokers=addresses,
         topic=topic,
         dlq_topic=f"{topic}.dlq",
         security_protocol="PLAINTEXT",

@@ -51,6 +51,8 @@ STOP_SECONDS = 5.0
 """How long a stop waits for what is under way."""
 
 _PIECE_BYTES = 64 * 1024
+# What one client takes of its answers in a turn: two hundred that take large ones keep a small one waiting for less.
+_TURN_BYTES = 128 * 1024
 _MOST_HELD_BYTES = 64 * 1024 * 1024
 _LOOK_SECONDS = 0.25
 _YIELD_SECONDS = 0.0005
@@ -390,8 +392,12 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._watch(connection, _READ)
 
     def _send_out(self, connection: Connection, now: float) -> bool:
-        """Send what there is, piece by piece, until the client takes no more; whether the connection lives."""
-        while connection.out:
+        """Send what there is, piece by piece, until the client takes no more or has had its share of this turn.
+
+        Returns whether the connection lives.
+        """
+        left = _TURN_BYTES
+        while connection.out and left > 0:
             try:
                 sent = connection.sock.send(connection.out)
             except BlockingIOError:
@@ -400,6 +406,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._close(connection)
                 break
             connection.deadline = now + SEND_SECONDS
+            left -= sent
             if sent < len(connection.out):
                 connection.out = connection.out[sent:]
                 break

@@ -39,7 +39,7 @@ def head(method: str, path: str, *lines: str) -> bytes:
 
 
 def answer(sock: socket.socket) -> int:
-    """The status of an answer, all of it read. Blocks; raises OSError, also when the server closes the connection before its end."""
+    """The status of an answer, all of it read. Blocks; raises OSError, also when the connection ends first."""
     received = b""
     while not received or not _whole(received):
         piece = sock.recv(_PIECE_BYTES)

@@ -1,6 +1,5 @@
 """Whatever dies, each event answered 202 reaches Kafka, in the order of its customer."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 
-from common.kafka import KafkaSource
 from ops.local.ports import free_port
+from tests.arrived import in_kafka
 from tests.clients import Client, SteadyClient, event
-from tests.contracts import Recorder, fresh_name
+from tests.contracts import fresh_name
 from tests.servers import ROOT, ApiServer, KafkaServer
 from tests.waiting import eventually
 
@@ -55,25 +54,7 @@ class Scene:
 
     def in_kafka(self, count: int) -> dict[str, list[int]]:
         """By customer, the numbers of the events in Kafka, as they came first, once there are so many."""
-        source = KafkaSource(self.kafka, fresh_name("reader"))
-        source.connect()
-        source.subscribe(Recorder())
-        seen: dict[str, list[int]] = {}
-        ids: set[str] = set()
-
-        def all_there() -> bool:
-            for record in source.poll(0.2):
-                found = json.loads(record.value or b"")
-                if found["event_id"] not in ids:
-                    ids.add(found["event_id"])
-                    seen.setdefault(found["customer_id"], []).append(found["properties"]["number"])
-            return len(ids) >= count
-
-        try:
-            eventually(all_there, timeout=90, what=f"{count} events in Kafka")
-        finally:
-            source.close()
-        return seen
+        return in_kafka(self.kafka, count)
 
     def kill(self) -> None:
         self.api.kill()

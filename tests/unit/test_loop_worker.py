@@ -145,3 +145,29 @@ def test_what_a_thread_has_taken_is_kept_before_it_is_answered(grouped: LoopWork
     assert connection.out.startswith(b"HTTP/1.1 202")
     assert grouped._queue.journal.events == before + 1
     assert grouped._queue.uncommitted == 0
+
+
+class Sink:
+    """A client's socket that takes all it is sent."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def send(self, data: bytes) -> int:
+        self.taken += len(data)
+        return len(data)
+
+
+def test_a_client_that_takes_much_lets_others_have_their_turn(app: Flask) -> None:
+    worker = worker_of(app)
+    connection = opened(worker)
+    connection.sock = Sink()
+    connection.out, connection.rest = b"x", iter([bytes(64 * 1024)] * 100)
+    taken = []
+    while connection.out:
+        worker._send_out(connection, 0.0)
+        taken.append(connection.sock.taken)
+        connection.sock.taken = 0
+    worker.tmp.close()
+    assert max(taken) < 256 * 1024
+    assert sum(taken) == 100 * 64 * 1024 + 1

@@ -1,0 +1,115 @@
+"""Three Kafka nodes on this machine, each broker and controller, with three copies of everything."""
+
+from pathlib import Path
+from string import Template
+from subprocess import run
+
+from common.kafka import KafkaError, connect_admin
+from common.settings import KafkaSettings
+from ops.local import kafka as local_kafka
+from ops.local import ports
+from tests.servers import Process, create_topics, kafka_settings
+from tests.waiting import eventually
+
+NODES = (1, 2, 3)
+# Later lines win over those of ops/local/server.properties.
+_OVERRIDES = """
+node.id=$node
+controller.quorum.voters=$voters
+offsets.topic.replication.factor=3
+min.insync.replicas=2
+# Else half of a small heap.
+log.cleaner.dedupe.buffer.size=8388608
+"""
+
+
+class KafkaNode(Process):
+    """One of the three; a restart finds its data."""
+
+    def __init__(self, libs: Path, folder: Path, node: int, ports_: dict[int, tuple[int, int]]) -> None:
+        """`ports_`: of each node, where it serves clients and where it is a controller."""
+        self.port, controller_port = ports_[node]
+        self.data = folder / f"kafka-{node}"
+        self.data.mkdir()
+        config = folder / f"kafka-{node}.properties"
+        template = (local_kafka.HERE / "server.properties").read_text() + _OVERRIDES
+        voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller) in ports_.items())
+        config.write_text(
+            Template(template).substitute(
+                port=self.port, controller_port=controller_port, data=self.data / "log", node=node, voters=voters
+            )
+        )
+        java = ["java", *local_kafka.JVM, "-cp", f"{libs}/*"]
+        self._format = [*java, "kafka.tools.StorageTool", "format", "-t", local_kafka.CLUSTER_ID, "-c", str(config)]
+        super().__init__([*java, "-Xms64m", "-Xmx192m", "kafka.Kafka", str(config)], folder / f"kafka-{node}.log")
+
+    def prepare(self) -> None:
+        """Format its folder. Call it once, before the first start."""
+        run(self._format, capture_output=True, timeout=60, check=True)
+
+    def wait(self) -> None:
+        """Wait until clients are served."""
+        ports.wait_until_answers(self.port, 90)
+
+    @property
+    def dead(self) -> bool:
+        """Whether it ended by itself."""
+        assert self.child is not None
+        return self.child.poll() is not None
+
+
+class KafkaCluster:
+    """All of them. Topics have three replicas, of which two have to hold a record before it is acknowledged."""
+
+    def __init__(self, libs: Path, folder: Path) -> None:
+        where = {node: (ports.free_port(), ports.free_port()) for node in NODES}
+        self.nodes = [KafkaNode(libs, folder, node, where) for node in NODES]
+
+    @property
+    def address(self) -> str:
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def prepare(self) -> None:
+        """Format the folders of all. Call it once."""
+        for node in self.nodes:
+            node.prepare()
+
+    def start(self) -> None:
+        """Start all, and wait for them."""
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.wait()
+
+    def mend(self) -> None:
+        """Start those that do not run, and wait for all."""
+        for node in self.nodes:
+            if node.child is None or node.dead:
+                node.start()
+        for node in self.nodes:
+            node.wait()
+
+    def create_topics(self, topic: str) -> KafkaSettings:
+        """Create a topic of three partitions and the two beside it, with three replicas."""
+        settings = kafka_settings(self.address, topic)
+        create_topics(settings, replication_factor=3)
+        return settings
+
+    def wait_until_in_sync(self, settings: KafkaSettings) -> None:
+        """Wait until all replicas of the topic are in sync."""
+        eventually(lambda: _in_sync(settings), 90, "all replicas in sync", every=0.5)
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+def _in_sync(settings: KafkaSettings) -> bool:
+    admin = connect_admin(settings)
+    try:
+        (topic,) = admin.describe_topics([settings.topic])
+        return all(len(partition["isr"]) == len(NODES) for partition in topic["partitions"])
+    except KafkaError:
+        return False
+    finally:
+        admin.close()

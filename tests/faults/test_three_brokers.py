@@ -1,0 +1,136 @@
+"""Three brokers, three copies: whatever happens to them under load, what was accepted is stored once, in order."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.arrived import in_kafka
+from tests.clients import Client
+from tests.cluster import KafkaCluster
+from tests.servers import MongoServer, Pipeline
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+
+CUSTOMERS = [f"customer-{number}" for number in range(4)]
+EVENTS = 3_000  # of each customer
+# Of each client, between two requests, of which three make 27 events: some 400 events a second in all.
+PAUSE = 0.09
+ALL = {customer: list(range(EVENTS)) for customer in CUSTOMERS}
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    cluster = KafkaCluster(kafka_libs, tmp_path_factory.mktemp("cluster"))
+    cluster.prepare()
+    cluster.start()
+    yield cluster
+    cluster.kill()
+
+
+class Scene:
+    """A pipeline on the three brokers, and four clients that send."""
+
+    def __init__(self, cluster: KafkaCluster, mongo: MongoServer, folder: Path) -> None:
+        self.cluster = cluster
+        self.pipeline = Pipeline(cluster, mongo, folder)
+        self.pipeline.start()
+        self.clients = [Client(self.pipeline.url, customer, EVENTS, pause=PAUSE) for customer in CUSTOMERS]
+
+    def begin(self) -> None:
+        """Send, until a tenth was accepted."""
+        for client in self.clients:
+            client.start()
+        self.go_on(EVENTS // 10)
+
+    def go_on(self, more: int) -> None:
+        """Wait until so many more events of each customer were accepted."""
+        wanted = [min(EVENTS, client.accepted + more) for client in self.clients]
+        eventually(
+            lambda: all(client.accepted >= count for client, count in zip(self.clients, wanted, strict=True)),
+            timeout=90,
+            what="more events accepted",
+        )
+
+    def waiting(self) -> int:
+        """How many events the journal holds."""
+        health: dict[str, Any] = requests.get(f"{self.pipeline.url}/health", timeout=10).json()
+        return int(health["checks"]["journal"]["events"])
+
+    def finish(self) -> tuple[dict[str, list[int]], list[str]]:
+        """Wait for the clients, and for all to arrive; gives what is in Kafka, and the ids that are stored."""
+        for client in self.clients:
+            client.join(120)
+            assert client.accepted == EVENTS
+        count = EVENTS * len(CUSTOMERS)
+        self.pipeline.wait_until_stored(count, timeout=200)
+        return in_kafka(self.pipeline.kafka, count), sorted(stored["event_id"] for stored in self.pipeline.documents())
+
+
+@pytest.fixture
+def scene(cluster: KafkaCluster, mongo: MongoServer, tmp_path: Path) -> Iterator[Scene]:
+    cluster.mend()
+    scene = Scene(cluster, mongo, tmp_path)
+    cluster.wait_until_in_sync(scene.pipeline.kafka)
+    yield scene
+    scene.pipeline.kill()
+
+
+def restart_one_after_the_other(scene: Scene) -> None:
+    for node in scene.cluster.nodes:
+        node.stop(60)
+        scene.go_on(100)
+        node.start()
+        node.wait()
+        scene.cluster.wait_until_in_sync(scene.pipeline.kafka)
+
+
+def kill_one_after_the_other(scene: Scene) -> None:
+    """One of them is the controller."""
+    for node in scene.cluster.nodes:
+        node.kill()
+        scene.go_on(100)
+        node.start()
+        node.wait()
+        scene.cluster.wait_until_in_sync(scene.pipeline.kafka)
+
+
+def kill_one_for_good(scene: Scene) -> None:
+    scene.cluster.nodes[0].kill()
+
+
+def freeze_one(scene: Scene) -> None:
+    """It loses its partitions, and comes back as if nothing had happened."""
+    node = scene.cluster.nodes[1]
+    node.freeze()
+    scene.go_on(500)
+    node.thaw()
+
+
+def kill_two(scene: Scene) -> None:
+    """No write can be acknowledged: the journal has them."""
+    for node in scene.cluster.nodes[:2]:
+        node.kill()
+    eventually(lambda: scene.waiting() >= 500, what="events in the journal")
+    for node in scene.cluster.nodes[:2]:
+        node.start()
+
+
+def kill_all(scene: Scene) -> None:
+    scene.cluster.kill()
+    eventually(lambda: scene.waiting() >= 500, what="events in the journal")
+    scene.cluster.start()
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [restart_one_after_the_other, kill_one_after_the_other, kill_one_for_good, freeze_one, kill_two, kill_all],
+    ids=lambda happens: happens.__name__,
+)
+def test_each_event_is_stored_once_and_in_order(scene: Scene, happens: Callable[[Scene], None]) -> None:
+    scene.begin()
+    happens(scene)
+    assert scene.finish() == (ALL, sorted(f"{customer}-{number}" for customer in CUSTOMERS for number in range(EVENTS)))
