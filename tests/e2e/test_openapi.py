@@ -44,12 +44,14 @@ def test_an_api_that_anyone_may_send_to(tmp_path: Path) -> None:
         hold_to_its_document(api, tmp_path, valid=["2xx"])
 
 
+@pytest.mark.long
 def test_an_api_that_needs_a_key(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_KEYS="web=sesame") as api:
         # Valid requests come with made-up keys too.
         hold_to_its_document(api, tmp_path, "--header", "Authorization: Bearer sesame", valid=["2xx", "401"])
 
 
+@pytest.mark.long
 def test_an_api_that_is_full(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_JOURNAL_DIR="", API_QUEUE_CAPACITY="100") as api:
         hold_to_its_document(api, tmp_path, valid=["2xx", "429", "503"])
