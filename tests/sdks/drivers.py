@@ -1,0 +1,139 @@
+"""Runs the drivers, and stands between them and the API where it has to go wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import requests
+
+from tests.sdks.installed import jars, node_modules
+
+HERE = Path(__file__).parent
+Told = dict[str, dict[int, str]]
+"""Of each client: what its error callback was told of which calls."""
+
+
+def _python(driver: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    return [sys.executable, str(HERE / "python" / driver), *arguments], {}
+
+
+def _node(sdk: str) -> tuple[list[str], dict[str, str]]:
+    return ["node", str(HERE / "node" / "trackers.js"), sdk], {"NODE_PATH": str(node_modules("node"))}
+
+
+def _java() -> tuple[list[str], dict[str, str]]:
+    program = str(HERE / "java" / "Trackers.java")
+    return ["java", "-XX:TieredStopAtLevel=1", "-Xmx128m", "-cp", f"{jars('java')}/*", program], {}
+
+
+PROGRAMS: dict[str, Callable[[], tuple[list[str], dict[str, str]]]] = {
+    "segment_python": lambda: _python("trackers.py", "segment"),
+    "rudderstack_python": lambda: _python("trackers.py", "rudderstack"),
+    "segment_node": lambda: _node("segment"),
+    "rudderstack_node": lambda: _node("rudderstack"),
+    "segment_java": _java,
+    "cloudevents_python": lambda: _python("cloudevents_over_http.py"),
+}
+"""The command of each driver, and what its environment needs. Its SDK is installed if it is not yet."""
+
+
+class Driver:
+    """A driver that runs: give it clients and calls, then `finish`."""
+
+    def __init__(self, sdk: str, folder: Path) -> None:
+        command, environ = PROGRAMS[sdk]()
+        self._log = folder / f"{sdk}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, env=os.environ | environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def open(self, client: str, url: str, key: str, options: dict[str, Any]) -> None:
+        self._order({"client": client, "url": url, "key": key, "options": options})
+
+    def call(self, client: str, calls: Iterable[dict[str, Any]]) -> None:
+        for call in calls:
+            self._order({"client": client, **call})
+
+    def finish(self, timeout: float = 90.0) -> Told:
+        """Waits until all is sent or given up. Fails if the driver did."""
+        answer, _ = self._process.communicate(timeout=timeout)
+        assert self._process.returncode == 0, self._log.read_text()
+        return {
+            client: {int(number): text for number, text in errors.items()}
+            for client, errors in json.loads(answer).items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with self._process as process:
+            process.kill()
+
+    def _order(self, order: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+
+class Fault(NamedTuple):
+    """What a door does to the first request: answers it with `status`, or loses the API's answer if that is None."""
+
+    status: int | None
+    retry_after: int | None = None
+
+
+class Door:
+    """A server in front of the API that goes wrong once, and lets all requests through after that."""
+
+    def __init__(self, api: str, fault: Fault) -> None:
+        self.requests = 0
+        lock = threading.Lock()
+        door = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                with lock:
+                    door.requests += 1
+                    first = door.requests == 1
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if first and fault.status is not None:
+                    said = {"status": "error", "success": False, "code": "scripted", "message": "A scripted answer."}
+                    pause = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+                    self._answer(fault.status, json.dumps(said).encode(), pause)
+                    return
+                answer = requests.post(f"{api}{self.path}", data=body, headers=dict(self.headers), timeout=30)
+                if first:
+                    # The client sees the connection end.
+                    self.close_connection = True
+                    return
+                self._answer(answer.status_code, answer.content, {})
+
+            def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
