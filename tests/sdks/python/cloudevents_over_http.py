@@ -5,7 +5,6 @@ A client's option `mode` is binary, structured or batched. `{"call": …}` has t
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -18,7 +17,7 @@ from urllib3 import Retry
 AGAIN = Retry(
     total=10, backoff_factor=0.2, status_forcelist=(429, 500, 503), allowed_methods=None, raise_on_status=False
 )
-IN_A_BATCH = 500
+IN_A_REQUEST = {"binary": 1, "structured": 1, "batched": 100}
 
 
 class Client:
@@ -34,24 +33,25 @@ class Client:
     def send(self, message: dict[str, Any]) -> None:
         attributes = message["attributes"] | {"time": isoparse(message["attributes"]["time"])}
         self._waiting.append(CloudEvent(attributes, message["data"]))
+        if len(self._waiting) == IN_A_REQUEST[self._mode]:
+            self.flush()
 
     def flush(self) -> None:
-        for events, headers, body in self._requests():
-            answer = self._session.post(self._url, data=body, headers=headers, timeout=30)
-            if not answer.ok:
-                self.told |= {event.get_extension("call"): f"HTTP {answer.status_code}" for event in events}
+        if not self._waiting:
+            return
+        headers, body = self._request()
+        answer = self._session.post(self._url, data=body, headers=headers, timeout=30)
+        if not answer.ok:
+            self.told |= {event.get_extension("call"): f"HTTP {answer.status_code}" for event in self._waiting}
+        self._waiting = []
 
-    def _requests(self) -> Iterator[tuple[list[CloudEvent], dict[str, str], bytes]]:
+    def _request(self) -> tuple[dict[str, str], bytes]:
         if self._mode == "batched":
-            for first in range(0, len(self._waiting), IN_A_BATCH):
-                events = self._waiting[first : first + IN_A_BATCH]
-                body = b",".join(to_structured_event(event).body for event in events)
-                yield events, {"Content-Type": "application/cloudevents-batch+json"}, b"[%b]" % body
-        else:
-            make = {"binary": to_binary_event, "structured": to_structured_event}[self._mode]
-            for event in self._waiting:
-                message = make(event)
-                yield [event], message.headers, message.body
+            events = b",".join(to_structured_event(event).body for event in self._waiting)
+            return {"Content-Type": "application/cloudevents-batch+json"}, b"[%b]" % events
+        make = to_binary_event if self._mode == "binary" else to_structured_event
+        message = make(self._waiting[0])
+        return message.headers, message.body
 
 
 def main() -> None:
