@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import pymongo
 import pytest
-import requests
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline

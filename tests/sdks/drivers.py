@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,14 +50,14 @@ class Driver:
                 command, env=os.environ | environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
 
-    def open(self, client: str, url: str, key: str, options: dict[str, Any]) -> None:
-        self._order({"client": client, "url": url, "key": key, "options": options})
+    def open(self, client: str, url: str, key: str, options: Mapping[str, Any]) -> None:
+        self._order({"client": client, "url": url, "key": key, "options": dict(options)})
 
     def call(self, client: str, calls: Iterable[dict[str, Any]]) -> None:
         for call in calls:
             self._order({"client": client, **call})
 
-    def finish(self, timeout: float = 90.0) -> Told:
+    def finish(self, timeout: float = 240.0) -> Told:
         """Waits until all is sent or given up. Fails if the driver did."""
         answer, _ = self._process.communicate(timeout=timeout)
         assert self._process.returncode == 0, self._log.read_text()

@@ -5,12 +5,12 @@ A client's option `mode` is binary, structured or batched. `{"call": …}` has t
 
 import json
 import sys
+from datetime import datetime
 from typing import Any
 
 import requests
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
-from dateutil.parser import isoparse
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
@@ -31,7 +31,7 @@ class Client:
         self.told: dict[int, str] = {}
 
     def send(self, message: dict[str, Any]) -> None:
-        attributes = message["attributes"] | {"time": isoparse(message["attributes"]["time"])}
+        attributes = message["attributes"] | {"time": datetime.fromisoformat(message["attributes"]["time"])}
         self._waiting.append(CloudEvent(attributes, message["data"]))
         if len(self._waiting) == IN_A_REQUEST[self._mode]:
             self.flush()

@@ -1,4 +1,4 @@
-"""Drives Segment's SDK for Python, or RudderStack's, which has the same interface: `trackers.py segment|rudderstack`."""
+"""Drives Segment's SDK for Python, or RudderStack's, its twin: `trackers.py segment|rudderstack`."""
 
 import importlib
 import json
