@@ -22,7 +22,7 @@ help: ## Explain each command.
 run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer, console. Ctrl-C stops it.
 	@$(VENV)/bin/python -m ops.local
 
-seed: $(VENV)/local $(if $(SDK),$(VENV)/sdks) ## Send three shoppers' events to the API; CUSTOMERS=100 adds made-up ones; SDK=segment sends by that SDK.
+seed: $(VENV)/local $(if $(SDK),$(VENV)/sdks) ## Send three shoppers' events; `make seed CUSTOMERS=100` adds made-up ones, `make seed SDK=segment` uses that SDK.
 	@$(VENV)/bin/python -m loadtest.seed --customers='$(or $(CUSTOMERS),0)' $(if $(SDK),--sdk='$(SDK)')
 
 replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) and check that all of it is stored.
