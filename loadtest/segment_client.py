@@ -19,14 +19,16 @@ def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[s
     check_ready(url)
     faults: list[Exception] = []
     client = Client(own_write_key() or NO_KEY, host=url, on_error=lambda error, _: faults.append(error))
-    for batch in chunks(events, MAX_BATCH_EVENTS):
-        for event in batch:
-            _call(client, event)
-        client.flush()
-        if faults:
-            raise PulseError(f"The API at {url} did not take a batch: {faults[0]}")
-        yield batch, {event["event_id"] for event in batch}
-    client.join()
+    try:
+        for batch in chunks(events, MAX_BATCH_EVENTS):
+            for event in batch:
+                _call(client, event)
+            client.flush()
+            if faults:
+                raise PulseError(f"The API at {url} did not take a batch: {faults[0]}")
+            yield batch, {event["event_id"] for event in batch}
+    finally:
+        client.join()
 
 
 def _call(client: Client, event: Event) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from api.protocols.segment import CALLS
+from common.errors import PulseError
 from common.events import parse_timestamp
 from loadtest import segment_client
 from loadtest.journeys import named_journeys
@@ -249,3 +250,10 @@ def test_the_seeds_shoppers_are_stored_the_same_by_segments_sdk(
             sent.setdefault("user_id", None if "anonymous_id" in sent else sent["customer_id"])
             del document["context"]["library"]
             assert {name: document.get(name) for name in sent} == sent
+
+
+def test_a_seed_that_is_refused_says_why(outage: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", "shop=another-key")
+    journeys = named_journeys("refused", datetime.now(UTC), random.Random(1))
+    with pytest.raises(PulseError, match=r"did not take a batch: .*unauthorized.*\(401\)"):
+        list(segment_client.send(pipeline.url, chain.from_iterable(journeys)))
