@@ -22,8 +22,8 @@ help: ## Explain each command.
 run: $(VENV)/local ## Run the whole pipeline in this terminal: broker, database, API, consumer, console. Ctrl-C stops it.
 	@$(VENV)/bin/python -m ops.local
 
-seed: $(VENV)/local ## Send three shoppers' events to the API; `make seed CUSTOMERS=100` adds a hundred made-up shoppers.
-	@$(VENV)/bin/python -m loadtest.seed --customers='$(or $(CUSTOMERS),0)'
+seed: $(VENV)/local $(if $(SDK),$(VENV)/sdks) ## Send three shoppers' events; `make seed CUSTOMERS=100` adds made-up ones, `make seed SDK=segment` uses that SDK.
+	@$(VENV)/bin/python -m loadtest.seed --customers='$(or $(CUSTOMERS),0)' $(if $(SDK),--sdk='$(SDK)')
 
 replay: $(VENV)/local ## Send a public e-commerce clickstream (31,106 events) and check that all of it is stored.
 	@$(VENV)/bin/python -m loadtest.replay
@@ -128,7 +128,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api console consumer export local locust loadtest bench picture deploy; do \
+	for part in api console consumer export local locust loadtest sdks bench picture deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

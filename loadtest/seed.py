@@ -1,6 +1,6 @@
 """`make seed`: sends shoppers' journeys to the API and says what was accepted.
 
-`python -m loadtest.seed [--customers N] [--url URL]`
+`python -m loadtest.seed [--customers N] [--sdk segment] [--url URL]`
 """
 
 import argparse
@@ -10,11 +10,14 @@ import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
+from common.errors import PulseError
 from common.events import EVENT_TYPES
 from common.settings import load_api_address
-from loadtest.client import Event, base_url, run, send, whole_number
+from loadtest import client
+from loadtest.client import Event, base_url, run, whole_number
 from loadtest.journeys import generated_journeys, named_journeys
 
 SEED = 20  # the same shoppers in every run; only ids and times differ
@@ -24,6 +27,7 @@ def main() -> int:
     """Returns 0 when every event was accepted, else 1. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.seed", description="Send sample shoppers to the API.")
     parser.add_argument("--customers", type=whole_number(0), default=0, metavar="N", help="made up, beside the three")
+    parser.add_argument("--sdk", choices=("segment",), help="send by this SDK instead of to our own routes")
     own = load_api_address().url
     parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")
     arguments = parser.parse_args()
@@ -35,6 +39,7 @@ def main() -> int:
     sent: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     begun = time.monotonic()
+    send = _by_segment() if arguments.sdk else client.send
     for batch, ids in send(arguments.url, itertools.chain.from_iterable(everybody)):
         sent.update(event["event_type"] for event in batch)
         accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
@@ -61,6 +66,15 @@ def outcome(events: list[Event]) -> str:
             return f"bought {items} for {order['total']:.2f} {order['currency']}"
     left = [event["properties"]["name"] for event in events if event.get("event_name") == "Product Added"]
     return f"left in the cart: {', '.join(left)}" if left else "only looked"
+
+
+def _by_segment() -> Callable[[str, Iterable[Event]], Iterator[tuple[list[Event], set[str]]]]:
+    """How to send by Segment's SDK. Raises PulseError if it is not installed: only those who ask for it need it."""
+    try:
+        from loadtest import segment_client  # noqa: PLC0415
+    except ImportError as error:
+        raise PulseError("Segment's SDK is not installed: `make seed SDK=segment` does that.") from error
+    return segment_client.send
 
 
 if __name__ == "__main__":

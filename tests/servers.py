@@ -159,6 +159,11 @@ class ApiServer(Process):
     def wait_until_ready(self) -> None:
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
 
+    def accepted(self) -> int:
+        """How many events it has accepted since it started, all workers together; twice accepted ones twice."""
+        lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("pulse_api_events_accepted_total"))
+
     def worker_pids(self) -> set[int]:
         """The processes that gunicorn has forked."""
         assert self.child is not None

@@ -12,11 +12,6 @@ from tests.servers import ApiServer, Pipeline, api_without_kafka
 from tests.waiting import eventually
 
 
-def accepted(api: ApiServer) -> float:
-    lines = requests.get(f"{api.url}/metrics", timeout=10).text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("pulse_api_events_accepted_total"))
-
-
 def send(api: ApiServer, count: int) -> None:
     for number in range(count):
         answer = requests.post(f"{api.url}/api/v1/track", json=event("alice", number), timeout=10)
@@ -34,9 +29,9 @@ def reload(api: ApiServer) -> None:
 def test_counters_go_on_over_reloads(pipeline: Pipeline) -> None:
     for count in (3, 6):
         send(pipeline.api, 3)
-        assert accepted(pipeline.api) == count
+        assert pipeline.api.accepted() == count
         reload(pipeline.api)
-    assert accepted(pipeline.api) == 6
+    assert pipeline.api.accepted() == 6
 
 
 def test_no_folder_of_metrics_is_left_behind_after_reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import pymongo
 import pytest
-import requests
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline
@@ -152,12 +151,6 @@ def visitor(browser: Browser, site: Site, pipeline: Pipeline) -> Iterator[Visito
     visitor = Visitor(browser, site, pipeline)
     yield visitor
     visitor.context.close()
-
-
-def accepted(pipeline: Pipeline) -> int:
-    """How many events the API has accepted so far, twice accepted ones twice."""
-    lines = requests.get(f"{pipeline.url}/metrics", timeout=10).text.splitlines()
-    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("pulse_api_events_accepted_total"))
 
 
 # ── What is recorded ──
@@ -410,10 +403,10 @@ def test_what_waits_as_a_tab_is_closed_goes_by_a_beacon(visitor: Visitor, pipeli
     )
     other, page = visitor.context.new_page(), visitor.open()
     visitor.wait(lambda: held, "a request")
-    before = accepted(pipeline)
+    before = pipeline.api.accepted()
     page.evaluate("pulse.track('one'); pulse.track('two')")
     page.close(run_before_unload=True)
-    visitor.wait(lambda: accepted(pipeline) >= before + 2, "what a page sent that is no more")
+    visitor.wait(lambda: pipeline.api.accepted() >= before + 2, "what a page sent that is no more")
     visitor.context.unroute(COLLECTS)
     visitor.open("/again", page=other)
     assert visitor.told(visitor.stored(4)) == ["page_view /", "custom one", "custom two", "page_view /again"]
@@ -440,7 +433,7 @@ CLOCK = """() => {
 
 
 def test_two_tabs_send_each_event_once(visitor: Visitor, pipeline: Pipeline) -> None:
-    before = accepted(pipeline)
+    before = pipeline.api.accepted()
     tabs = [visitor.open("/left"), visitor.open("/right")]
     for tab in tabs:
         tab.evaluate(CLOCK)
@@ -448,7 +441,7 @@ def test_two_tabs_send_each_event_once(visitor: Visitor, pipeline: Pipeline) -> 
         tab.wait_for_function("n === 100")
     visitor.stored(202)
     visitor.wait(lambda: visitor.waits(tabs[0]) == 0, "an empty queue")
-    assert accepted(pipeline) - before == 202
+    assert pipeline.api.accepted() - before == 202
 
 
 def test_without_web_locks_tabs_lose_nothing(visitor: Visitor) -> None:

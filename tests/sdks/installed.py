@@ -1,0 +1,62 @@
+"""What a lock file pins, installed once from its registry into var/sdks."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+NPM = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
+MAVEN = [
+    "mvn",
+    "-B",
+    "-q",
+    "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies",
+    "-DoutputDirectory=libs",
+]
+HERE = Path(__file__).parent
+
+
+def node_modules(folder: str) -> Path:
+    """The packages that package-lock.json in a folder here pins."""
+    return _installed(folder, ["package.json", "package-lock.json"], NPM) / "node_modules"
+
+
+def jars(folder: str) -> Path:
+    """The jars that pom.xml in a folder here names, and those that they need."""
+    return _installed(folder, ["pom.xml"], MAVEN) / "libs"
+
+
+def _installed(folder: str, files: list[str], command: list[str]) -> Path:
+    """Where the command has run once, beside these files: seconds, at most 300; later calls find it.
+
+    Skips where that cannot be done, and fails instead where CI=true.
+    """
+    sources = [HERE / folder / file for file in files]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    installed = ROOT / "var" / "sdks" / f"{folder}-{digest}"
+    if installed.is_dir():
+        return installed
+    installed.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=installed.parent, prefix="partial-") as partial:
+        fresh = Path(partial, folder)
+        fresh.mkdir()
+        for source in sources:
+            shutil.copy(source, fresh)
+        try:
+            subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=300, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = str(getattr(error, "stdout", "") or "") + str(getattr(error, "stderr", "") or "")
+            reason = f"the SDKs of tests/sdks/{folder} cannot be had: {error} {said[-300:]}"
+            pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        try:
+            fresh.rename(installed)
+        except OSError:
+            if not installed.is_dir():  # else another process was quicker
+                raise
+    return installed
