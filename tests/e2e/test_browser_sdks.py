@@ -82,7 +82,7 @@ class Scene:
 
     def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path, packages: Path) -> None:
         self.kafka = kafka
-        keys = f"web={KEY},slow={SLOW_KEY};rate=10/s"
+        keys = f"web={KEY},slow={SLOW_KEY};rate=20/s"
         self.pipeline = Pipeline(kafka, mongo, folder, API_KEYS=keys, API_WORKERS="1", CONSUMER_FLUSH_INTERVAL="100ms")
         self.site = Site()
         for name in ("segment.js", "rudder.js"):
@@ -495,9 +495,9 @@ def test_what_was_not_answered_well_is_sent_again_and_stored_once(visitor: Visit
 
 @PLAIN
 def test_over_the_rate_of_its_key_all_is_stored_later(visitor: Visitor, gate: Gate, mode: Mode) -> None:
-    """The key may send 10 events a second, and somebody else has just sent 30."""
+    """The key may send 20 events a second, and somebody else has just sent 40."""
     page = visitor.open(mode, api=gate.url, key=SLOW_KEY)
-    others = [{"type": "track", "event": "other", "userId": "other"}] * 30
+    others = [{"type": "track", "event": "other", "userId": "other"}] * 40
     answer = requests.post(
         f"{gate.api.geturl()}/v1/batch", json={"batch": others}, headers={"X-API-Key": SLOW_KEY}, timeout=20
     )
