@@ -1,1 +1,0 @@
-export { RudderAnalytics } from "@rudderstack/analytics-js/bundled";

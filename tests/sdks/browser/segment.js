@@ -1,1 +1,0 @@
-export { AnalyticsBrowser } from "@segment/analytics-next";
