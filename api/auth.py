@@ -3,6 +3,7 @@
 import hmac
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -24,9 +25,10 @@ HOW = "send it as 'Authorization: Bearer KEY', as 'X-API-Key: KEY' or, from a be
 _HOURS_TO_REMEMBER = 2
 _ALLOWED_HEADERS = "Authorization, Content-Encoding, Content-Type, X-API-Key, X-Request-ID"
 _SDK_HEADERS = (
-    "authorization, content-type, x-retry-count, anonymousid, sentat, "
-    "rsa-retry-attempt, rsa-retry-reason, rsa-since-first-attempt, rsa-since-last-attempt"
+    *("authorization", "content-type", "x-retry-count", "anonymousid", "sentat", "rsa-retry-attempt"),
+    *("rsa-retry-reason", "rsa-since-first-attempt", "rsa-since-last-attempt"),
 )
+_HEADER_NAME = re.compile(r"[a-z0-9-]+")
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _EXPOSE = ("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
 
@@ -182,7 +184,7 @@ def allow_origins(app: Flask, cors: Cors) -> None:
         if request.method == "OPTIONS" and _ALLOW_ORIGIN in dict(headers):
             for_sdks = is_for_sdks(request.path)
             answer.headers["Access-Control-Allow-Methods"] = "GET, POST" if for_sdks else "POST"
-            answer.headers["Access-Control-Allow-Headers"] = _SDK_HEADERS if for_sdks else _ALLOWED_HEADERS
+            answer.headers["Access-Control-Allow-Headers"] = _headers_of_sdks() if for_sdks else _ALLOWED_HEADERS
             answer.headers["Access-Control-Max-Age"] = str(_HOURS_TO_REMEMBER * 3600)
             if answer.status_code == 404:
                 # A browser that goes on gets a 404 which its page can read; else CORS would seem to be at fault.
@@ -190,6 +192,17 @@ def allow_origins(app: Flask, cors: Cors) -> None:
                 answer.set_data(b"")
                 del answer.headers["Content-Type"]
         return answer
+
+
+def _headers_of_sdks() -> str:
+    """The headers of SDKs, and those beyond them that the browser asks for.
+
+    SDKs add some (RudderStack's sends `rsa-recovered` with what a page before could not send), and sites give their own
+    to SDKs. A browser drops a request whose headers are not all allowed.
+    """
+    asked = request.headers.get("Access-Control-Request-Headers", "").lower().replace(" ", "").split(",")
+    others = [name for name in asked if _HEADER_NAME.fullmatch(name) and name not in _SDK_HEADERS]
+    return ", ".join([*_SDK_HEADERS, *others])
 
 
 def _unauthorized(message: str) -> Unauthorized:

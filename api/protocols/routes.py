@@ -151,8 +151,12 @@ class _Door:
 
 
 def _settings(key: str) -> Response:
-    """What analytics.js asks for before it sends anything, and then sends with this key."""
-    return jsonify(integrations={"Segment.io": {"apiKey": key, "apiHost": f"{request.host}/v1"}})
+    """What analytics.js asks for before it sends anything, and then sends with this key.
+
+    Without `metrics` it tells Segment how it fares itself.
+    """
+    integrations = {"Segment.io": {"apiKey": key, "apiHost": f"{request.host}/v1"}}
+    return jsonify(integrations=integrations, metrics={"sampleRate": 0})
 
 
 def _source_config() -> Response:

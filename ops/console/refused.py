@@ -1,6 +1,7 @@
 """What the API has refused lately, grouped by reason and field, each with what to do about it."""
 
 import json
+import re
 import shlex
 import threading
 from collections import Counter, deque
@@ -24,6 +25,24 @@ _REMEDIES = {
     "too_large": "One event has at most 64 KiB, a batch 1 MiB: send smaller events, or fewer at once.",
     "unsupported_type": "Send 'Content-Type: application/json', and no Content-Encoding but gzip.",
 }
+# Of the fields of an event, what SDKs call them.
+_SENT_AS = {
+    "segment": {
+        "event_id": "messageId",
+        "customer_id": "userId",
+        "user_id": "userId",
+        "anonymous_id": "anonymousId",
+        "previous_id": "previousId",
+        "group_id": "groupId",
+        "event_type": "type",
+        "event_name": "event",
+    },
+    "cloudevents": {"event_id": "id", "customer_id": "subject", "event_name": "type", "properties": "data"},
+}
+_OTHER_IDS = {"user_id", "anonymous_id", "previous_id"}
+_ROUTES_OF_PAGES = {"/v1/page", "/v1/screen", "/v1/p", "/v1/s"}
+_OF_PAGES = re.compile(r'"type"\s*:\s*"(?:page|screen)"')
+_REQUEST = "(request)"
 _OTHERWISE = "The message says what is wrong with the request."
 
 
@@ -84,6 +103,7 @@ class Refused:
             **each,
             "body": body,
             "fields": _fields(each),
+            "marks": _marks(each),
             "remedy": _REMEDIES.get(str(each.get("reason")), _OTHERWISE),
             "curl": self._curl(each) if isinstance(body, str) else None,
         }
@@ -94,7 +114,10 @@ class Refused:
         if route == _BATCH and each.get("index") is not None:
             route = _TRACK
         # Without these a terminal could be told something else than is read.
-        body = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in str(each["body"]))
+        body = str(each["body"])
+        if each.get("protocol") == "segment" and each.get("index") is not None:
+            body = f'{{"batch":[{body}]}}'
+        body = "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in body)
         words = ["curl", "-X", "POST", f"{self._api_url}{route}"]
         words += ["-H", f"Content-Type: {each.get('content_type') or 'application/json'}"]
         if each.get("source") or each.get("reason") == "unauthorized":
@@ -106,7 +129,26 @@ def _fields(each: Mapping[str, Any]) -> list[str]:
     """The paths of the faulty fields; one word where the request as a whole is at fault."""
     errors = each.get("errors")
     found = list(dict.fromkeys(_paths(errors))) if isinstance(errors, Mapping) else []
-    return found or ["(request)"]
+    return found or [_REQUEST]
+
+
+def _marks(each: Mapping[str, Any]) -> list[str]:
+    """The paths of the faulty fields as they are in the body: SDKs have other names for them."""
+    found = [path for path in _fields(each) if path != _REQUEST]
+    names = _SENT_AS.get(str(each.get("protocol")))
+    if names is None:
+        return found
+    if _OTHER_IDS & set(found):
+        # It was made of one of these.
+        found = [path for path in found if path != "customer_id"]
+    if each.get("route") in _ROUTES_OF_PAGES or _OF_PAGES.search(str(each.get("body"))):
+        names = names | {"event_name": "name"}
+    return [_sent_as(path.removeprefix("extra."), names) for path in found]
+
+
+def _sent_as(path: str, names: Mapping[str, str]) -> str:
+    field = path.partition(".")[0]
+    return names.get(field, field) + path[len(field) :]
 
 
 def _paths(errors: Mapping[Any, Any], before: str = "") -> Iterator[str]:

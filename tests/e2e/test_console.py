@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,79 @@ def test_its_death_changes_nothing_for_anybody(scene: Scene) -> None:
     event_id = scene.send().json()["event_id"]
     eventually(lambda: scene.stored(event_id) == 1, what="the event stored")
     scene.console.start()
+
+
+# ── The demo shop ──
+
+
+class Shop(Visit):
+    """A visit to the demo shop."""
+
+    def __init__(self, browser: Browser, scene: Scene, viewport: ViewportSize = DESKTOP) -> None:
+        super().__init__(browser, viewport)
+        self.page.goto(f"{scene.console.url}/demo")
+        self.page.wait_for_function("window.pulse?.loaded")
+
+    def press(self, name: str, number: int = 0) -> None:
+        self.page.get_by_role("button", name=name).nth(number).click()
+
+    def sign_in(self, name: str) -> None:
+        self.page.get_by_label("Your name").fill(name)
+        self.press("Sign in")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_what_somebody_does_in_the_demo_shop_is_stored(
+    browser: Browser, scene: Scene, visit: Look, viewport: ViewportSize
+) -> None:
+    shop = Shop(browser, scene, viewport)
+    customer = fresh_name("shopper")
+    shop.sign_in(customer)
+    shop.page.get_by_label("Search the shop").fill("cup")
+    shop.press("Search")
+    expect(shop.page.locator("#found")).to_have_text("2 found")
+    shop.press("Put into the cart")
+    shop.press("Put into the cart")
+    shop.press("Put into the cart", 1)
+    shop.press("Buy")
+    expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
+    assert shop.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert shop.said == []
+    shop.page.close()
+
+    def told() -> list[dict[str, Any]]:
+        return [event for event in scene.pipeline.documents() if event.get("user_id") == customer]
+
+    eventually(lambda: len(told()) == 6, what="six events stored")
+    order = {event["event_type"]: event for event in told()}["purchase"]["properties"]
+    assert (order["total"], [line["quantity"] for line in order["products"]]) == (39.5, [2, 1])
+    assert sorted(event["event_type"] for event in told()) == [
+        *["add_to_cart"] * 3,
+        *("identify", "purchase", "search"),
+    ]
+
+
+def test_the_mistake_of_the_demo_shop_is_refused_and_shown_with_its_field_marked(
+    browser: Browser, scene: Scene, visit: Look
+) -> None:
+    shop = Shop(browser, scene)
+    customer = fresh_name("shopper")
+    shop.sign_in(customer)
+    shop.press("Send a wrong event")
+    eventually(
+        lambda: "refused" in [place["state"] for place in scene.find(customer)["places"]], what="the place 'refused'"
+    )
+    shop.page.close()
+    visit.tab("Refused")
+    row = visit.row("event_name", of="#refused")
+    row.get_by_role("button").first.click()
+    expect(row.locator(".json")).to_contain_text(customer)
+    expect(row.locator(".json mark")).to_have_text('"event": ""')
+    expect(row.locator(".remedy")).to_contain_text("Mend the marked fields")
+    # The request as curl is refused for the same reason.
+    body = shlex.split(row.locator(".curl").text_content() or "")[-1]
+    answer = requests.post(f"{scene.pipeline.url}/v1/batch", data=body, timeout=20)
+    assert "event_name" in answer.json()["message"]
 
 
 # ── Now things die ──

@@ -1,23 +1,21 @@
 """/pulse.js in a browser: what people do on pages of another origin, as it lies in MongoDB, each event once."""
 
 import contextlib
-import http.server
 import itertools
 import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pymongo
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline
+from tests.sites import ELSEWHERE, Site
 from tests.waiting import eventually
 
 KEY = "sesame"
@@ -26,44 +24,24 @@ SIZE = re.compile(r"[1-9]\d*x[1-9]\d*")
 NUMBERS = itertools.count(1)
 
 
-class Site(http.server.ThreadingHTTPServer):
-    """A web site of another origin than the API's. Each path but /elsewhere is a page with the snippet."""
+class SnippetSite(Site):
+    """Each path but /elsewhere is a page with the snippet."""
 
     def __init__(self, api: str) -> None:
         self.api = api
-        self.pages: dict[str, str] = {}
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://localhost:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__()
 
     def tag(self, key: str = KEY) -> str:
         return f'<script async src="{self.api}/pulse.js" data-key="{key}"></script>'
 
-    def html(self, path: str) -> str:
-        if path.startswith("/elsewhere"):
-            return "<title>Elsewhere</title>"
-        return self.pages.get(path) or f"<title>Page {path}</title>{self.tag()}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Site
-
-    def do_GET(self) -> None:
-        body = self.server.html(urlsplit(self.path).path).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, its name there
-        pass
+    def other(self, path: str) -> str:
+        return ELSEWHERE if path.startswith("/elsewhere") else f"<title>Page {path}</title>{self.tag()}"
 
 
 class Visitor:
     """Somebody with a browser of their own, on pages under a path of their own; and what is stored of them."""
 
-    def __init__(self, browser: Browser, site: Site, pipeline: Pipeline) -> None:
+    def __init__(self, browser: Browser, site: SnippetSite, pipeline: Pipeline) -> None:
         self.site = site
         self.base = f"/visit-{next(NUMBERS)}"
         self.context: BrowserContext = browser.new_context()
@@ -139,15 +117,14 @@ def pipeline(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="module")
-def site(pipeline: Pipeline) -> Iterator[Site]:
-    site = Site(pipeline.url)
+def site(pipeline: Pipeline) -> Iterator[SnippetSite]:
+    site = SnippetSite(pipeline.url)
     yield site
-    site.shutdown()
-    site.server_close()
+    site.close()
 
 
 @pytest.fixture
-def visitor(browser: Browser, site: Site, pipeline: Pipeline) -> Iterator[Visitor]:
+def visitor(browser: Browser, site: SnippetSite, pipeline: Pipeline) -> Iterator[Visitor]:
     visitor = Visitor(browser, site, pipeline)
     yield visitor
     visitor.context.close()

@@ -4,6 +4,7 @@ import json
 import shlex
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,38 @@ def test_an_event_of_a_batch_is_sent_again_by_itself() -> None:
         *("curl", "-X", "POST", f"{API}/api/v1/track", "-H", "Content-Type: application/json"),
         *("-H", "X-API-Key: YOUR KEY", "--data-raw", '{"a":1}'),
     ]
+
+
+def test_a_message_of_an_sdk_is_sent_again_as_a_batch_of_its_own() -> None:
+    (shown,) = refused_with(one(route="/v1/batch", index=3, protocol="segment")).answer()["refused"]
+    assert shlex.split(shown["curl"])[-1] == '{"batch":[{"a":1}]}'
+    (single,) = refused_with(one(route="/v1/track", protocol="segment")).answer()["refused"]
+    assert shlex.split(single["curl"])[-1] == '{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("fields", "faulty", "marks"),
+    [
+        ({"protocol": "pulse"}, ["event_name", "customer_id"], ["event_name", "customer_id"]),
+        ({"protocol": "segment"}, ["event_name", "properties.a"], ["event", "properties.a"]),
+        ({"protocol": "segment"}, ["customer_id"], ["userId"]),
+        ({"protocol": "segment"}, ["customer_id", "anonymous_id"], ["anonymousId"]),
+        ({"protocol": "segment", "route": "/v1/p"}, ["event_name"], ["name"]),
+        ({"protocol": "segment", "body": '{"type": "screen"'}, ["event_name"], ["name"]),
+        ({"protocol": "segment"}, ["extra.category"], ["category"]),
+        ({"protocol": "cloudevents"}, ["event_name", "properties.a"], ["type", "data.a"]),
+        ({"protocol": "segment"}, [], []),
+    ],
+)
+def test_a_faulty_field_is_marked_under_the_name_that_its_sender_gives_it(
+    fields: dict[str, Any], faulty: list[str], marks: list[str]
+) -> None:
+    errors: dict[str, Any] = {path.partition(".")[0]: ["x"] for path in faulty if "." not in path}
+    for path in faulty:
+        if "." in path:
+            errors[path.partition(".")[0]] = {path.partition(".")[2]: ["x"]}
+    (shown,) = refused_with(one(errors=errors, **fields)).answer()["refused"]
+    assert sorted(shown["marks"]) == sorted(marks)
 
 
 @given(body=st.text(max_size=300), route=st.text(max_size=50))

@@ -85,7 +85,13 @@ def test_how_analytics_js_fares_is_taken_and_dropped(app: Flask, keyed: FlaskCli
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_analytics_js_is_told_to_send_with_the_key_it_asked_for(keyed: FlaskClient, slash: str) -> None:
     answer = keyed.get(f"/v1/projects/any%20key/settings{slash}")
-    assert answer.json == {"integrations": {"Segment.io": {"apiKey": "any key", "apiHost": "localhost/v1"}}}
+    integrations = answer.json["integrations"]  # type: ignore[index]
+    assert integrations == {"Segment.io": {"apiKey": "any key", "apiHost": "localhost/v1"}}
+
+
+def test_analytics_js_is_told_to_tell_segment_nothing(keyed: FlaskClient) -> None:
+    answer = keyed.get("/v1/projects/any/settings")
+    assert answer.json["metrics"] == {"sampleRate": 0}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -406,6 +412,15 @@ def test_pages_of_any_origin_may_ask(client: FlaskClient, path: str) -> None:
         *("rsa-retry-reason", "rsa-since-first-attempt", "rsa-since-last-attempt"),
     }
     assert answer.headers["Access-Control-Max-Age"] == "7200"
+
+
+def test_headers_that_an_sdk_or_a_site_adds_are_allowed_too(client: FlaskClient) -> None:
+    asked = "anonymousid, Rsa-Recovered,x-of-the-site, no(name"
+    answer = client.options("/v1/track", headers=PREFLIGHT | {"Access-Control-Request-Headers": asked})
+    allowed = answer.headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"anonymousid", "rsa-recovered", "x-of-the-site", "rsa-retry-reason"} <= set(allowed)
+    assert "no(name" not in allowed
+    assert len(allowed) == len(set(allowed))
 
 
 @pytest.mark.parametrize("body", [json.dumps(TRACK), "{"])

@@ -84,7 +84,7 @@ byId("who").addEventListener("submit", (event) => {
   const name = byId("name").value.trim();
   if (name) tell(`you are ${name}`, "identify", name, { name });
 });
-byId("mistake").addEventListener("click", () => tell("an event without a name", "track", "", { total: "a lot" }));
+byId("mistake").addEventListener("click", () => tell("an event without a name, which is refused", "track", "", { total: "a lot" }));
 tell("the page was viewed");
 showGoods();
 setTimeout(() => {

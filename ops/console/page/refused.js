@@ -94,7 +94,7 @@ function whole(each) {
     ])
   );
   const right = make("div", { class: "side" });
-  if (typeof each.body === "string") right.append(make("div", { class: "part" }, make("h4", {}, "What was sent"), jsonText(each.body, found.map(([path]) => path))));
+  if (typeof each.body === "string") right.append(make("div", { class: "part" }, make("h4", {}, "What was sent"), jsonText(each.body, each.marks)));
   else right.append(make("p", { class: "note" }, "The body was not kept, or is hidden (API_REFUSED_BODIES, CONSOLE_SHOW_BODIES)."));
   if (each.curl) right.append(copyable("The request as curl", each.curl));
   return [left, right];
