@@ -1,4 +1,4 @@
-"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it.
+"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it; forget customers.
 
 It can be killed anywhere, and run by as many as anybody starts: the next one goes on.
 """
@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol
 from common.errors import PulseError
 from common.kafka import GroupOffsets, KafkaError
 from ops.export.destination import Destination
+from ops.export.forget import Forgotten, forget
 from ops.export.load import Warehouse, load
 from ops.export.plan import begin_generation, plan, plan_backfill
-from ops.export.state import Events, Exports, Range
+from ops.export.state import Events, Exports, Forgetting, Range
 from ops.export.write import write
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Progress(Protocol):
         """A range is written."""
 
 
-class Store(Exports, Events, Protocol):
+class Store(Exports, Events, Forgetting, Protocol):
     """State and events in one place."""
 
 
@@ -56,6 +57,7 @@ class Outcome:
     """What a cycle has done; and what it could not do, a line each."""
 
     written: list[Range] = field(default_factory=list)
+    forgotten: Forgotten = field(default_factory=Forgotten)
     problems: list[str] = field(default_factory=list)
 
 
@@ -83,6 +85,7 @@ def _finish(parts: Parts, progress: Progress, outcome: Outcome) -> None:
     _try(outcome, partial(_write_planned, parts, progress, outcome))
     if parts.warehouse is not None:
         _try(outcome, partial(_load, parts, parts.warehouse, outcome))
+    _try(outcome, partial(_forget, parts, outcome))
 
 
 def _plan(parts: Parts, *, new_generation: bool) -> None:
@@ -97,7 +100,13 @@ def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
     for one in planned:
         if not parts.store.begin(one):
             continue
-        files = write(one, partial(parts.store.of, one), parts.destination, progress.rows)
+        files = write(
+            one,
+            partial(parts.store.of, one),
+            parts.destination,
+            on_rows=progress.rows,
+            on_put=partial(parts.store.putting, one),
+        )
         if parts.store.written(one, files):
             rows = sum(file.rows for file in files)
             logger.info("written", extra={"range": one.id, "rows": rows, "files": len(files)})
@@ -107,6 +116,14 @@ def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
 
 def _load(parts: Parts, warehouse: Warehouse, outcome: Outcome) -> None:
     outcome.problems += load(parts.topic, parts.store, warehouse, parts.destination)
+
+
+def _forget(parts: Parts, outcome: Outcome) -> None:
+    def finish_loads() -> list[str]:
+        return load(parts.topic, parts.store, parts.warehouse, parts.destination) if parts.warehouse else []
+
+    outcome.forgotten = forget(parts.store, parts.destination, parts.warehouse, finish_loads)
+    outcome.problems += outcome.forgotten.problems
 
 
 def _try(outcome: Outcome, step: Callable[[], object]) -> None:

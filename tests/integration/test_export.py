@@ -1,5 +1,6 @@
 """The exporter on servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks of them."""
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from moto.server import ThreadedMotoServer
 from common.errors import ExportError
 from common.kafka import GroupOffsets
 from common.settings import MongoSettings
+from consumer.forgetting import Forgetting
 from ops.export import exporter
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
@@ -127,6 +129,33 @@ def test_a_bucket_that_is_not_there_is_a_problem_of_this_run_alone(
     assert exporter.run(missing, Silent()).problems
     assert exporter.run(parts, Silent()).problems == []
     assert len(cloud.bigquery.rows) == 10
+
+
+def test_forgets_customers_as_the_tool_has_left_them(
+    store: MongoStore, settings: MongoSettings, put: Callable[..., None], cloud: Cloud
+) -> None:
+    put_ten(put)
+    parts = parts_of(store, cloud, 10)
+    exporter.run(parts, Silent())
+    with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+        forgetting = Forgetting(client[settings.database][settings.collection], sleep=lambda _: None)
+        forgetting.begin(["customer-1", "customer-2"])
+        customers = forgetting.unfinished()
+        forgetting.delete(customers)
+        assert forgetting.finish(customers, [])
+        assert (forgetting.record_of("customer-1") or {})["state"] == "in_exports"
+        assert len(store.forgotten()) == 2
+
+        outcome = exporter.run(parts, Silent())
+        assert outcome.problems == []
+        assert (outcome.forgotten.rows, outcome.forgotten.bigquery_rows) == (4, 4)
+        left = sorted(f"event-{number}" for number in range(10) if number % 5 not in (1, 2))
+        assert sorted(row["event_id"] for row in cloud.bigquery.rows) == left
+        files = [file for one in store.all_ranges() for file in one.files]
+        assert sum(len(pq.ParquetFile(io.BytesIO(cloud.read(f"{file.url}/{file.path}"))).read()) for file in files) == 6
+        record = forgetting.record_of("customer-1") or {}
+        assert (record["state"], "customer_id" in record) == ("done", False)
+        assert exporter.run(parts, Silent()).forgotten.files == 0
 
 
 def test_writes_to_s3(
