@@ -2,7 +2,7 @@
 
 A customer is *deleting* from `begin` on: the consumer stores nothing of theirs that was received before. What is stored
 is deleted, then again after a wait, until a wait has left nothing to delete: then they are *done*, and the id goes too.
-Where files were exported, they are *in_exports* first: the exporter deletes them there, by the id (`ops/export/forget.py`).
+Where files were exported, they are *in_exports* first: the exporter deletes them there (`ops/export/forget.py`).
 """
 
 import secrets

@@ -14,12 +14,13 @@ from datetime import UTC, date, datetime
 import click
 import pyarrow.parquet as pq
 
-from common import dead_letter_headers, event_json
+from common import event_json
 from common.errors import InvalidEventError, PulseError
 from common.kafka import GroupOffsets, KafkaError, KafkaReader, ReceivedRecord, group_offsets
 from common.logs import logging_config
 from common.settings import load_export_settings, read_dotenv
 from consumer.forgotten import ForgottenList, ids_in
+from ops.export.consumed import dead_places
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
@@ -180,23 +181,6 @@ def events_of(
         if event["received_at"].date() == day and not forgotten.covers(ids_in(event), event["received_at"]):
             places[record.partition, record.offset] = event["event_id"]
     return places
-
-
-def dead_places(reader: KafkaReader, topic: str) -> frozenset[tuple[int, int]]:
-    """The partitions and offsets, in the topic, of the records that became dead letters."""
-    places = set()
-    with closing(reader):
-        for record in reader.read():
-            found = dict(record.headers)
-            partition = found.get(dead_letter_headers.SOURCE_PARTITION, b"")
-            offset = found.get(dead_letter_headers.SOURCE_OFFSET, b"")
-            if (
-                found.get(dead_letter_headers.SOURCE_TOPIC) == topic.encode()
-                and partition.isdigit()
-                and offset.isdigit()
-            ):
-                places.add((int(partition), int(offset)))
-    return frozenset(places)
 
 
 if __name__ == "__main__":

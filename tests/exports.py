@@ -65,7 +65,7 @@ class FakeStore:
         self.ended: Counter[str] = Counter()
         self.begun_at: dict[str, datetime] = {}
         self.to_forget: dict[str, datetime] = {}
-        self.now = lambda: datetime.now(UTC)
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.taken: dict[tuple[str, str], str] = {}
         self.loaded_days: dict[str, set[str]] = defaultdict(set)
         self.loads: dict[str, Load] = {}
@@ -198,6 +198,10 @@ class FakeStore:
 
     def newest_id(self) -> ObjectId | None:
         return max((one["_id"] for one in self.stored()), default=None)
+
+    def has_any(self, partition: int, span: range) -> bool:
+        places = [one["kafka"] for one in self.stored() if "kafka" in one]
+        return any(place["partition"] == partition and place["offset"] in span for place in places)
 
     def lowest_offset(self, partition: int) -> int | None:
         places = [one["kafka"] for one in self.stored() if "kafka" in one]
@@ -374,6 +378,9 @@ class ExportsContract:
         assert store.newest_id() == nth_id(4)
         assert store.lowest_offset(0) == 5
         assert store.lowest_offset(1) is None
+        assert store.has_any(0, range(6, 8))
+        assert not store.has_any(0, range(6, 7))
+        assert not store.has_any(1, range(8))
         now = datetime.now(UTC)
         assert store.next_id(nth_id(0), 1, now) == nth_id(3)
         assert store.next_id(nth_id(0), 9, now) == nth_id(4)

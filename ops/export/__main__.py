@@ -19,6 +19,7 @@ from common.kafka import KafkaError, group_offsets
 from common.logs import logging_config
 from common.settings import ExportSettings, load_export_settings, read_dotenv
 from ops.export import exporter, metrics_server
+from ops.export.consumed import missing_event
 from ops.export.destination import Destination
 from ops.export.forget import Forgotten
 from ops.export.load import BigQuery
@@ -105,6 +106,7 @@ def _parts(settings: ExportSettings) -> Iterator[exporter.Parts]:
             destination=Destination(settings.url),
             warehouse=BigQuery(settings.bigquery_table) if settings.bigquery_table else None,
             offsets=partial(group_offsets, settings.kafka, settings.kafka.topic, settings.group_id),
+            missing_event=partial(missing_event, settings.kafka, store),
             max_rows=settings.max_rows,
             min_age=settings.min_age,
         )

@@ -14,7 +14,7 @@ from common.kafka import GroupOffsets, KafkaError
 from ops.export.destination import Destination
 from ops.export.forget import Forgotten, forget
 from ops.export.load import Warehouse, load
-from ops.export.plan import begin_generation, plan, plan_backfill
+from ops.export.plan import MissingEvent, begin_generation, plan, plan_backfill
 from ops.export.state import Events, Exports, Forgetting, Range
 from ops.export.write import write
 
@@ -39,8 +39,8 @@ class Store(Exports, Events, Forgetting, Protocol):
 
 
 class Parts(NamedTuple):
-    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; without `warehouse` the
-    files are all there is.
+    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; `missing_event`,
+    whether its events are in this collection; without `warehouse` the files are all there is.
     """
 
     topic: str
@@ -48,6 +48,7 @@ class Parts(NamedTuple):
     destination: Destination
     warehouse: Warehouse | None
     offsets: Callable[[], Mapping[int, GroupOffsets]]
+    missing_event: MissingEvent
     max_rows: int
     min_age: float
 
@@ -91,7 +92,15 @@ def _finish(parts: Parts, progress: Progress, outcome: Outcome) -> None:
 def _plan(parts: Parts, *, new_generation: bool) -> None:
     if new_generation:
         begin_generation(parts.topic, parts.store, parts.store)
-    plan(parts.topic, parts.offsets, parts.store, parts.store, max_rows=parts.max_rows, min_age=parts.min_age)
+    plan(
+        parts.topic,
+        parts.offsets,
+        parts.store,
+        parts.store,
+        parts.missing_event,
+        max_rows=parts.max_rows,
+        min_age=parts.min_age,
+    )
 
 
 def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,8 +53,8 @@ def forget(
 ) -> Forgotten:
     """Delete what files and BigQuery have of the customers that are gone from MongoDB.
 
-    `finish_loads` waits for the jobs that may have read a file before; it returns what failed, a line each. Blocks for as
-    long as it takes to read two columns of all files; raises StoreError, ExportError, OSError.
+    `finish_loads` waits for the jobs that may have read a file before; it returns what failed, a line each. Blocks for
+    as long as it takes to read five columns of all files; raises StoreError, ExportError, OSError.
     """
     done = Forgotten()
     customers = store.forgotten()
@@ -70,11 +70,12 @@ def forget(
             "EXPORT_BIGQUERY_TABLE, and the next run deletes them there."
         )
     last_day = max(customers.values()).date().isoformat()
+    look = partial(_look, store, destination, customers, done)
     for written in store.all_ranges():
         known = {file.path for file in written.files}
         for file in (*written.files, *(one for one in written.tried if one.path not in known)):
             if file.day <= last_day:
-                _look(written, file, store, destination, customers, done)
+                look(written, file)
     if warehouse is not None:
         # A job that was started before may load the rows after they were deleted.
         done.problems += finish_loads()
@@ -87,8 +88,8 @@ def forget(
     return done
 
 
-def _look(
-    written: Range, file: File, store: Forgetting, destination: Destination, customers: Customers, done: Forgotten
+def _look(  # noqa: PLR0917, the first four are the same for all files
+    store: Forgetting, destination: Destination, customers: Customers, done: Forgotten, written: Range, file: File
 ) -> None:
     """Write a file once more if it has rows of these customers, or if a run that died has done so."""
     there = destination if file.url == destination.url else Destination(file.url)

@@ -1,7 +1,7 @@
 """`Exports` and `Events` on MongoDB."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -287,6 +287,16 @@ class MongoStore:
         with _store_errors():
             newest = self._events.find_one({}, {"_id": 1}, sort=[("_id", DESCENDING)], session=self._session)
         return None if newest is None else newest["_id"]
+
+    def has_any(self, partition: int, span: range) -> bool:
+        between = {"$gte": span.start, "$lt": span.stop}
+        return self._one_place({_PLACE[0]: partition, _PLACE[1]: between}, ASCENDING) is not None
+
+    def has_one_of(self, event_ids: Iterable[str]) -> bool:
+        """Whether one of these events is stored, under whatever place."""
+        wanted = {"event_id": {"$in": list(event_ids)}}
+        with _store_errors():
+            return self._events.find_one(wanted, {"_id": 1}, session=self._session) is not None
 
     def lowest_offset(self, partition: int) -> int | None:
         found = self._one_place({_PLACE[0]: partition}, ASCENDING)

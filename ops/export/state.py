@@ -227,6 +227,9 @@ class Events(Protocol):
     def newest_id(self) -> ObjectId | None:
         """Of all documents; None if there are none."""
 
+    def has_any(self, partition: int, span: range) -> bool:
+        """Whether there is one with a place in these offsets of a partition."""
+
     def lowest_offset(self, partition: int) -> int | None:
         """Of the documents of a partition; None if there are none."""
 

@@ -29,7 +29,8 @@ def write(
 ) -> list[File]:
     """Write the range's documents and return the files. `documents` gives them in batches, the same at each call.
 
-    `on_rows` hears how many more are written; `on_put`, before each is put, which file. Blocks as reading and uploading do; raises ExportError and OSError.
+    `on_rows` hears how many more are written; `on_put`, before each is put, which file. Blocks as
+    reading and uploading do; raises ExportError and OSError.
     """
     files: dict[str, File] = {}
     deadline = time.monotonic() + WRITE_SECONDS
@@ -84,8 +85,8 @@ class DayFile:
         if time.monotonic() > self._deadline:
             # By now others take it that this one is dead.
             raise ExportError(
-                f"{file.path} took more than {WRITE_SECONDS / 60:g} minutes to write: lower EXPORT_MAX_ROWS for the ranges "
-                "to come. The next run writes this one."
+                f"{file.path} took more than {WRITE_SECONDS / 60:g} minutes to write: lower EXPORT_MAX_ROWS for the "
+                "ranges to come. The next run writes this one."
             )
         with self._path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

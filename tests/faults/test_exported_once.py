@@ -20,7 +20,7 @@ from common.kafka import KafkaSender, Record
 from tests.cloud import Cloud
 from tests.servers import KafkaServer, MongoServer, Pipeline, Process
 
-KILLS = int(os.environ.get("EXPORT_KILLS", "6"))
+KILLS = int(os.environ.get("EXPORT_KILLS", "3"))
 
 pytestmark = pytest.mark.timeout(180 + 20 * KILLS)
 
@@ -115,6 +115,7 @@ def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
     scene.pipeline.consumer.stop()
     scene.run("ops.export", "run")
 
+    print(f"{KILLS} kills of exporters, {KILLS // 3} of consumers: {len(scene.produced):,} events")  # noqa: T201, seen with -s
     assert Counter(row["event_id"] for row in scene.cloud.bigquery.rows) == Counter(scene.produced)
     assert {row["properties"] for row in scene.cloud.bigquery.rows} == {'{"products":[{"price":9007199254740993}]}'}
     said = scene.run("ops.reconcile", "--day", f"{datetime.now(UTC):%Y-%m-%d}")
@@ -151,4 +152,31 @@ def test_a_restored_day_is_stored_again_and_not_exported_again(scene: Scene) -> 
     assert after == before
     scene.run("ops.export", "run")
     assert Counter(row["event_id"] for row in scene.cloud.bigquery.rows) == Counter(scene.produced)
+    assert "Nothing is missing." in scene.run("ops.reconcile", "--day", day)
+
+
+def test_a_forgotten_customer_does_not_come_back_from_files(scene: Scene) -> None:
+    """Each event of the scene is a customer's own."""
+    scene.pipeline.consumer.start()
+    scene.pipeline.wait_for_consumer()
+    scene.produce(10)
+    scene.pipeline.wait_until_stored(10)
+    scene.pipeline.consumer.stop()
+    scene.run("ops.export", "run")
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    said = scene.run("tests.faults.hurried", "consumer.forget", "event-1", "event-2")
+    assert "have them until the next run of the exporter" in said
+    # As long as files have them, too.
+    scene.run("ops.restore", "--day", day)
+    scene.pipeline.consumer.start()
+    scene.pipeline.wait_for_consumer()
+    scene.pipeline.consumer.stop()
+    assert "2 forgotten customers are still in files" in scene.run("ops.export", "status")
+
+    left = [f"event-{number}" for number in range(10) if number not in (1, 2)]
+    assert "2 events deleted from" in scene.run("ops.export", "run")
+    scene.run("ops.export", "backfill")
+    assert sorted(document["event_id"] for document in scene.pipeline.documents()) == left
+    assert sorted(row["event_id"] for row in scene.cloud.bigquery.rows) == left
+    assert "8 events of" in scene.run("ops.restore", "--day", day)
     assert "Nothing is missing." in scene.run("ops.reconcile", "--day", day)

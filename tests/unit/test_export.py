@@ -31,6 +31,7 @@ class Scene:
         self.warehouse = FakeWarehouse(self.destination)
         self.committed = 0
         self.end: int | None = None
+        self.missing: str | None = None
 
     def put(self, *offsets: int, day: str = DAY) -> None:
         for offset in offsets:
@@ -41,7 +42,13 @@ class Scene:
         return {0: GroupOffsets(0, self.committed if self.end is None else self.end, self.committed)}
 
     def parts(self, max_rows: int = 100, min_age: float = 0.0) -> Parts:
-        return Parts("topic", self.store, self.destination, self.warehouse, self.offsets, max_rows, min_age)  # type: ignore[arg-type]
+        fakes: Any = {"store": self.store, "destination": self.destination, "warehouse": self.warehouse}
+        numbers = {"max_rows": max_rows, "min_age": min_age}
+        return Parts("topic", offsets=self.offsets, missing_event=self.missing_event, **numbers, **fakes)
+
+    def missing_event(self, partition: int, span: range) -> str | None:
+        del partition, span
+        return self.missing
 
     def run(self, **options: Any) -> list[str]:
         return exporter.run(self.parts(**options), Silent()).problems
@@ -141,6 +148,22 @@ def test_a_topic_that_was_made_anew_stops_the_export() -> None:
     (problem,) = scene.run()
     assert "was made anew" in problem
     assert "--new-generation" in problem
+
+
+def test_a_collection_that_lacks_what_was_consumed_stops_the_export() -> None:
+    scene = Scene()
+    scene.missing = "event-7"
+    scene.committed = 10
+    (problem,) = scene.run()
+    assert "such as event-7: are MONGO_DATABASE, MONGO_COLLECTION" in problem
+    assert scene.ranges() == []
+    scene.put(12)
+    assert scene.run() == []
+    scene.committed = 20
+    assert len(scene.run()) == 1
+    scene.missing = None
+    assert scene.run() == []
+    assert scene.ranges()[-1] == "topic-0-13-19"
 
 
 def test_goes_on_with_a_topic_that_was_made_anew() -> None:

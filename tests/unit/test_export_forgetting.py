@@ -112,7 +112,7 @@ class Scene:
     def parts(self, **given: Any) -> Parts:
         part = {"store": self.store, "destination": self.destination, "warehouse": self.warehouse, **given}
         warehouse = part["warehouse"] and Client(part["warehouse"])
-        return Parts("topic", part["store"], part["destination"], warehouse, self.offsets, 3, 0.0)
+        return Parts("topic", part["store"], part["destination"], warehouse, self.offsets, lambda *_: None, 3, 0.0)
 
     def offsets(self) -> dict[int, GroupOffsets]:
         return {0: GroupOffsets(0, self.offset, self.offset)}
