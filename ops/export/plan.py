@@ -55,9 +55,9 @@ def plan(
         if span and not events.has_any(number, span) and (event_id := missing_event(number, span)) is not None:
             raise ExportError(
                 f"The consumer has read {len(span):,} records of partition {number} of {topic}, and MongoDB has none "
-                f"of their events, such as {printable(event_id)}: are MONGO_DATABASE, MONGO_COLLECTION and KAFKA_GROUP_ID "
-                "the consumer's? Nothing was planned. If the events were deleted, the export goes on when new ones are "
-                "stored."
+                f"of their events, such as {printable(event_id)}: are MONGO_DATABASE, MONGO_COLLECTION and "
+                "KAFKA_GROUP_ID the consumer's? Nothing was planned. If the events were deleted, the export goes on "
+                "when new ones are stored."
             )
     new = sum(exports.plan(rest) for rest in generation.rest)
     newest = events.newest_id()
