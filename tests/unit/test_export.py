@@ -43,8 +43,14 @@ class Scene:
 
     def parts(self, max_rows: int = 100, min_age: float = 0.0) -> Parts:
         fakes: Any = {"store": self.store, "destination": self.destination, "warehouse": self.warehouse}
-        numbers = {"max_rows": max_rows, "min_age": min_age}
-        return Parts("topic", offsets=self.offsets, missing_event=self.missing_event, **numbers, **fakes)
+        return Parts(
+            "topic",
+            offsets=self.offsets,
+            missing_event=self.missing_event,
+            max_rows=max_rows,
+            min_age=min_age,
+            **fakes,
+        )
 
     def missing_event(self, partition: int, span: range) -> str | None:
         del partition, span
