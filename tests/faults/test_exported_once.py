@@ -123,6 +123,7 @@ def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
     assert "0 ranges planned" in scene.run("ops.export", "status")
 
 
+@pytest.mark.long
 def test_a_restored_day_is_stored_again_but_for_forgotten_customers_and_not_exported_again(scene: Scene) -> None:
     scene.pipeline.consumer.start()
     scene.pipeline.wait_for_consumer()
