@@ -125,7 +125,8 @@ class Forgetting:
         """
         until = [{"topic": one.topic, "until": one.until} for one in kept]
         # An exporter says what it will read before it reads.
-        exported = self._events.database[EXPORTS].with_options(read_preference=ReadPreference.PRIMARY).find_one()
+        exports = self._events.database.get_collection(EXPORTS, read_preference=ReadPreference.PRIMARY)
+        exported = exports.find_one({})
         for id_, before in customers.items():
             said: dict[str, Any] = {"$set": {"kept_in_kafka_until": until}}
             if exported:

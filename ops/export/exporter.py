@@ -5,7 +5,7 @@ It can be killed anywhere, and run by as many as anybody starts: the next one go
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -119,7 +119,7 @@ def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
         if parts.store.written(one, files):
             rows = sum(file.rows for file in files)
             logger.info("written", extra={"range": one.id, "rows": rows, "files": len(files)})
-            outcome.written.append(one)
+            outcome.written.append(replace(one, files=tuple(files)))
         progress.done()
 
 

@@ -72,6 +72,13 @@ def test_a_range_ends_where_the_group_has_committed() -> None:
     assert scene.warehouse.rows == [f"event-{number}" for number in range(1, 7)]
 
 
+def test_a_run_says_what_it_has_written() -> None:
+    scene = Scene()
+    scene.put(0, 1)
+    outcome = exporter.run(scene.parts(), Silent())
+    assert [(one.rows, [file.day for file in one.files]) for one in outcome.written] == [(2, [DAY])]
+
+
 def test_many_records_are_cut_into_ranges() -> None:
     scene = Scene()
     scene.put(*range(10))
