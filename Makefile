@@ -9,7 +9,8 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
-	test test-long lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet requirements
+	test test-long export-kills lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet \
+	requirements
 
 # Under the headings, and in the order, of this file.
 help: ## Explain each command.
@@ -81,6 +82,9 @@ test: $(VENV)/tox ## Run all tests, with the servers they need; `make test ARGS=
 
 test-long: $(VENV)/tox ## Run the tests that `make test` leaves out, since each takes half a minute or more.
 	@$(VENV)/bin/tox run -e faults,e2e $(ARGS) -- -m long
+
+export-kills: $(VENV)/tox ## Kill exporters and consumers 50 times at random; `make export-kills KILLS=200` more often.
+	@EXPORT_KILLS='$(or $(KILLS),50)' $(VENV)/bin/tox run -e faults -- -s -k exported_once_whatever_is_killed
 
 lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests and Terraform.
 	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)

@@ -1,4 +1,7 @@
-"""`python -m consumer.forget CUSTOMER…`: deletes customers in MongoDB, and keeps them from being stored again."""
+"""`python -m consumer.forget CUSTOMER…`: deletes customers in MongoDB, and keeps them from being stored again.
+
+The next run of the exporter deletes them from files and from BigQuery.
+"""
 
 import json
 import logging.config
@@ -34,6 +37,10 @@ _CONNECT_MS = 10_000
 _ANSWER_MS = 3_600_000
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
 _MOST_BESIDE = 10
+_IN_EXPORTS = (
+    "Exported files, and BigQuery, have them until the next run of the exporter: `python -m ops.export run`. "
+    "`python -m ops.export status` says whether it is done."
+)
 _INTERRUPTED = "Interrupted. What is deleted stays deleted; run `python -m consumer.forget` again, and it goes on."
 
 
@@ -55,6 +62,8 @@ class Stores:
 @click.pass_context
 def cli(context: click.Context, customers: tuple[str, ...], *, show: bool, dry_run: bool) -> None:
     """Delete customers in MongoDB, and keep what Kafka still holds of them from being stored again.
+
+    Where events were exported, the next `python -m ops.export run` deletes them from files and from BigQuery.
 
     A CUSTOMER is what their events have as customer_id, user_id, anonymous_id or previous_id; `-` reads them from
     standard input, one a line. Without any, it goes on with those that an interrupted run has left.
@@ -174,7 +183,8 @@ def _on_record(id_: str, record: Any) -> str:
     begun = f"{printable(id_)}: forgotten on {record['before']:%Y-%m-%d %H:%M:%S} UTC, {counts}"
     if "done_at" in record:
         return f"{begun}; done on {record['done_at']:%Y-%m-%d %H:%M:%S} UTC, on record as {record['_id']}."
-    return f"{begun}; not done yet: run `python -m consumer.forget`."
+    command = "ops.export run" if record["state"] == "in_exports" else "consumer.forget"
+    return f"{begun}; not done yet: run `python -m {command}`."
 
 
 def _count(stores: Stores, ids: Sequence[str]) -> None:
@@ -218,8 +228,10 @@ def _forget(stores: Stores, ids: Sequence[str]) -> None:
         kept, silence = stores.kept(), ""
     except (KafkaError, OSError, KeyError, ValueError) as error:
         kept, silence = [], f"Kafka did not tell how long it keeps what it has of them ({error!r})."
-    forgetting.finish(customers, kept)
+    in_exports = forgetting.finish(customers, kept)
     _print_outcome(stores, customers, found, kept, silence)
+    if in_exports:
+        click.echo(_IN_EXPORTS)
 
 
 def _print_outcome(
@@ -238,10 +250,7 @@ def _print_outcome(
                 f"Kafka keeps what {one.topic} has of them until {one.until:%Y-%m-%d %H:%M} UTC at the latest "
                 f"(retention of {one.retention:g} days, and up to {one.segment:g} until a file of it is closed)."
             )
-    click.echo(
-        "Out of reach: backups of MongoDB, files that were exported, and the journals of APIs until they have sent "
-        "what they hold."
-    )
+    click.echo("Out of reach: backups of MongoDB, and the journals of APIs until they have sent what they hold.")
     name = stores.events.name + FORGOTTEN
     for id_ in customers:
         click.echo(f"On record in {name}: {stores.forgetting.name_of(id_)}")

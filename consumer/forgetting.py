@@ -2,6 +2,7 @@
 
 A customer is *deleting* from `begin` on: the consumer stores nothing of theirs that was received before. What is stored
 is deleted, then again after a wait, until a wait has left nothing to delete: then they are *done*, and the id goes too.
+Where files were exported, they are *in_exports* first: the exporter deletes them there (`ops/export/forget.py`).
 """
 
 import secrets
@@ -12,13 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pymongo
+from pymongo import ReadPreference
 from pymongo.errors import DuplicateKeyError
 
 from common import kafka
 from common.errors import ForgetError
 from common.settings import KafkaSettings
 from consumer.customer_data import CustomerData, Found
-from consumer.forgotten import GRACE_SECONDS, LIST, Documents, forgotten_documents, hash_of
+from consumer.forgotten import EXPORTS, GRACE_SECONDS, LIST, Documents, forgotten_documents, hash_of
 
 _KEY_BYTES = 32
 _LOOK_SECONDS = 1.0
@@ -116,13 +118,23 @@ class Forgetting:
                 quiet_since = now
             looked_at = now
 
-    def finish(self, customers: Mapping[str, datetime], kept: Iterable[Kept]) -> None:
-        """Leave the record of it: without the id, unless somebody has begun with the same customer anew."""
+    def finish(self, customers: Mapping[str, datetime], kept: Iterable[Kept]) -> bool:
+        """Leave the record of it: without the id, unless somebody has begun with the same customer anew.
+
+        True where there are exported files, from which the exporter has to delete them first: the id stays for that.
+        """
         until = [{"topic": one.topic, "until": one.until} for one in kept]
+        # An exporter says what it will read before it reads.
+        exports = self._events.database.get_collection(EXPORTS, read_preference=ReadPreference.PRIMARY)
+        exported = exports.find_one({})
         for id_, before in customers.items():
-            done = {"state": "done", "done_at": self._now(), "kept_in_kafka_until": until}
-            same = {"_id": self.name_of(id_), "before": before}
-            self._documents.update_one(same, {"$set": done, "$unset": {"customer_id": ""}})
+            said: dict[str, Any] = {"$set": {"kept_in_kafka_until": until}}
+            if exported:
+                said["$set"] |= {"state": "in_exports"}
+            else:
+                said = {"$set": said["$set"] | {"state": "done", "done_at": self._now()}, "$unset": {"customer_id": ""}}
+            self._documents.update_one({"_id": self.name_of(id_), "before": before}, said)
+        return exported is not None
 
     def _check_clock(self, now: datetime) -> None:
         theirs = self._events.database.command("hello")["localTime"].replace(tzinfo=UTC)

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ Documents = MongoCollection[dict[str, Any]]
 
 FORGOTTEN = ".forgotten"
 """What the collection's name ends with that has the list: a document a customer, and one of the list itself."""
+EXPORTS = "exports"
+"""The collection that says what was exported to files (`ops/export`): where it has something, files are changed too."""
 LIST = "list"
 """The `_id` of the list's own document: `key`, for the hashes; `version`, which grows before anything is deleted."""
 ID_FIELDS = ("customer_id", "user_id", "anonymous_id", "previous_id")
@@ -185,6 +188,14 @@ def whose_record(key: bytes | None, value: bytes | None, headers: Headers, times
     except (OverflowError, ValueError, OSError):
         # A producer can set any time.
         return Whose(tuple(ids), _BEGINNING)
+
+
+def by_time(customers: Mapping[str, datetime]) -> dict[datetime, list[str]]:
+    """The customers by the time before which their events go: those of one run of the tool have the same."""
+    times: dict[datetime, list[str]] = defaultdict(list)
+    for id_, before in customers.items():
+        times[before].append(id_)
+    return times
 
 
 def forgotten_documents(events: Documents) -> Documents:

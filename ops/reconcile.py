@@ -14,11 +14,13 @@ from datetime import UTC, date, datetime
 import click
 import pyarrow.parquet as pq
 
-from common import dead_letter_headers, event_json
+from common import event_json
 from common.errors import InvalidEventError, PulseError
 from common.kafka import GroupOffsets, KafkaError, KafkaReader, ReceivedRecord, group_offsets
 from common.logs import logging_config
 from common.settings import load_export_settings, read_dotenv
+from consumer.forgotten import ForgottenList, ids_in
+from ops.export.consumed import dead_places
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
@@ -68,7 +70,7 @@ def main(day: datetime, *, all_ids: bool, export_late: bool) -> None:
         # How far the group was before MongoDB is read: what it commits meanwhile may be stored after that.
         offsets = group_offsets(kafka, kafka.topic, settings.group_id)
         store.catch_up(kafka.topic)
-        in_kafka = _in_kafka(KafkaReader(kafka, kafka.topic), day.date(), offsets)
+        in_kafka = _in_kafka(KafkaReader(kafka, kafka.topic), day.date(), offsets, store.forgotten_list())
         dead = dead_places(KafkaReader(kafka, kafka.dlq_topic), kafka.topic)
         findings = compare(
             kafka.topic,
@@ -155,16 +157,18 @@ def _compare_bigquery(findings: Findings, rows: Counter[str], in_files: Mapping[
     findings.wrong["are in files, and not in BigQuery"] = [event for event in in_files if event not in rows]
 
 
-def _in_kafka(reader: KafkaReader, day: date, offsets: Mapping[int, GroupOffsets]) -> Places:
-    """The day's events in Kafka, below the committed offsets."""
+def _in_kafka(reader: KafkaReader, day: date, offsets: Mapping[int, GroupOffsets], forgotten: ForgottenList) -> Places:
+    """The day's events in Kafka, below the committed offsets, that the consumer stores."""
     begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     with closing(reader):
         # A record is never older than its event's receipt.
-        return events_of(day, reader.read(reader.since(begin)), offsets)
+        return events_of(day, reader.read(reader.since(begin)), offsets, forgotten)
 
 
-def events_of(day: date, records: Iterable[ReceivedRecord], offsets: Mapping[int, GroupOffsets]) -> Places:
-    """The day's events among records, below the committed offsets."""
+def events_of(
+    day: date, records: Iterable[ReceivedRecord], offsets: Mapping[int, GroupOffsets], forgotten: ForgottenList
+) -> Places:
+    """The day's events among records, below the committed offsets; without those of forgotten customers."""
     places = {}
     for record in records:
         committed = offsets[record.partition].committed if record.partition in offsets else None
@@ -174,26 +178,9 @@ def events_of(day: date, records: Iterable[ReceivedRecord], offsets: Mapping[int
             event = event_json.decode(record.value)
         except InvalidEventError:
             continue
-        if event["received_at"].date() == day:
+        if event["received_at"].date() == day and not forgotten.covers(ids_in(event), event["received_at"]):
             places[record.partition, record.offset] = event["event_id"]
     return places
-
-
-def dead_places(reader: KafkaReader, topic: str) -> frozenset[tuple[int, int]]:
-    """The partitions and offsets, in the topic, of the records that became dead letters."""
-    places = set()
-    with closing(reader):
-        for record in reader.read():
-            found = dict(record.headers)
-            partition = found.get(dead_letter_headers.SOURCE_PARTITION, b"")
-            offset = found.get(dead_letter_headers.SOURCE_OFFSET, b"")
-            if (
-                found.get(dead_letter_headers.SOURCE_TOPIC) == topic.encode()
-                and partition.isdigit()
-                and offset.isdigit()
-            ):
-                places.add((int(partition), int(offset)))
-    return frozenset(places)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ _CHUNK = 500
 def main(day: datetime) -> None:
     """Send the events of a day's exported files to the events topic; the consumer stores those that are missing.
 
-    They are not exported again. Forgotten customers' events come back too, where files still have them.
+    They are not exported again. Events of forgotten customers are not stored, whether files still have them or not.
     """
     read_dotenv()
     settings = load_export_settings()

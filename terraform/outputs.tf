@@ -7,6 +7,8 @@ output "project_env" {
     PROJECT_ID=${var.project_id}
     SERVICE_ACCOUNT_DOMAIN=${var.project_id}.iam.gserviceaccount.com
     API_ADDRESS_NAME=${google_compute_address.api.name}
+    EXPORT_URL=${google_storage_bucket.export.url}
+    EXPORT_BIGQUERY_TABLE=${var.project_id}.${google_bigquery_table.events.dataset_id}.${google_bigquery_table.events.table_id}
   EOT
 }
 

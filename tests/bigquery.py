@@ -16,6 +16,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from consumer.forgotten import ID_FIELDS
+
 Row = dict[str, Any]
 _TABLE = re.compile(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables/([^/?]+)")
 _JOBS = re.compile(r"/bigquery/v2/projects/([^/]+)/jobs(?:/([^/?]+))?(?:\?.*)?")
@@ -101,7 +103,9 @@ class BigQueryServer:
         return 200, job
 
     def query(self, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The ids of the events received on a day: the one question that is asked."""
+        """The ids of the events received on a day, and the deletion of customers: the two queries that there are."""
+        if said["query"].startswith("DELETE"):
+            return self.delete(said["queryParameters"])
         given = {one["name"]: one["parameterValue"]["value"] for one in said["queryParameters"]}
         first, last = (_moment(given[name]) for name in ("first", "last"))
         ids = [
@@ -115,6 +119,22 @@ class BigQueryServer:
             "schema": {"fields": [{"name": "event_id", "type": "STRING", "mode": "NULLABLE"}]},
             "rows": [{"f": [{"v": one}]} for one in ids],
             "totalRows": str(len(ids)),
+        }
+
+    def delete(self, parameters: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        given = {one["name"]: one["parameterValue"] for one in parameters}
+        ids = {one["value"] for one in given["ids"]["arrayValues"]}
+        before = _moment(given["before"]["value"])
+
+        def goes(row: Row) -> bool:
+            return row["received_at"] < before and not ids.isdisjoint(row[name] for name in ID_FIELDS)
+
+        left = [row for row in self.rows if not goes(row)]
+        deleted, self.rows = len(self.rows) - len(left), left
+        return 200, {
+            "jobComplete": True,
+            "jobReference": {"projectId": "project", "jobId": "delete", "location": "EU"},
+            "numDmlAffectedRows": str(deleted),
         }
 
     def submit(self, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -1,19 +1,33 @@
 """What the exporter works with, in memory; and exporters that go on a step at a time, or die there."""
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from bson import ObjectId
 
 from consumer.writer import Written
 from ops.export.load import Outcome
-from ops.export.state import Document, File, Former, Frontier, Generation, Load, Place, Range, State
+from ops.export.state import (
+    PUT_SECONDS,
+    WRITE_SECONDS,
+    Document,
+    File,
+    Former,
+    Frontier,
+    Generation,
+    Load,
+    Place,
+    Range,
+    State,
+)
 from tests.fakes import FakeWriter
 
 
@@ -47,6 +61,11 @@ class FakeStore:
         self.generations: dict[str, list[Generation]] = defaultdict(lambda: [Generation()])
         self.ranges: dict[str, Range] = {}
         self.begun: dict[str, int] = defaultdict(int)
+        self.begins: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.begun_at: dict[str, datetime] = {}
+        self.to_forget: dict[str, datetime] = {}
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.taken: dict[tuple[str, str], str] = {}
         self.loaded_days: dict[str, set[str]] = defaultdict(set)
         self.loads: dict[str, Load] = {}
@@ -83,13 +102,22 @@ class FakeStore:
         return sorted(found, key=lambda one: self.begun[one.id])
 
     def begin(self, planned: Range) -> bool:
-        self.begun[planned.id] = max(self.begun.values(), default=0) + 1
-        return self.ranges[planned.id].state == "planned"
-
-    def written(self, planned: Range, files: Sequence[File]) -> bool:
         if self.ranges[planned.id].state != "planned":
             return False
-        self.ranges[planned.id] = replace(planned, state="written" if files else "loaded", files=tuple(files))
+        self.begin_again(planned)
+        return True
+
+    def putting(self, planned: Range, file: File) -> None:
+        known = self.ranges[planned.id]
+        if file not in known.tried:
+            self.ranges[planned.id] = replace(known, tried=(*known.tried, file))
+
+    def written(self, planned: Range, files: Sequence[File]) -> bool:
+        self.ended[planned.id] += 1
+        if self.ranges[planned.id].state != "planned":
+            return False
+        known = self.ranges[planned.id]
+        self.ranges[planned.id] = replace(known, state="written" if files else "loaded", files=tuple(files))
         return True
 
     def free_days(self, written: Range) -> list[str]:
@@ -119,6 +147,40 @@ class FakeStore:
                 self.ranges[member.id] = replace(self.ranges[member.id], state="loaded")
         self.open.discard(load.id)
 
+    def forgotten(self) -> dict[str, datetime]:
+        return dict(self.to_forget)
+
+    def busy_until(self, now: datetime) -> datetime | None:
+        del now
+        times = [
+            at + timedelta(seconds=WRITE_SECONDS + PUT_SECONDS)
+            for one, at in self.begun_at.items()
+            if self.begins[one] > self.ended[one]
+        ]
+        return max((one for one in times if one > self.now()), default=None)
+
+    def all_ranges(self) -> list[Range]:
+        return list(self.ranges.values())
+
+    def begin_again(self, written: Range) -> None:
+        self.begun[written.id] = max(self.begun.values(), default=0) + 1
+        self.begins[written.id] += 1
+        self.begun_at[written.id] = self.now()
+
+    def rewritten(self, written: Range, old: File, new: File) -> None:
+        known = self.ranges[written.id]
+        files = tuple(new if (one.path, one.sha256) == (old.path, old.sha256) else one for one in known.files)
+        self.ranges[written.id] = replace(known, files=files)
+        self.ended[written.id] += 1
+
+    def has_loads(self) -> bool:
+        return bool(self.loads)
+
+    def forget_done(self, customers: Mapping[str, datetime]) -> None:
+        for id_, before in customers.items():
+            if self.to_forget.get(id_) == before:
+                del self.to_forget[id_]
+
     def of(self, wanted: Range) -> Iterator[Sequence[Document]]:
         found = []
         for one in self.stored():
@@ -136,6 +198,10 @@ class FakeStore:
 
     def newest_id(self) -> ObjectId | None:
         return max((one["_id"] for one in self.stored()), default=None)
+
+    def has_any(self, partition: int, span: range) -> bool:
+        places = [one["kafka"] for one in self.stored() if "kafka" in one]
+        return any(place["partition"] == partition and place["offset"] in span for place in places)
 
     def lowest_offset(self, partition: int) -> int | None:
         places = [one["kafka"] for one in self.stored() if "kafka" in one]
@@ -264,6 +330,33 @@ class ExportsContract:
         store.begin_generation("topic", replace(second, since=nth_id(9)))
         assert store.generation("topic") == second
 
+    def test_is_busy_until_all_that_have_begun_have_ended(self, store: Any) -> None:
+        now = datetime.now(UTC)
+        assert store.busy_until(now) is None
+        store.plan(range_of(0, 9))
+        for _ in range(2):
+            assert store.begin(range_of(0, 9))
+        assert store.written(range_of(0, 9), [file_of("2026-01-31")])
+        assert store.busy_until(now) >= now + timedelta(seconds=WRITE_SECONDS)
+        assert not store.written(range_of(0, 9), [])
+        assert store.busy_until(now) is None
+        store.begin_again(range_of(0, 9))
+        assert store.busy_until(now) is not None
+        store.rewritten(range_of(0, 9), file_of("2026-01-31"), file_of("2026-01-31"))
+        assert store.busy_until(now) is None
+
+    def test_a_rewritten_file_counts_with_its_rows_once(self, store: Any) -> None:
+        old, new = file_of("2026-01-31"), replace(file_of("2026-01-31"), rows=1, sha256="cd" * 32)
+        store.plan(range_of(0, 9))
+        store.putting(range_of(0, 9), replace(old, rows=-1))
+        store.putting(range_of(0, 9), replace(old, rows=-1))
+        store.written(range_of(0, 9), [file_of("2026-01-30"), old])
+        for _ in range(2):
+            store.rewritten(range_of(0, 9), old, new)
+        (one,) = store.all_ranges()
+        assert (one.files, one.rows) == ((file_of("2026-01-30"), new), 4)
+        assert one.tried == (replace(old, rows=-1),)
+
     def test_finds_the_events_of_a_range_in_its_order(self, store: Any, put: Callable[..., None]) -> None:
         put((1, (0, 7), "2026-01-31"), (2, (0, 5), "2026-01-31"), (3, (1, 6), "2026-01-31"), (4, None, "2026-01-31"))
         put((5, (0, 4), "2026-01-31"), (6, (0, 8), "2026-01-31"), (7, (0, 6), "2026-01-31"))
@@ -285,6 +378,9 @@ class ExportsContract:
         assert store.newest_id() == nth_id(4)
         assert store.lowest_offset(0) == 5
         assert store.lowest_offset(1) is None
+        assert store.has_any(0, range(6, 8))
+        assert not store.has_any(0, range(6, 7))
+        assert not store.has_any(1, range(8))
         now = datetime.now(UTC)
         assert store.next_id(nth_id(0), 1, now) == nth_id(3)
         assert store.next_id(nth_id(0), 9, now) == nth_id(4)
@@ -315,6 +411,26 @@ class FakeDestination:
 
     def put(self, source: Path, path: str) -> None:
         self.files[path] = pq.ParquetFile(source).read(["event_id"])["event_id"].to_pylist()
+
+
+class FilesInMemory(FakeDestination):
+    """Keeps the files themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: dict[str, bytes] = {}
+
+    def put(self, source: Path, path: str) -> None:
+        super().put(source, path)
+        self.contents[path] = source.read_bytes()
+
+    def open(self, path: str) -> pa.NativeFile:
+        if path not in self.contents:
+            raise FileNotFoundError(path)
+        return pa.BufferReader(self.contents[path])
+
+    def check(self) -> None:
+        pass
 
 
 class FakeWarehouse:
@@ -348,6 +464,8 @@ class Stepped:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._killed = False
         self.over = False
+        self.at = ""
+        """Before which call it stands."""
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -388,7 +506,8 @@ class Stepped:
             self.over = True
             self._stopped.release()
 
-    def _stop_here(self) -> None:
+    def _stop_here(self, at: str = "") -> None:
+        self.at = at
         self._stopped.release()
         self._go.acquire()
         if self._killed:
@@ -396,7 +515,7 @@ class Stepped:
 
 
 class _Gated:
-    def __init__(self, part: Any, gate: Callable[[], None]) -> None:
+    def __init__(self, part: Any, gate: Callable[[str], None]) -> None:
         self._part = part
         self._gate = gate
 
@@ -406,12 +525,12 @@ class _Gated:
             return there
 
         def call(*arguments: Any) -> Any:
-            self._gate()
+            self._gate(name)
             result = there(*arguments)
-            if isinstance(result, Iterator):
+            if isinstance(result, GeneratorType):
                 # As it is now: what comes later is not in a snapshot.
                 result = iter(list(result))
-            self._gate()
+            self._gate("")
             return result
 
         return call

@@ -19,7 +19,9 @@ from common.kafka import KafkaError, group_offsets
 from common.logs import logging_config
 from common.settings import ExportSettings, load_export_settings, read_dotenv
 from ops.export import exporter, metrics_server
+from ops.export.consumed import missing_event
 from ops.export.destination import Destination
+from ops.export.forget import Forgotten
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
 from ops.export.report import Report, report
@@ -104,6 +106,7 @@ def _parts(settings: ExportSettings) -> Iterator[exporter.Parts]:
             destination=Destination(settings.url),
             warehouse=BigQuery(settings.bigquery_table) if settings.bigquery_table else None,
             offsets=partial(group_offsets, settings.kafka, settings.kafka.topic, settings.group_id),
+            missing_event=partial(missing_event, settings.kafka, store),
             max_rows=settings.max_rows,
             min_age=settings.min_age,
         )
@@ -124,9 +127,26 @@ def _cycle(settings: ExportSettings, cycle: Callable[[exporter.Progress], export
     elif files:
         click.echo(f"{rows:,} events in {len(files):,} new files at {settings.url}/events")
         click.echo(f"Read them: {_duckdb(settings.url)}")
+    for line in _of_forgotten(outcome.forgotten):
+        click.echo(line)
     for problem in outcome.problems:
         click.echo(f"Not done: {problem}", err=True)
     return 1 if outcome.problems else 0
+
+
+def _of_forgotten(forgotten: Forgotten) -> Iterator[str]:
+    if forgotten.waits_until is not None:
+        yield (
+            "Forgotten customers are still in files: another exporter writes, or was killed when it did. Runs after "
+            f"{forgotten.waits_until:%Y-%m-%d %H:%M} UTC delete them."
+        )
+    if forgotten.files or forgotten.customers:
+        yield (
+            f"Forgotten customers: {forgotten.rows:,} events deleted from {forgotten.files:,} files, "
+            f"{forgotten.bigquery_rows:,} rows from BigQuery."
+        )
+    if forgotten.missing:
+        yield f"{forgotten.missing:,} files that they may be in are no longer there."
 
 
 def _duckdb(url: str) -> str:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from common.errors import ExportError
+
 _RETRY = timedelta(seconds=60)
 _SECONDS = 30.0
 _CHUNK = 4 * 1024 * 1024
@@ -43,6 +45,14 @@ class Destination:
     def open(self, path: str) -> "fs.NativeFile":
         """A file of it, to read. Raises FileNotFoundError, OSError."""
         return self._files.open_input_file(f"{self._root}/{path}")
+
+    def check(self) -> None:
+        """Raise ExportError if this is a folder that is not there, as on another machine than that of the files."""
+        if self._is_local and not Path(self._root).is_dir():
+            raise ExportError(
+                f"{self.url} is not there: export on the machine that has the files. If they were deleted, make the "
+                "folder, empty."
+            )
 
     def _put_on_disk(self, source: Path, target: Path) -> None:
         """By a rename, so that no reader sees a part of it; and on the disk itself, before anybody counts on it."""

@@ -1,20 +1,21 @@
-"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it.
+"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it; forget customers.
 
 It can be killed anywhere, and run by as many as anybody starts: the next one goes on.
 """
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from common.errors import PulseError
 from common.kafka import GroupOffsets, KafkaError
 from ops.export.destination import Destination
+from ops.export.forget import Forgotten, forget
 from ops.export.load import Warehouse, load
-from ops.export.plan import begin_generation, plan, plan_backfill
-from ops.export.state import Events, Exports, Range
+from ops.export.plan import MissingEvent, begin_generation, plan, plan_backfill
+from ops.export.state import Events, Exports, Forgetting, Range
 from ops.export.write import write
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,13 @@ class Progress(Protocol):
         """A range is written."""
 
 
-class Store(Exports, Events, Protocol):
+class Store(Exports, Events, Forgetting, Protocol):
     """State and events in one place."""
 
 
 class Parts(NamedTuple):
-    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; without `warehouse` the
-    files are all there is.
+    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; `missing_event`,
+    whether its events are in this collection; without `warehouse` the files are all there is.
     """
 
     topic: str
@@ -47,6 +48,7 @@ class Parts(NamedTuple):
     destination: Destination
     warehouse: Warehouse | None
     offsets: Callable[[], Mapping[int, GroupOffsets]]
+    missing_event: MissingEvent
     max_rows: int
     min_age: float
 
@@ -56,6 +58,7 @@ class Outcome:
     """What a cycle has done; and what it could not do, a line each."""
 
     written: list[Range] = field(default_factory=list)
+    forgotten: Forgotten = field(default_factory=Forgotten)
     problems: list[str] = field(default_factory=list)
 
 
@@ -83,12 +86,21 @@ def _finish(parts: Parts, progress: Progress, outcome: Outcome) -> None:
     _try(outcome, partial(_write_planned, parts, progress, outcome))
     if parts.warehouse is not None:
         _try(outcome, partial(_load, parts, parts.warehouse, outcome))
+    _try(outcome, partial(_forget, parts, outcome))
 
 
 def _plan(parts: Parts, *, new_generation: bool) -> None:
     if new_generation:
         begin_generation(parts.topic, parts.store, parts.store)
-    plan(parts.topic, parts.offsets, parts.store, parts.store, max_rows=parts.max_rows, min_age=parts.min_age)
+    plan(
+        parts.topic,
+        parts.offsets,
+        parts.store,
+        parts.store,
+        parts.missing_event,
+        max_rows=parts.max_rows,
+        min_age=parts.min_age,
+    )
 
 
 def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
@@ -97,16 +109,30 @@ def _write_planned(parts: Parts, progress: Progress, outcome: Outcome) -> None:
     for one in planned:
         if not parts.store.begin(one):
             continue
-        files = write(one, partial(parts.store.of, one), parts.destination, progress.rows)
+        files = write(
+            one,
+            partial(parts.store.of, one),
+            parts.destination,
+            on_rows=progress.rows,
+            on_put=partial(parts.store.putting, one),
+        )
         if parts.store.written(one, files):
             rows = sum(file.rows for file in files)
             logger.info("written", extra={"range": one.id, "rows": rows, "files": len(files)})
-            outcome.written.append(one)
+            outcome.written.append(replace(one, files=tuple(files)))
         progress.done()
 
 
 def _load(parts: Parts, warehouse: Warehouse, outcome: Outcome) -> None:
     outcome.problems += load(parts.topic, parts.store, warehouse, parts.destination)
+
+
+def _forget(parts: Parts, outcome: Outcome) -> None:
+    def finish_loads() -> list[str]:
+        return load(parts.topic, parts.store, parts.warehouse, parts.destination) if parts.warehouse else []
+
+    outcome.forgotten = forget(parts.store, parts.destination, parts.warehouse, finish_loads)
+    outcome.problems += outcome.forgotten.problems
 
 
 def _try(outcome: Outcome, step: Callable[[], object]) -> None:

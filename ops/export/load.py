@@ -8,17 +8,19 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple, Protocol
 
 from common.errors import ExportError
+from consumer.forgotten import ID_FIELDS, by_time
 from ops.export.destination import Destination
 from ops.export.state import Exports, Load
 
 logger = logging.getLogger(__name__)
 
 _MOST_FILES = 1_000
+_MOST_IDS = 1_000
 _CALL_SECONDS = 60.0
 _POLL_SECONDS = 2.0
 _JOB_SECONDS = 3_600.0
@@ -41,6 +43,12 @@ class Warehouse(Protocol):
         """Run a job of this id, unless there was one already; wait for its end. It loads all of the files or none.
 
         Blocks for an hour at most; raises ExportError where it is not known what became of it.
+        """
+
+    def delete(self, customers: Mapping[str, datetime]) -> int:
+        """Delete the events that name one of these and were received before their time; returns how many.
+
+        Blocks for some minutes at most; raises ExportError.
         """
 
 
@@ -159,6 +167,34 @@ class BigQuery:
             return Counter(row["event_id"] for row in rows)
         except self._errors as error:
             raise ExportError(f"BigQuery's table {self.table} cannot be read: {_one_line(error)}") from error
+
+    def delete(self, customers: Mapping[str, datetime]) -> int:
+        deleted = 0
+        for before, ids in by_time(customers).items():
+            for first in range(0, len(ids), _MOST_IDS):
+                some = ids[first : first + _MOST_IDS]
+                config = self._bigquery.QueryJobConfig(
+                    query_parameters=[
+                        self._bigquery.ArrayQueryParameter("ids", "STRING", some),
+                        self._bigquery.ScalarQueryParameter("before", "TIMESTAMP", before),
+                    ]
+                )
+                named = " OR ".join(f"{name} IN UNNEST(@ids)" for name in ID_FIELDS)
+                # The table wants a condition on its partitions, and a customer's clock may have said anything.
+                query = (
+                    f"DELETE FROM `{self.table}` WHERE timestamp >= TIMESTAMP '0001-01-01' "  # noqa: S608, as above
+                    f"AND received_at < @before AND ({named})"
+                )
+                try:
+                    rows = self._client.query_and_wait(
+                        query, job_config=config, location=self._location, wait_timeout=600
+                    )
+                except self._errors as error:
+                    raise ExportError(
+                        f"BigQuery did not delete forgotten customers from {self.table}: {_one_line(error)}"
+                    ) from error
+                deleted += rows.num_dml_affected_rows or 0
+        return deleted
 
 
 def _message(error: Any) -> str:

@@ -1,7 +1,7 @@
 """`Exports` and `Events` on MongoDB."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -15,10 +15,21 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from common.errors import StoreError
 from common.mongo_errors import first_line
 from common.settings import MongoSettings
-from ops.export.state import Document, File, Former, Frontier, Generation, Load, Place, Range, State
+from consumer.forgotten import EXPORTS, LIST, ForgottenList, forgotten_documents, hash_of, read_list
+from ops.export.state import (
+    PUT_SECONDS,
+    WRITE_SECONDS,
+    Document,
+    File,
+    Former,
+    Frontier,
+    Generation,
+    Load,
+    Place,
+    Range,
+    State,
+)
 
-COLLECTION = "exports"
-"""Of the ranges; beside it lie those of the loads and of the topics."""
 _TIMEOUT_MS = 30_000
 _BATCH = 5_000
 _PLACE = "kafka.partition", "kafka.offset"
@@ -45,9 +56,10 @@ class MongoStore:
         )
         database = self._client[settings.database]
         self._events = database[settings.collection]
-        self._exports = database[COLLECTION]
-        self._loads = database[f"{COLLECTION}.loads"]
-        self._topics = database[f"{COLLECTION}.topics"]
+        self._exports = database[EXPORTS]
+        self._loads = database[f"{EXPORTS}.loads"]
+        self._topics = database[f"{EXPORTS}.topics"]
+        self._forgotten = forgotten_documents(self._events)
         self._open_session: ClientSession | None = None
 
     @property
@@ -137,6 +149,11 @@ class MongoStore:
         with _store_errors():
             return self._exports.update_one(still_planned, begun, session=self._session).matched_count == 1
 
+    def putting(self, planned: Range, file: File) -> None:
+        with _store_errors():
+            change = {"$addToSet": {"tried": asdict(file)}}
+            self._exports.update_one({"_id": planned.id}, change, session=self._session)
+
     def written(self, planned: Range, files: Sequence[File]) -> bool:
         still_planned = {"_id": planned.id, "state": "planned"}
         described = {
@@ -147,8 +164,12 @@ class MongoStore:
             "written_at": datetime.now(UTC),
         }
         with _store_errors():
-            done = self._exports.update_one(still_planned, {"$set": described}, session=self._session)
-            return done.matched_count == 1
+            # One write, that the next exporter sees no writer of this range without its end.
+            change = {"$set": described, "$inc": {"ended": 1}}
+            if self._exports.update_one(still_planned, change, session=self._session).matched_count == 1:
+                return True
+            self._exports.update_one({"_id": planned.id}, {"$inc": {"ended": 1}}, session=self._session)
+            return False
 
     def free_days(self, written: Range) -> list[str]:
         with _store_errors():
@@ -191,6 +212,54 @@ class MongoStore:
             # Last: until then the next exporter does all of it once more.
             self._loads.update_one({"_id": load.id}, {"$set": {"state": "loaded"}}, session=self._session)
 
+    # ── Forgetting ──
+
+    def forgotten(self) -> dict[str, datetime]:
+        with _store_errors():
+            found = self._forgotten.find({"state": "in_exports"}, session=self._session)
+            return {one["customer_id"]: one["before"] for one in found}
+
+    def forgotten_list(self) -> ForgottenList:
+        """Whose events the consumer leaves out."""
+        with _store_errors():
+            return read_list(self._forgotten, ForgottenList())
+
+    def busy_until(self, now: datetime) -> datetime | None:
+        alive = timedelta(seconds=WRITE_SECONDS + PUT_SECONDS)
+        with _store_errors():
+            begun = self._exports.find({"begun_at": {"$gt": now - alive}}, session=self._session)
+            # Those that were killed have not ended either, and no writer tells which of several it is.
+            times = [one["begun_at"] for one in begun if one["begun"] > one.get("ended", 0)]
+        return max(times).replace(tzinfo=UTC) + alive if times else None
+
+    def all_ranges(self) -> list[Range]:
+        with _store_errors():
+            return [_range(one) for one in self._exports.find({}, session=self._session).sort("_id", ASCENDING)]
+
+    def begin_again(self, written: Range) -> None:
+        begun = {"$set": {"begun_at": datetime.now(UTC)}, "$inc": {"begun": 1}}
+        with _store_errors():
+            self._exports.update_one({"_id": written.id}, begun, session=self._session)
+
+    def rewritten(self, written: Range, old: File, new: File) -> None:
+        same = {"_id": written.id, "files": {"$elemMatch": {"path": old.path, "sha256": old.sha256}}}
+        with _store_errors():
+            change = {"$set": {"files.$": asdict(new)}, "$inc": {"rows": new.rows - old.rows}}
+            self._exports.update_one(same, change, session=self._session)
+            self._exports.update_one({"_id": written.id}, {"$inc": {"ended": 1}}, session=self._session)
+
+    def has_loads(self) -> bool:
+        with _store_errors():
+            return self._loads.find_one({}, {"_id": 1}, session=self._session) is not None
+
+    def forget_done(self, customers: Mapping[str, datetime]) -> None:
+        with _store_errors():
+            own = self._forgotten.find_one({"_id": LIST}, session=self._session) or {}
+            for id_, before in customers.items():
+                same = {"_id": hash_of(own["key"], id_), "state": "in_exports", "before": before}
+                done = {"$set": {"state": "done", "done_at": datetime.now(UTC)}, "$unset": {"customer_id": ""}}
+                self._forgotten.update_one(same, done, session=self._session)
+
     # ── Events ──
 
     def of(self, wanted: Range) -> Iterator[Sequence[Document]]:
@@ -218,6 +287,16 @@ class MongoStore:
         with _store_errors():
             newest = self._events.find_one({}, {"_id": 1}, sort=[("_id", DESCENDING)], session=self._session)
         return None if newest is None else newest["_id"]
+
+    def has_any(self, partition: int, span: range) -> bool:
+        between = {"$gte": span.start, "$lt": span.stop}
+        return self._one_place({_PLACE[0]: partition, _PLACE[1]: between}, ASCENDING) is not None
+
+    def has_one_of(self, event_ids: Iterable[str]) -> bool:
+        """Whether one of these events is stored, under whatever place."""
+        wanted = {"event_id": {"$in": list(event_ids)}}
+        with _store_errors():
+            return self._events.find_one(wanted, {"_id": 1}, session=self._session) is not None
 
     def lowest_offset(self, partition: int) -> int | None:
         found = self._one_place({_PLACE[0]: partition}, ASCENDING)
@@ -294,8 +373,8 @@ def _query(wanted: Range) -> dict[str, Any]:
 
 def _range(document: Mapping[str, Any]) -> Range:
     names = ("topic", "generation", "partition", "first", "last", "after", "upto", "state")
-    files = tuple(File(**file) for file in document["files"])
-    return Range(**{name: document[name] for name in names}, files=files)
+    files, tried = (tuple(File(**file) for file in document[kind]) for kind in ("files", "tried"))
+    return Range(**{name: document[name] for name in names}, files=files, tried=tried)
 
 
 def _by_beginning(document: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from bson import ObjectId
 
 from common.errors import ExportError
 from common.kafka import GroupOffsets
+from common.terminal import printable
 from ops.export.state import Events, Exports, Former, Frontier, Generation, Place, Range
 
 _FIRST_ID = ObjectId("0" * 24)
@@ -18,15 +19,24 @@ _END = 2**63 - 1
 
 
 Offsets = Mapping[int, GroupOffsets]
+MissingEvent = Callable[[int, range], str | None]
+"""Of a partition's offsets without any document: the id of an event that should have one, if there is one."""
 
 
 def plan(
-    topic: str, ask: Callable[[], Offsets], exports: Exports, events: Events, *, max_rows: int, min_age: float
+    topic: str,
+    ask: Callable[[], Offsets],
+    exports: Exports,
+    events: Events,
+    missing_event: MissingEvent,
+    *,
+    max_rows: int,
+    min_age: float,
 ) -> int:
     """Plan what the group has stored; returns how many ranges are new. `ask`: how far the group has come, in Kafka.
 
     Events stored less than `min_age` seconds ago are left for the next time. Raises ExportError where the topic is not
-    the one that was exported before.
+    the one that was exported before, or the collection not the one that the group's consumer writes to.
     """
     generation = exports.generation(topic)
     frontiers = exports.frontiers(topic, generation.number)
@@ -39,6 +49,15 @@ def plan(
                 f"Partition {number} of {topic} ends at offset {at.end:,}, but was exported up to "
                 f"{_next(frontiers, number):,}: the topic was made anew. Once the consumer reads it, run "
                 "`python -m ops.export run --new-generation`."
+            )
+    for number, at in offsets.items():
+        span = range(_next(frontiers, number), min(at.committed or 0, at.end))
+        if span and not events.has_any(number, span) and (event_id := missing_event(number, span)) is not None:
+            raise ExportError(
+                f"The consumer has read {len(span):,} records of partition {number} of {topic}, and MongoDB has none "
+                f"of their events, such as {printable(event_id)}: are MONGO_DATABASE, MONGO_COLLECTION and "
+                "KAFKA_GROUP_ID the consumer's? Nothing was planned. If the events were deleted, the export goes on "
+                "when new ones are stored."
             )
     new = sum(exports.plan(rest) for rest in generation.rest)
     newest = events.newest_id()

@@ -13,7 +13,7 @@ from ops.export.mongo import MongoStore
 class Report:
     """`waiting`: by partition, records below the committed offset that are in no written range. `oldest`: when the
     first event of them was stored, in seconds since the epoch; None where none waits. `without_place`: a backfill is
-    due.
+    due. `forgotten`: so many customers have to be deleted from files.
     """
 
     ranges: Mapping[str, int]
@@ -23,6 +23,7 @@ class Report:
     open_loads: int
     failed_loads: int
     without_place: bool
+    forgotten: int
 
     def lines(self) -> Iterator[str]:
         """The report for a person."""
@@ -40,6 +41,8 @@ class Report:
             yield f"{self.open_loads:,} loads into BigQuery are open; {self.failed_loads:,} jobs of them have failed."
         if self.without_place:
             yield "There are events without a place in Kafka: `python -m ops.export backfill` exports them."
+        if self.forgotten:
+            yield f"{self.forgotten:,} forgotten customers are still in files: `python -m ops.export run` deletes them."
 
 
 def report(topic: str, store: MongoStore, offsets: Mapping[int, GroupOffsets]) -> Report:
@@ -69,4 +72,5 @@ def report(topic: str, store: MongoStore, offsets: Mapping[int, GroupOffsets]) -
         open_loads=len(open_loads),
         failed_loads=sum(one.attempt - 1 for one in open_loads),
         without_place=store.has_more_without_place(frontiers.get("backfill")),
+        forgotten=len(store.forgotten()),
     )

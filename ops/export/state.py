@@ -19,16 +19,25 @@ Bound = Any
 Place = int | Literal["backfill", "late"]
 """A partition; or what is chosen by documents' ids: those without a place in Kafka, those stored after their range."""
 
+WRITE_SECONDS = 3_600.0
+"""An exporter puts a file where it belongs within this time after it has begun to read the events, or not at all."""
+PUT_SECONDS = 900.0
+"""And within this time after that it is there, or never will be."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file with the events of a range that were received on a day. `path` is below EXPORT_URL."""
+    """A file with the events of a range that were received on a day. `path` is below `url`, EXPORT_URL at that time.
+
+    `rows` and `size` are -1 where they are not known.
+    """
 
     day: str
     path: str
-    rows: int
-    size: int
-    sha256: str
+    rows: int = -1
+    size: int = -1
+    sha256: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Range:
     upto: ObjectId
     state: State = "planned"
     files: tuple[File, ...] = ()
+    tried: tuple[File, ...] = ()
+    """Files that an exporter was about to put, without what is in them: those of one that died may be there."""
 
     @property
     def id(self) -> str:
@@ -149,8 +160,11 @@ class Exports(Protocol):
         What was stored before this call is in what is read after it, whichever server answers.
         """
 
+    def putting(self, planned: Range, file: File) -> None:
+        """Say that a file of the range is about to be put; `file` without what is in it."""
+
     def written(self, planned: Range, files: Sequence[File]) -> bool:
-        """The range is written; False if another exporter was first, whose word counts."""
+        """The range is written; False if another exporter was first, whose word counts. Ends what `begin` began."""
 
     def free_days(self, written: Range) -> list[str]:
         """The days of the range's files that no load has taken."""
@@ -174,6 +188,36 @@ class Exports(Protocol):
         """These files are in BigQuery. A second time changes nothing."""
 
 
+class Forgetting(Protocol):
+    """Customers who are no longer in MongoDB, and still in files. Every call blocks for some seconds at most and may
+    raise StoreError.
+    """
+
+    def forgotten(self) -> dict[str, datetime]:
+        """Customers to be deleted from files: by id, before when their events were received."""
+
+    def busy_until(self, now: datetime) -> datetime | None:
+        """Until when an exporter may be alive that has begun to write files and has not said that it is done.
+
+        None: there is none. What it puts there may hold what MongoDB had when it began.
+        """
+
+    def all_ranges(self) -> list[Range]:
+        """Those of all topics."""
+
+    def begin_again(self, written: Range) -> None:
+        """Say that files of a written range are being written once more."""
+
+    def rewritten(self, written: Range, old: File, new: File) -> None:
+        """A file of it has other rows now, unless that is known. Ends what `begin_again` began."""
+
+    def has_loads(self) -> bool:
+        """Whether files were ever loaded."""
+
+    def forget_done(self, customers: Mapping[str, datetime]) -> None:
+        """No file has these customers any more: their ids go, unless they were forgotten once more meanwhile."""
+
+
 class Events(Protocol):
     """The stored events. Every call blocks for some seconds at most and may raise StoreError."""
 
@@ -182,6 +226,9 @@ class Events(Protocol):
 
     def newest_id(self) -> ObjectId | None:
         """Of all documents; None if there are none."""
+
+    def has_any(self, partition: int, span: range) -> bool:
+        """Whether there is one with a place in these offsets of a partition."""
 
     def lowest_offset(self, partition: int) -> int | None:
         """Of the documents of a partition; None if there are none."""

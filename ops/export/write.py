@@ -2,15 +2,19 @@
 
 import hashlib
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.errors import ExportError
 from ops.export import columns
 from ops.export.destination import Destination
-from ops.export.state import Document, File, Range
+from ops.export.state import WRITE_SECONDS, Document, File, Range
 
 _MOST_OPEN = 16
 
@@ -19,19 +23,23 @@ def write(
     planned: Range,
     documents: Callable[[], Iterable[Sequence[Document]]],
     destination: Destination,
+    *,
     on_rows: Callable[[int], None],
+    on_put: Callable[[File], None],
 ) -> list[File]:
     """Write the range's documents and return the files. `documents` gives them in batches, the same at each call.
 
-    `on_rows` hears how many more are written. Blocks as reading and uploading do; raises ExportError and OSError.
+    `on_rows` hears how many more are written; `on_put`, before each is put, which file. Blocks as
+    reading and uploading do; raises ExportError and OSError.
     """
     files: dict[str, File] = {}
+    deadline = time.monotonic() + WRITE_SECONDS
     skipped = True
     # Most ranges have one day or two. Where there are many, some are written in another turn: open files cost memory.
     while skipped:
         skipped = False
         with tempfile.TemporaryDirectory(prefix="pulse-export-") as folder:
-            writers: dict[str, _DayFile] = {}
+            writers: dict[str, DayFile] = {}
             for batch in documents():
                 for day, of_day in _by_day(batch).items():
                     if day in files:
@@ -40,11 +48,13 @@ def write(
                         skipped = True
                         continue
                     if day not in writers:
-                        writers[day] = _DayFile(Path(folder) / day)
-                    writers[day].add(of_day)
+                        writers[day] = DayFile(Path(folder) / day, columns.SCHEMA, deadline)
+                    writers[day].add(columns.as_rows(of_day))
                     on_rows(len(of_day))
             for day, writer in writers.items():
-                files[day] = writer.put(destination, day, f"events/day={day}/{planned.id}.parquet")
+                file = File(day, f"events/day={day}/{planned.id}.parquet", url=destination.url)
+                on_put(file)
+                files[day] = writer.put(destination, file)
     return [files[day] for day in sorted(files)]
 
 
@@ -55,24 +65,32 @@ def _by_day(batch: Sequence[Document]) -> dict[str, list[Document]]:
     return days
 
 
-class _DayFile:
+class DayFile:
     """A Parquet file on the local disk: a batch, a group of rows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, deadline: float) -> None:
+        """`deadline`: by the monotonic clock, until when it may be put where it belongs."""
         self._path = path
+        self._deadline = deadline
         self._rows = 0
-        self._writer = pq.ParquetWriter(path, columns.SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
 
-    def add(self, documents: Sequence[Document]) -> None:
-        self._writer.write_batch(columns.as_rows(documents))
-        self._rows += len(documents)
+    def add(self, rows: pa.RecordBatch) -> None:
+        self._writer.write_batch(rows)
+        self._rows += len(rows)
 
-    def put(self, destination: Destination, day: str, path: str) -> File:
-        """Finish the file and put it where it belongs."""
+    def put(self, destination: Destination, file: File) -> File:
+        """Finish the file and put it where it belongs; returns it with what is in it. Raises ExportError, OSError."""
         self._writer.close()
+        if time.monotonic() > self._deadline:
+            # By now others take it that this one is dead.
+            raise ExportError(
+                f"{file.path} took more than {WRITE_SECONDS / 60:g} minutes to write: lower EXPORT_MAX_ROWS for the "
+                "ranges to come. The next run writes this one."
+            )
         with self._path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         size = self._path.stat().st_size
-        destination.put(self._path, path)
+        destination.put(self._path, file.path)
         self._path.unlink()
-        return File(day, path, self._rows, size, digest)
+        return replace(file, rows=self._rows, size=size, sha256=digest)

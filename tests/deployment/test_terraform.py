@@ -66,8 +66,18 @@ def test_the_overlay_is_fed_what_terraform_puts_out(gke: Manifests) -> None:
     written = re.search(r"<<-EOT\n(.*?)\n *EOT", outputs, re.DOTALL)
     assert written is not None
     template = "\n".join(line.strip() for line in written[1].splitlines())
-    filled = template.replace("${var.project_id}", "my-project")
-    assert filled.replace("${google_compute_address.api.name}", "pulse-api").strip() == example.strip()
+    for value, meant in {
+        "var.project_id": "my-project",
+        "google_compute_address.api.name": "pulse-api",
+        "google_storage_bucket.export.url": "gs://my-project-pulse-export",
+        "google_bigquery_table.events.dataset_id": "pulse",
+        "google_bigquery_table.events.table_id": "events",
+    }.items():
+        template = template.replace("${" + value + "}", meant)
+    assert template.strip() == example.strip()
+    (export,) = [each for each in gke.of("ConfigMap") if each["metadata"]["name"].startswith("pulse-export")]
+    assert export["data"]["EXPORT_URL"] == "gs://my-project-pulse-export"
+    assert export["data"]["EXPORT_BIGQUERY_TABLE"] == "my-project.pulse.events"
 
     (service,) = [each for each in gke.of("Service") if each["spec"]["type"] == "LoadBalancer"]
     assert service["metadata"]["annotations"]["networking.gke.io/load-balancer-ip-addresses"] == "pulse-api"

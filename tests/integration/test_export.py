@@ -1,6 +1,9 @@
 """The exporter on servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks of them."""
 
+import io
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,17 +12,22 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from common import dead_letter_headers
 from common.errors import ExportError
-from common.kafka import GroupOffsets
+from common.event_json import encode
+from common.kafka import GroupOffsets, KafkaSender, Record, group_offsets
 from common.settings import MongoSettings
+from consumer.forgetting import Forgetting
 from ops.export import exporter
+from ops.export.consumed import missing_event
 from ops.export.destination import Destination
 from ops.export.load import BigQuery
 from ops.export.mongo import MongoStore
 from ops.local.ports import free_port
 from tests.cloud import Cloud
+from tests.contracts import document, fresh_name
 from tests.exports import ExportsContract, Silent, stored_event
-from tests.servers import MongoServer
+from tests.servers import KafkaServer, MongoServer
 
 
 @pytest.fixture
@@ -54,6 +62,7 @@ def parts_of(store: MongoStore, cloud: Cloud, committed: int) -> exporter.Parts:
         destination=Destination(cloud.bucket),
         warehouse=BigQuery("project.pulse.events", sleep=lambda _: None),
         offsets=lambda: {0: GroupOffsets(0, committed, committed)},
+        missing_event=lambda *_: None,
         max_rows=4,
         min_age=0.0,
     )
@@ -75,6 +84,45 @@ def test_loads_from_cloud_storage_what_was_written_there(
     assert exporter.run(parts_of(store, cloud, 10), Silent()).problems == []
     assert len(cloud.bigquery.rows) == 10
     assert [one.first for one in store.in_state("topic", "loaded")] == [0, 4, 8]
+
+
+def test_an_event_that_was_consumed_and_is_nowhere_is_missing(
+    kafka: KafkaServer, store: MongoStore, settings: MongoSettings
+) -> None:
+    topics = kafka.create_topics(fresh_name("events"))
+    now = datetime.now(UTC)
+    named = [document(name, customer_id="alice", received_at=now) for name in ("a", "b", "c")]
+    with closing(KafkaSender(topics, topics.topic)) as sender:
+        sender.send([Record(b"alice", b"no event"), *(Record(b"alice", encode(event)) for event in named)])
+    (partition, at), *_ = [(number, at) for number, at in group_offsets(topics, topics.topic, "any").items() if at.end]
+    assert missing_event(topics, store, partition, range(1)) is None
+    assert missing_event(topics, store, partition, range(at.end)) == "a"
+
+    # A dead letter is missing for a reason.
+    headers = [
+        (dead_letter_headers.SOURCE_TOPIC, topics.topic.encode()),
+        (dead_letter_headers.SOURCE_PARTITION, b"%d" % partition),
+        (dead_letter_headers.SOURCE_OFFSET, b"1"),
+    ]
+    assert missing_event(topics, store, partition, range(2)) == "a"
+    with closing(KafkaSender(topics, topics.dlq_topic)) as sender:
+        sender.send([Record(b"alice", b"", tuple(headers))])
+    assert missing_event(topics, store, partition, range(2)) is None
+    with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+        events = client[settings.database][settings.collection]
+        events.insert_one({"event_id": "c"})
+        assert missing_event(topics, store, partition, range(at.end)) is None
+        events.delete_many({})
+        assert missing_event(topics, store, partition, range(at.end)) == "b"
+        # So are a forgotten customer's events, and those that are older than MongoDB keeps them.
+        forgetting = Forgetting(events)
+        forgetting.begin(["alice"])
+        forgetting.delete(forgetting.unfinished())
+        assert missing_event(topics, store, partition, range(at.end)) is None
+        events.database[f"{events.name}.forgotten"].drop()
+        assert missing_event(topics, store, partition, range(at.end)) == "b"
+        events.create_index("received_at", expireAfterSeconds=0)
+        assert missing_event(topics, store, partition, range(at.end)) is None
 
 
 def test_waits_for_a_slow_job_and_asks_for_one_whose_answer_was_lost(
@@ -127,6 +175,33 @@ def test_a_bucket_that_is_not_there_is_a_problem_of_this_run_alone(
     assert exporter.run(missing, Silent()).problems
     assert exporter.run(parts, Silent()).problems == []
     assert len(cloud.bigquery.rows) == 10
+
+
+def test_forgets_customers_as_the_tool_has_left_them(
+    store: MongoStore, settings: MongoSettings, put: Callable[..., None], cloud: Cloud
+) -> None:
+    put_ten(put)
+    parts = parts_of(store, cloud, 10)
+    exporter.run(parts, Silent())
+    with pymongo.MongoClient[dict[str, Any]](settings.uri) as client:
+        forgetting = Forgetting(client[settings.database][settings.collection], sleep=lambda _: None)
+        forgetting.begin(["customer-1", "customer-2"])
+        customers = forgetting.unfinished()
+        forgetting.delete(customers)
+        assert forgetting.finish(customers, [])
+        assert (forgetting.record_of("customer-1") or {})["state"] == "in_exports"
+        assert len(store.forgotten()) == 2
+
+        outcome = exporter.run(parts, Silent())
+        assert outcome.problems == []
+        assert (outcome.forgotten.rows, outcome.forgotten.bigquery_rows) == (4, 4)
+        left = sorted(f"event-{number}" for number in range(10) if number % 5 not in (1, 2))
+        assert sorted(row["event_id"] for row in cloud.bigquery.rows) == left
+        files = [file for one in store.all_ranges() for file in one.files]
+        assert sum(len(pq.ParquetFile(io.BytesIO(cloud.read(f"{file.url}/{file.path}"))).read()) for file in files) == 6
+        record = forgetting.record_of("customer-1") or {}
+        assert (record["state"], "customer_id" in record) == ("done", False)
+        assert exporter.run(parts, Silent()).forgotten.files == 0
 
 
 def test_writes_to_s3(

@@ -31,6 +31,7 @@ class Scene:
         self.warehouse = FakeWarehouse(self.destination)
         self.committed = 0
         self.end: int | None = None
+        self.missing: str | None = None
 
     def put(self, *offsets: int, day: str = DAY) -> None:
         for offset in offsets:
@@ -41,7 +42,19 @@ class Scene:
         return {0: GroupOffsets(0, self.committed if self.end is None else self.end, self.committed)}
 
     def parts(self, max_rows: int = 100, min_age: float = 0.0) -> Parts:
-        return Parts("topic", self.store, self.destination, self.warehouse, self.offsets, max_rows, min_age)  # type: ignore[arg-type]
+        fakes: Any = {"store": self.store, "destination": self.destination, "warehouse": self.warehouse}
+        return Parts(
+            "topic",
+            offsets=self.offsets,
+            missing_event=self.missing_event,
+            max_rows=max_rows,
+            min_age=min_age,
+            **fakes,
+        )
+
+    def missing_event(self, partition: int, span: range) -> str | None:
+        del partition, span
+        return self.missing
 
     def run(self, **options: Any) -> list[str]:
         return exporter.run(self.parts(**options), Silent()).problems
@@ -57,6 +70,13 @@ def test_a_range_ends_where_the_group_has_committed() -> None:
     assert scene.run() == []
     assert scene.ranges() == ["topic-0-0-5"]
     assert scene.warehouse.rows == [f"event-{number}" for number in range(1, 7)]
+
+
+def test_a_run_says_what_it_has_written() -> None:
+    scene = Scene()
+    scene.put(0, 1)
+    outcome = exporter.run(scene.parts(), Silent())
+    assert [(one.rows, [file.day for file in one.files]) for one in outcome.written] == [(2, [DAY])]
 
 
 def test_many_records_are_cut_into_ranges() -> None:
@@ -141,6 +161,22 @@ def test_a_topic_that_was_made_anew_stops_the_export() -> None:
     (problem,) = scene.run()
     assert "was made anew" in problem
     assert "--new-generation" in problem
+
+
+def test_a_collection_that_lacks_what_was_consumed_stops_the_export() -> None:
+    scene = Scene()
+    scene.missing = "event-7"
+    scene.committed = 10
+    (problem,) = scene.run()
+    assert "such as event-7: are MONGO_DATABASE, MONGO_COLLECTION" in problem
+    assert scene.ranges() == []
+    scene.put(12)
+    assert scene.run() == []
+    scene.committed = 20
+    assert len(scene.run()) == 1
+    scene.missing = None
+    assert scene.run() == []
+    assert scene.ranges()[-1] == "topic-0-13-19"
 
 
 def test_goes_on_with_a_topic_that_was_made_anew() -> None:

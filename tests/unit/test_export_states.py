@@ -246,6 +246,7 @@ class Exports(RuleBasedStateMachine):
                 destination=stepped.gated(self.destination),
                 warehouse=stepped.gated(self.warehouse),
                 offsets=stepped.gated(self).offsets,
+                missing_event=lambda *_: None,
                 max_rows=max_rows,
                 min_age=0.0,
             )
