@@ -6,6 +6,7 @@ from subprocess import CalledProcessError
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from tests.deployment import rules
 from tests.deployment.manifests import KUBERNETES, OVERLAYS, Manifests, build
@@ -319,3 +320,13 @@ def test_a_resource_that_is_not_there_cannot_be_built(tmp_path: Path) -> None:
         build(tmp_path / "overlays" / "gke")
 
     assert "service.yaml" in error.value.stderr
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_patch_is_one_document_as_kubectl_before_1_31_wants_it(overlay: str) -> None:
+    folder = KUBERNETES / "overlays" / overlay
+    patches = yaml.safe_load((folder / "kustomization.yaml").read_text()).get("patches", [])
+    several = [
+        patch["path"] for patch in patches if "path" in patch and "\n---\n" in (folder / patch["path"]).read_text()
+    ]
+    assert several == []
