@@ -4,9 +4,8 @@ import dataclasses
 
 import pytest
 
-from common import kafka
 from common.addresses import Address
-from common.kafka import KafkaError, connect_admin, reachable
+from common.kafka import KafkaError, admin, connect_admin, reachable
 from tests.servers import kafka_settings
 
 UNSPEAKABLE = dataclasses.replace(kafka_settings("kafka:9092", "topic"), brokers=(Address("a..b", 9092),))
@@ -25,6 +24,6 @@ def test_a_fault_of_the_clients_is_not_taken_for_one_of_the_connections(monkeypa
     def stumble(**_: object) -> None:
         raise ValueError("something else")
 
-    monkeypatch.setattr(kafka, "KafkaAdminClient", stumble)
+    monkeypatch.setattr(admin, "KafkaAdminClient", stumble)
     with pytest.raises(ValueError, match="something else"):
         connect_admin(kafka_settings("kafka:9092", "topic"))
