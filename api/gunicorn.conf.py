@@ -78,7 +78,7 @@ def post_worker_init(worker: Any) -> None:
         worker.log.critical("the API cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.wsgi.extensions["refusals"].start()
-    # What is there now stays: the collector need not look through it again and again (docs/decisions.md, 37).
+    # What is there now stays: the collector need not look through it again and again (docs/decisions, 37).
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

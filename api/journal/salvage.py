@@ -1,6 +1,6 @@
 """What can still be read of a damaged journal: it looks at page by page, without LMDB, which may crash on them.
 
-The format is that of LMDB 0.9 on 64-bit machines (docs/decisions.md, 42).
+The format is that of LMDB 0.9 on 64-bit machines (docs/decisions, 42).
 """
 
 import mmap

@@ -1,6 +1,6 @@
 """Connections of the Kafka client, and what its two versions do differently.
 
-Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions.md). Only this package
+Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions). Only this package
 imports the client.
 """
 

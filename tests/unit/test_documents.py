@@ -108,3 +108,9 @@ def test_make_help_explains_every_command() -> None:
     explained = re.findall(r"^  make ([a-z0-9-]+) +[A-Z(]", printed, re.MULTILINE)
     assert sorted(explained) == sorted(re.findall(r"^([a-z0-9-]+):.*## ", MAKEFILE, re.MULTILINE))
     assert printed.count("  make ") == len(explained)
+
+
+def test_the_index_lists_each_decision_once() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-.+\.md)\)", (folder / "README.md").read_text())
+    assert sorted(listed) == sorted(path.name for path in folder.glob("0*.md"))
