@@ -1,4 +1,4 @@
-"""The plain request for the two routes that take events, answered past Flask: valid events, sent in the usual way.
+"""The plain request, answered past Flask: valid events or one valid message of an SDK, sent in the usual way.
 
 Flask stays the one truth: what is in any way unusual or wrong is not taken here, and so falls through to it. What is
 taken is answered, counted and kept as through Flask, to the letter.
@@ -7,27 +7,38 @@ taken is answered, counted and kept as through Flask, to the letter.
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 from gunicorn import SERVER
 from werkzeug.exceptions import Unauthorized
 
-from api.auth import Cors, WriteKeys, secret_sent
+from api.auth import Cors, KeyHolder, WriteKeys, secret_sent
 from api.event_queue import EventQueue
 from api.instrumentation import id_for
-from api.intake import Receipt, accept_plain_batch, accept_plain_event
-from common.errors import QueueFullError, RateError
+from api.intake import AcceptedEvent, Receipt, accept_mapped, accept_plain_batch, accept_plain_event
+from api.protocols.conversion import convert
+from api.protocols.messages import Envelope, secret_in_body, secret_in_head
+from api.protocols.segment import PATHS, to_event
+from common.errors import InvalidEventError, QueueFullError, RateError
+from common.event_json import parse_any_json
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from common.metrics import ApiMetrics, Children
 
 FastPath = Callable[[Any, bytes], bytes | None]
 """Takes a request, as gunicorn reads it, and its body; returns all of the answer, or None if it is for Flask."""
 
-TRACK, BATCH = "/api/v1/track", "/api/v1/track/batch"
+TRACK = "/api/v1/track"
+Headers = dict[str, str]
+"""By their names in upper case."""
+Admit = Callable[[str | None], KeyHolder | None]
+"""Tells whose secret this is; None where anyone may send. Raises Unauthorized and RateError."""
+
+NATIVE = frozenset({TRACK, "/api/v1/track/batch"})
 _UNUSUAL = frozenset({"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE"})
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[0-9]{1,5})?")
 _ENCODER = msgspec.json.Encoder()
@@ -45,54 +56,90 @@ def fast_path(queue: EventQueue, metrics: ApiMetrics, keys: WriteKeys | None, co
     def answer(request: Any, body: bytes) -> bytes | None:
         started = time.perf_counter()
         path = request.path
-        if request.method != "POST" or path not in (TRACK, BATCH) or request.query or request.version != (1, 1):
+        take = _native if path in NATIVE else _of_an_sdk if path in PATHS else None
+        if take is None or request.method != "POST" or request.query or request.version != (1, 1):
             return None
         headers = dict(request.headers)
         if (
             len(headers) < len(request.headers)
             or not _UNUSUAL.isdisjoint(headers)
-            or headers.get("CONTENT-TYPE") != "application/json"
             or headers.get("CONNECTION", "keep-alive") != "keep-alive"
             or not _HOST.fullmatch(headers.get("HOST", ""))
-            or len(body) > (MAX_EVENT_BYTES if path == TRACK else MAX_BATCH_BYTES)
         ):
             return None
-        holder = None
-        if keys is not None:
-            secret = secret_sent(headers.get("AUTHORIZATION"), headers.get("X-API-KEY"), None)
-            try:
-                holder = keys.admit(secret, headers.get("ORIGIN"))
-            except (Unauthorized, RateError):
-                return None
-        accept = accept_plain_event if path == TRACK else accept_plain_batch
-        events = accept(body, Receipt(datetime.now(UTC), holder.key.name if holder else None))
-        if events is None:
-            return None
         try:
-            queue.put(events)
-        except QueueFullError:
+            taken = take(path, headers, body, partial(keys.admit, origin=headers.get("ORIGIN")) if keys else _anyone)
+            if taken is None:
+                return None
+            queue.put(taken.events)
+        except (InvalidEventError, QueueFullError, RateError, RecursionError, Unauthorized):
             return None
-        if holder is not None:
-            holder.spend(len(events))
-            authenticated[holder.key.name].inc()
-        ids = [event.event_id for event in events]
-        told = {"event_id": ids[0]} if path == TRACK else {"count": len(ids), "event_ids": ids}
-        document = _ENCODER.encode({"status": "accepted", **told}) + b"\n"
+        if taken.holder is not None:
+            taken.holder.spend(len(taken.events))
+            authenticated[taken.holder.key.name].inc()
+        document = taken.document + b"\n"
         more = [
             *cors.headers(path, headers.get("ORIGIN", "")),
             ("X-Request-ID", id_for(headers.get("X-REQUEST-ID", ""))),
         ]
         head = (
-            f"HTTP/1.1 202 ACCEPTED\r\nServer: {SERVER}\r\nDate: {date()}\r\nConnection: keep-alive\r\n"
+            f"HTTP/1.1 {taken.status}\r\nServer: {SERVER}\r\nDate: {date()}\r\nConnection: keep-alive\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(document)}\r\n"
             + "".join(f"{name}: {value}\r\n" for name, value in more)
             + "\r\n"
         )
-        requests["POST", path, "202"].inc()
+        requests["POST", path, taken.status[:3]].inc()
         durations["POST", path].observe(time.perf_counter() - started)
         return head.encode("latin-1") + document
 
     return answer
+
+
+class _Taken(NamedTuple):
+    """The events of a request, who sends them, and how it is answered."""
+
+    events: Sequence[AcceptedEvent]
+    holder: KeyHolder | None
+    status: str
+    document: bytes
+
+
+def _native(path: str, headers: Headers, body: bytes, admit: Admit) -> _Taken | None:
+    if headers.get("CONTENT-TYPE") != "application/json":
+        return None
+    if len(body) > (MAX_EVENT_BYTES if path == TRACK else MAX_BATCH_BYTES):
+        return None
+    holder = admit(secret_sent(headers.get("AUTHORIZATION"), headers.get("X-API-KEY"), None))
+    accept = accept_plain_event if path == TRACK else accept_plain_batch
+    events = accept(body, Receipt(datetime.now(UTC), _source(holder)))
+    if events is None:
+        return None
+    ids = [event.event_id for event in events]
+    told = {"event_id": ids[0]} if path == TRACK else {"count": len(ids), "event_ids": ids}
+    return _Taken(events, holder, "202 ACCEPTED", _ENCODER.encode({"status": "accepted", **told}))
+
+
+def _of_an_sdk(path: str, headers: Headers, body: bytes, admit: Admit) -> _Taken | None:
+    if len(body) > MAX_EVENT_BYTES:
+        return None
+    message, odd = parse_any_json(body)
+    in_head = secret_in_head(headers.get("AUTHORIZATION"), headers.get("X-API-KEY"), None)
+    holder = admit(in_head or secret_in_body(message))
+    tries = (headers.get("X-RETRY-COUNT"), headers.get("RSA-RETRY-ATTEMPT"))
+    envelope = Envelope.of(datetime.now(UTC), headers.get("SENTAT"), headers.get("ANONYMOUSID"), tries)
+    (events, errors), mended = convert([message], lambda each: to_event(each, PATHS[path], envelope), odd=odd)
+    if errors or mended:
+        return None
+    accepted = accept_mapped(events.values(), Receipt(datetime.now(UTC), _source(holder), "segment"))
+    return _Taken(accepted, holder, "200 OK", b'{"success":true}')
+
+
+def _anyone(_: str | None) -> None:
+    """Without keys."""
+
+
+def _source(holder: KeyHolder | None) -> str | None:
+    return holder.key.name if holder else None
 
 
 class _Date:

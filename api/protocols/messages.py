@@ -1,12 +1,16 @@
-"""What the protocols share: ids as texts, times, and what a request says for all of its messages."""
+"""What the protocols share: keys, ids as texts, times, and what a request says for all of its messages."""
 
+import base64
+import binascii
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from api.auth import secret_sent
 from common.errors import Fault, InvalidEventError
 from common.events import MAX_EVENT_ID_LENGTH, parse_timestamp
 
@@ -27,6 +31,31 @@ class Envelope:
     sent_at: str | None = None
     anonymous_id: str | None = None
     is_retry: bool = False
+
+    @classmethod
+    def of(
+        cls, received_at: datetime, sent_at: str | None, anonymous_id: str | None, tries: Iterable[str | None]
+    ) -> "Envelope":
+        """From a request's headers: `anonymous_id` in base64, `tries` wherever an SDK says how often it has tried."""
+        return cls(
+            received_at=received_at,
+            sent_at=sent_at,
+            anonymous_id=_from_base64(anonymous_id or ""),
+            is_retry=any(count not in {None, "", "0"} for count in tries),
+        )
+
+
+def secret_in_head(authorization: str | None, api_key: str | None, in_query: str | None) -> str | None:
+    """The write key, from the places of a request's head where an SDK may put it."""
+    scheme, _, credentials = (authorization or "").partition(" ")
+    as_user = (_from_base64(credentials.strip()) or "").partition(":")[0] if scheme.lower() == "basic" else None
+    return secret_sent(authorization, api_key, as_user or in_query)
+
+
+def secret_in_body(document: Any) -> str | None:
+    """The write key, from the message or batch itself."""
+    secret = document.get("writeKey") if isinstance(document, dict) else None
+    return secret if isinstance(secret, str) else None
 
 
 def as_text(value: Any) -> Any:
@@ -75,6 +104,13 @@ def times_of(message: Message, envelope: Envelope) -> dict[str, datetime]:
 def without_none(**fields: Any) -> dict[str, Any]:
     """Only the fields that there are."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _from_base64(text: str) -> Any:
+    try:
+        return as_text(base64.b64decode(text, validate=True).decode())
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _corrected(told: datetime, skew: timedelta) -> datetime:

@@ -1,7 +1,5 @@
 """The routes that SDKs call: keys, bodies and answers as they know them."""
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -9,14 +7,14 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 
-from api.auth import WriteKeys, admit, secret_sent
+from api.auth import WriteKeys, admit
 from api.body import read_body_of_any_type
 from api.event_queue import EventQueue
 from api.faults import Faults, told
 from api.intake import accept_mapped
 from api.protocols import cloudevents, segment
 from api.protocols.conversion import convert
-from api.protocols.messages import Envelope, Message, as_text
+from api.protocols.messages import Envelope, Message, secret_in_body, secret_in_head
 from api.protocols.paths import MAX_MESSAGES, MAX_NESTED, MAX_SDK_BATCH_BYTES
 from api.refusals import Refusals
 from api.routes import keep, receipt
@@ -48,10 +46,8 @@ def sdk_routes(
     def post(path: str, view: Callable[[], Response]) -> None:
         routes.add_url_rule(path, path, view, methods=["POST"], strict_slashes=False)
 
-    for call in segment.CALLS:
-        post(f"/v1/{call}", partial(door.segment_call, call))
-        # As analytics.js has it.
-        post(f"/v1/{call[0]}", partial(door.segment_call, call))
+    for path, call in segment.PATHS.items():
+        post(path, partial(door.segment_call, call))
     for path in ("/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch"):
         post(path, door.segment_batch)
     post("/api/v1/cloudevents", door.cloudevents)
@@ -106,9 +102,9 @@ class _Door:
             raise InvalidEventError(_TOO_MANY)
         return self._answer_many(document, cloudevents.to_event, odd=odd)
 
-    def _admit(self, secret: Any) -> None:
+    def _admit(self, secret: str | None) -> None:
         if self._keys is not None:
-            admit(self._keys, secret if isinstance(secret, str) else None, self._metrics, _HOW)
+            admit(self._keys, secret, self._metrics, _HOW)
 
     def _read(self, limit: int) -> tuple[Any, bool]:
         """The body, and whether there may be something odd in it; from who may send it."""
@@ -120,7 +116,7 @@ class _Door:
             raise InvalidEventError(_TOO_MUCH)
         document, odd = parse_any_json(body)
         if not secret:
-            self._admit(document.get("writeKey") if isinstance(document, dict) else None)
+            self._admit(secret_in_body(document))
         return document, odd
 
     def _take(self, messages: Sequence[Any], to_event: ToEvent, *, odd: bool) -> dict[int, Any]:
@@ -180,24 +176,9 @@ def _envelope() -> Envelope:
         request.headers.get("rsa-retry-attempt"),
         request.args.get("retry_count"),
     )
-    return Envelope(
-        received_at=datetime.now(UTC),
-        sent_at=request.headers.get("SentAt"),
-        anonymous_id=_from_base64(request.headers.get("AnonymousId", "")),
-        is_retry=any(count not in {None, "", "0"} for count in tries),
-    )
+    return Envelope.of(datetime.now(UTC), request.headers.get("SentAt"), request.headers.get("AnonymousId"), tries)
 
 
 def _secret_in_head() -> str | None:
-    """The key, from the places of a request's head where an SDK may put it."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    as_user = (_from_base64(credentials.strip()) or "").partition(":")[0] if scheme.lower() == "basic" else None
     in_query = request.args.get("writeKey") or request.args.get("key")
-    return secret_sent(request.headers.get("Authorization"), request.headers.get("X-API-Key"), as_user or in_query)
-
-
-def _from_base64(text: str) -> Any:
-    try:
-        return as_text(base64.b64decode(text, validate=True).decode())
-    except (binascii.Error, ValueError):
-        return None
+    return secret_in_head(request.headers.get("Authorization"), request.headers.get("X-API-Key"), in_query)

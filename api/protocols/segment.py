@@ -15,6 +15,8 @@ CALLS = {
     "alias": "alias",
 }
 """What an SDK can be told, and the type of event that it becomes."""
+PATHS = {f"/v1/{name}": call for call in CALLS for name in (call, call[0])}
+"""The call that comes at each path; analytics.js has one letter for it."""
 _TYPES = CALLS | {"click": "click"}
 """Of the messages in a batch: our snippet's clicks are among them."""
 

@@ -1,9 +1,12 @@
 """A request answered past Flask gets what Flask would have given it, in all that can be seen."""
 
+import gzip
 import json
 import random
 import re
-from datetime import UTC, datetime
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +20,7 @@ from api.intake import Receipt, accept_batch
 from api.server.connection import Connection
 from api.server.worker import answer_of
 from common.settings import AccessSettings, WriteKey
+from tests import sdk_messages
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker
 from tests.odd_json import Writer
@@ -24,7 +28,11 @@ from tests.sent import events, things
 
 EVENT = b'{"customer_id":"alice","event_type":"click","properties":{"price":1.5}}'
 BATCH = b'{"events":[%s,%s]}' % (EVENT, EVENT)
+MESSAGE = (
+    b'{"messageId":"m-1","userId":"alice","event":"Order Completed","sentAt":"2026-01-31T12:00:00Z","type":"track"}'
+)
 KEY = "s3cret"
+AS_USER = b64encode(f"{KEY}:".encode()).decode()
 ACCESS = {
     "open": AccessSettings(),
     "with keys": AccessSettings(keys=(WriteKey("web", KEY), WriteKey("app", "other"))),
@@ -81,11 +89,25 @@ def seen(app: Flask, sent: bytes, *, fast: bool) -> Seen | None:
     accepted = [json.loads(event.value) for event in take_accepted(app)]
     for event in accepted:
         event["event_id"] = re.sub(r"evt_[0-9a-f-]{36}", "evt_", event["event_id"])
-        event["timestamp"] = "" if event["timestamp"] == event["received_at"] else event["timestamp"]
-        del event["received_at"]
     lines = generate_latest(app.extensions["metrics"]._registry).decode().splitlines()
     counted = [line for line in lines if not re.search(r"_bucket|_sum|_created|^#|seconds ", line)]
     return Seen(without_made_up(answer), accepted, counted)
+
+
+class At(datetime):
+    """A clock that stands."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime(2026, 1, 31, 12, tzinfo=tz)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def clock_stands() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("api.fast_path", "api.routes", "api.protocols.routes"):
+            patch.setattr(f"{module}.datetime", At)
+        yield
 
 
 @pytest.fixture(scope="module", params=list(ACCESS))
@@ -101,9 +123,34 @@ def test_the_plain_case_is_taken(path: str, body: bytes) -> None:
         assert seen(app_with(access), sent, fast=True) is not None
 
 
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/t"])
+@pytest.mark.parametrize(
+    "key",
+    [f"Authorization: Bearer {KEY}", f"Authorization: Basic {b64encode(KEY.encode()).decode()}", f"X-API-Key: {KEY}"],
+)
+def test_one_message_of_an_sdk_is_taken(path: str, key: str) -> None:
+    sent = request(path, MESSAGE, "Host: x", "Content-Type: text/plain", key, "Origin: https://shop.example")
+    for access in ACCESS.values():
+        assert seen(app_with(access), sent, fast=True) is not None
+
+
+def test_a_key_in_the_message_counts_as_one() -> None:
+    body = MESSAGE[:-1] + b',"writeKey":"%s"}' % KEY.encode()
+    assert seen(app_with(ACCESS["with keys"]), request("/v1/track", body, "Host: x"), fast=True) is not None
+
+
 @pytest.mark.parametrize(
     "sent",
     [
+        request("/v1/track?writeKey=s3cret", MESSAGE, "Host: x"),
+        request("/v1/track/", MESSAGE, "Host: x"),
+        request("/v1/track", MESSAGE, "Host: x", "Content-Encoding: gzip"),
+        request("/v1/track", gzip.compress(MESSAGE), "Host: x"),
+        request("/v1/track", b'{"userId":"alice"}', "Host: x"),
+        request("/v1/track", b'{"userId":"alice","event":"e","properties":{"x":NaN}}', "Host: x"),
+        request("/v1/track", b'{"userId":"alice","event":"e","properties":{"$x":1}}', "Host: x"),
+        request("/v1/track", b'{"userId":"alice","event":"e","properties":"%s"}' % (b"x" * 64 * 1024), "Host: x"),
+        request("/v1/batch", b'{"batch":[%s]}' % MESSAGE, "Host: x"),
         request("/api/v1/track", EVENT, "Host: x", "Content-Type: text/plain"),
         request("/api/v1/track", EVENT, "Host: x"),
         request("/api/v1/track", EVENT, "Content-Type: application/json"),
@@ -198,6 +245,22 @@ _bodies = st.one_of(
 def test_what_is_taken_is_answered_kept_and_counted_as_through_flask(
     access: AccessSettings, path: str, method: str, headers: dict[str, str], body: bytes
 ) -> None:
+    check_the_same(access, path, method, headers, body)
+
+
+@given(
+    sdk_messages.PATHS | st.sampled_from(["/v1/t", "/v1/i", "/v1/p?writeKey=s3cret", "/v1/batch"]),
+    st.one_of(
+        _common, st.tuples(_common, _headers, sdk_messages.HEADERS).map(lambda all_: {**all_[2], **all_[1], **all_[0]})
+    ),
+    st.one_of(sdk_messages.LIKELY, sdk_messages.LIKELY, sdk_messages.MESSAGES, things),
+)
+def test_so_is_what_an_sdk_sends(access: AccessSettings, path: str, headers: dict[str, str], message: Any) -> None:
+    check_the_same(access, path, "POST", headers, json.dumps(message).encode())
+
+
+def check_the_same(access: AccessSettings, path: str, method: str, headers: dict[str, str], body: bytes) -> None:
+    """Taken or not, and if so as through Flask."""
     sent = request(path, body, *(f"{name}: {value}" for name, value in headers.items()), method=method)
     fast = seen(app_with(access), sent, fast=True)
     if fast is not None:
