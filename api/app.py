@@ -1,4 +1,4 @@
-"""The factory: puts the API's parts together."""
+"""The app factory: assembles the API's parts."""
 
 import os
 import struct
@@ -28,7 +28,7 @@ from common.settings import ApiSettings
 
 
 class _Api(Flask):
-    """Flask, but it answers OPTIONS with 204 instead of an empty page."""
+    """Flask, except that it answers OPTIONS with 204 instead of an empty page."""
 
     def make_default_options_response(self) -> Response:
         answer = super().make_default_options_response()
@@ -43,9 +43,9 @@ def create_app(
     dead_letters: RecordSender | None = None,
     refused: RecordSender | None = None,
 ) -> Flask:
-    """The WSGI app. Its `Delivery` and `Refusals` wait in `app.extensions` to be started, after any fork.
+    """The WSGI app. Start its `Delivery` and `Refusals`, in `app.extensions`, after any fork.
 
-    `sender`, `dead_letters` and `refused`: where records go instead of Kafka, for tests.
+    `sender`, `dead_letters` and `refused` replace Kafka in tests.
     """
     app = _Api(__name__, static_folder=None)
     app.url_map.merge_slashes = False
@@ -81,7 +81,7 @@ def create_app(
     app.register_blueprint(docs_routes(needs_key=needs_key))
     app.register_blueprint(snippet_routes())
     if VARIABLE in os.environ:
-        # Several workers: each scrape sums their files, whichever worker answers it.
+        # With several workers, a scrape of any of them sums the files of all.
         exporter = GunicornPrometheusMetrics(app, export_defaults=False)
     else:
         exporter = PrometheusMetrics(app, path=None, registry=registry, export_defaults=False)

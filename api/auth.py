@@ -1,4 +1,4 @@
-"""Who may send events: by write key, from where and how many; and from which other origins pages may, by CORS."""
+"""Access control: write keys with their origins and rates, and CORS."""
 
 import hmac
 import logging
@@ -34,7 +34,7 @@ _EXPOSE = ("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
 
 
 class KeyHolder:
-    """The holder of a write key, and how many events it may still send. Threads may share it."""
+    """The holder of a write key, with its remaining quota of events. Thread-safe."""
 
     def __init__(self, key: WriteKey, clock: Callable[[], float] = time.monotonic) -> None:
         self.key = key
@@ -49,15 +49,15 @@ class KeyHolder:
             raise RateError(self.key.name, self.key.rate, math.ceil((1 - left) / self.key.rate))
 
     def spend(self, events: int) -> None:
-        """Count events that were accepted. A request that is larger than what is left is paid for later: it is taken
-        whole, however small the rate.
+        """Count accepted events. A request that exceeds the quota is accepted as a whole, however small the rate; the
+        excess is subtracted from the following seconds.
         """
         if self.key.rate is not None:
             with self._lock:
                 self._left -= events
 
     def _refill(self, rate: int) -> float:
-        """What is left: a second's worth at most."""
+        """The remaining quota: at most one second's worth."""
         with self._lock:
             now = self._clock()
             self._left = min(float(rate), self._left + (now - self._counted_at) * rate)
@@ -66,22 +66,22 @@ class KeyHolder:
 
 
 class WriteKeys:
-    """The keys that are valid now: those of the settings, and those of the file, which is read again when it changes.
+    """The valid keys: those of the settings, and those of the file, which is read again when it changes.
 
-    When the file cannot be read any more, or has a line that is no key, the log says so and the keys stay as they were.
+    If the file becomes unreadable, or has an invalid line, the log says so and the keys stay unchanged.
     """
 
     def __init__(self, settings: AccessSettings) -> None:
-        """Reads no file yet."""
+        """Does not read the file yet."""
         self._fixed = tuple(map(KeyHolder, settings.keys))
         self._file = settings.keys_file
         self._from_file: tuple[KeyHolder, ...] = ()
         self._seen: object = "nothing yet"
 
     def admit(self, secret: str | None, origin: str | None, how: str = HOW) -> KeyHolder:
-        """The holder of a valid key. Takes the same time for each secret of the same length.
+        """The holder of a valid key. Takes the same time for all secrets of the same length.
 
-        Raises Unauthorized, which says `how` to send a key, and RateError.
+        Raises Unauthorized, with `how` to send a key, and RateError.
         """
         if self._file is not None:
             self._read_if_changed(self._file)
@@ -98,11 +98,11 @@ class WriteKeys:
 
     @property
     def secrets(self) -> list[str]:
-        """The secrets of the keys that were valid when the last request came."""
+        """The secrets of the keys that were valid at the last request."""
         return [holder.key.secret for holder in (*self._fixed, *self._from_file)]
 
     def _read_if_changed(self, file: Path) -> None:
-        # The stamp first: what changes while it is read is read again.
+        # Take the stamp first: a change during the read causes another read.
         stamp = _stamp(file)
         if stamp == self._seen:
             return
@@ -111,23 +111,23 @@ class WriteKeys:
         except SettingsError as error:
             logger.error("the write keys stay as they were", extra={"error": str(error)})  # noqa: TRY400, it says it all
         else:
-            # Who has spent a rate has spent it.
+            # Holders keep their used quota.
             known = {holder.key: holder for holder in self._from_file}
             self._from_file = tuple(known.get(key) or KeyHolder(key) for key in keys)
             logger.info("write keys read", extra={"keys": [key.name for key in keys]})
             if not self._from_file and not self._fixed:
-                logger.warning("there are no write keys: nobody can send events")
-        # Last, or another thread would take the old keys for the new.
+                logger.warning("there are no write keys: no client can send events")
+        # Set this last, or another thread would mistake the old keys for the new.
         self._seen = stamp
 
 
 def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None:
-    """Answer 401 to each request for these routes that has no valid key."""
+    """Answer 401 to each request for these routes without a valid key."""
 
     @routes.before_request
     def check() -> None:
         if request.method == "OPTIONS":
-            # A browser's question before the request: it cannot carry a key.
+            # A browser's preflight request cannot carry a key.
             return
         secret = secret_sent(
             request.headers.get("Authorization"), request.headers.get("X-API-Key"), request.args.get("key")
@@ -136,15 +136,15 @@ def require_key(routes: Blueprint, keys: WriteKeys, metrics: ApiMetrics) -> None
 
 
 def admit(keys: WriteKeys, secret: str | None, metrics: ApiMetrics, how: str = HOW) -> None:
-    """Let the current request in: `g.holder` is who sends, `g.source` the key's name. Raises as `WriteKeys.admit`."""
+    """Admit the current request: sets `g.holder`, and `g.source` to the key's name. Raises as `WriteKeys.admit`."""
     g.holder = keys.admit(secret, request.headers.get("Origin"), how)
     g.source = g.holder.key.name
     metrics.authenticated.labels(g.source).inc()
 
 
 def secret_sent(authorization: str | None, api_key: str | None, in_query: str | None) -> str | None:
-    """The key of a request, from the places where it may be."""
-    # werkzeug would take a token with a '=' in it for something else.
+    """The key of a request, from any place that may hold it."""
+    # werkzeug would misread a token that contains '='.
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
@@ -153,13 +153,13 @@ def secret_sent(authorization: str | None, api_key: str | None, in_query: str | 
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Which pages may read the answers: those of `origins`, on the routes of SDKs those of `sdk_origins`."""
+    """The origins whose pages may read answers: `origins`, or `sdk_origins` on the routes of SDKs."""
 
     origins: frozenset[str]
     sdk_origins: frozenset[str]
 
     def headers(self, path: str, origin: str) -> list[tuple[str, str]]:
-        """What an answer at this path says to a page of this origin, if there are any whose pages may read it."""
+        """The CORS headers of an answer at this path for a page of this origin."""
         for_sdks = is_for_sdks(path)
         if not for_sdks and not path.startswith("/api/"):
             return []
@@ -168,14 +168,14 @@ class Cors:
             return [(_ALLOW_ORIGIN, "*"), _EXPOSE]
         if not origins:
             return []
-        # What a cache keeps for one origin is not for another.
+        # A cache must not serve one origin's answer to another.
         vary = ("Vary", "Origin")
         allowed = origin and ("*" in origins or origin.lower() in origins)
         return [vary, (_ALLOW_ORIGIN, origin), _EXPOSE] if allowed else [vary]
 
 
 def allow_origins(app: Flask, cors: Cors) -> None:
-    """Tell browsers on each answer of the API, errors included, whether pages of their origin may read it."""
+    """Add CORS headers to each answer of the API, including errors."""
 
     @app.after_request
     def tell(answer: Response) -> Response:
@@ -187,7 +187,7 @@ def allow_origins(app: Flask, cors: Cors) -> None:
             answer.headers["Access-Control-Allow-Headers"] = _headers_of_sdks() if for_sdks else _ALLOWED_HEADERS
             answer.headers["Access-Control-Max-Age"] = str(_HOURS_TO_REMEMBER * 3600)
             if answer.status_code == 404:
-                # A browser that goes on gets a 404 which its page can read; else CORS would seem to be at fault.
+                # So the browser continues, and its page can read the 404; otherwise CORS would seem to be at fault.
                 answer.status_code = 204
                 answer.set_data(b"")
                 del answer.headers["Content-Type"]
@@ -210,7 +210,7 @@ def _unauthorized(message: str) -> Unauthorized:
 
 
 def _stamp(file: Path) -> object:
-    """What differs when the file has changed in contents or rights."""
+    """A value that changes with the file's contents or permissions."""
     try:
         status = file.stat()
     except OSError:

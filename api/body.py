@@ -1,4 +1,4 @@
-"""A request's body: read whole, within its limit, or refused."""
+"""Reads a request's body, within its limit, or refuses it."""
 
 import zlib
 
@@ -11,17 +11,17 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-# text/plain is what a browser's sendBeacon sends.
+# A browser's sendBeacon sends text/plain.
 _MEDIA_TYPES = frozenset({"application/json", "text/plain"})
 GZIP = b"\x1f\x8b"
-"""How all of gzip begins, and no JSON."""
-_NO_GZIP = "The body is not proper gzip, or it ended early."
+"""The first bytes of every gzip body; JSON never begins with them."""
+_NO_GZIP = "The body is not valid gzip, or it ended early."
 _ONE_GZIP_MEMBER = 16 + zlib.MAX_WBITS
 _PIECE_BYTES = 64 * 1024
 
 
 class _UnsupportedEncoding(UnsupportedMediaType):
-    """415 that says which encoding is taken, as RFC 9110 wants it."""
+    """415 that names the accepted encoding, as RFC 9110 requires."""
 
     description = "Content-Encoding must be gzip, or left out."
 
@@ -30,9 +30,9 @@ class _UnsupportedEncoding(UnsupportedMediaType):
 
 
 def read_body(limit: int) -> bytes:
-    """The body of the current request, unzipped; raises one of HTTP's errors when it is not there as it should be.
+    """The body of the current request, decompressed; raises an HTTPException if it is missing or invalid.
 
-    `limit` bytes are allowed, both as sent and unzipped. Does not block: the server has collected the body.
+    `limit`: the maximum of bytes, both as sent and decompressed. Does not block: the server has collected the body.
     """
     _check_length()
     if request.mimetype not in _MEDIA_TYPES:
@@ -42,7 +42,7 @@ def read_body(limit: int) -> bytes:
 
 
 def read_body_of_any_type(limit: int) -> bytes:
-    """As `read_body`, whatever the Content-Type says; it is unzipped if it is zipped, whether or not it says so."""
+    """As `read_body`, for any Content-Type; decompresses gzip even if no header declares it."""
     _check_length()
     _encoding()
     body = _read(limit)
@@ -50,7 +50,7 @@ def read_body_of_any_type(limit: int) -> bytes:
 
 
 def _unzipped(body: bytes, limit: int, *, zipped: bool) -> bytes:
-    # Whatever becomes of it: who looks into what was refused wants to see it.
+    # Kept even if decompression fails: the record of a refused request shows it.
     g.body = body
     if zipped:
         g.body = body = _unzip(body, limit)
@@ -74,10 +74,10 @@ def _read(limit: int) -> bytes:
     if announced > limit:
         raise _too_large(limit)
     try:
-        # One byte more tells that a chunked body is too long.
+        # One byte more reveals that a chunked body is too long.
         body: bytes = request.environ["wsgi.input"].read(limit + 1)
     except (ParseException, OSError):
-        raise BadRequest("The body ended early or is not properly chunked.") from None
+        raise BadRequest("The body ended early or its chunks are invalid.") from None
     if len(body) > limit:
         raise _too_large(limit)
     if len(body) < announced:
@@ -86,7 +86,7 @@ def _read(limit: int) -> bytes:
 
 
 def _unzip(body: bytes, limit: int) -> bytes:
-    """Inflates no more than is allowed, and reads no more than can be worth it: a MiB of empty blocks costs 0.2 s."""
+    """Decompresses no more than the limit, and stops at a poor ratio: a MiB of empty blocks costs 0.2 s."""
     inflate = zlib.decompressobj(_ONE_GZIP_MEMBER)
     unzipped = bytearray()
     read = 0
@@ -95,16 +95,16 @@ def _unzip(body: bytes, limit: int) -> bytes:
         if not piece:
             raise BadRequest(_NO_GZIP)
         if read > _PIECE_BYTES + 2 * len(unzipped):
-            raise BadRequest("The body is much larger zipped than it is unzipped: send it as it is.")
+            raise BadRequest("The body is much larger than its contents: send it without gzip.")
         try:
             unzipped += inflate.decompress(piece, limit + 1 - len(unzipped))
         except zlib.error:
             raise BadRequest(_NO_GZIP) from None
         if len(unzipped) > limit:
-            raise _too_large(limit, " when unzipped")
+            raise _too_large(limit, " when decompressed")
         read += len(piece)
     if inflate.unused_data or read < len(body):
-        raise BadRequest("The body has to be one member of gzip, and nothing after it.")
+        raise BadRequest("The body must be one gzip member, and nothing after it.")
     return bytes(unzipped)
 
 

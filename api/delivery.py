@@ -1,4 +1,4 @@
-"""One worker's life: claim a journal, send what is left there, send what comes, stop."""
+"""One worker's delivery: claims a journal, sends its leftover events and new ones, stops."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 class Delivery:
-    """What a gunicorn worker has beside its Flask app: the queue, the journal behind it, and the producer."""
+    """A gunicorn worker's queue, the journal behind it, and the producer."""
 
     def __init__(
         self, settings: ApiSettings, sender: RecordSender, dead_letters: RecordSender, metrics: ApiMetrics
     ) -> None:
-        """Touches no file and starts nothing: that is for `start`, after the fork."""
+        """Touches no file and starts no thread: `start` does that, after the fork."""
         self._journals = settings.journal
         self._metrics = metrics
         self.unopened: dict[str, str] = {}
@@ -47,53 +47,53 @@ class Delivery:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it is not for a restart to help."""
+        """False if only a restart can help."""
         journal = self.queue.journal
         return self.producer.alive and (journal is None or journal.state is not JournalState.FATAL)
 
     def set_aside(self) -> list[SetAside]:
-        """The damaged journals of all workers, whichever worker has set them aside; brings the metric up to date."""
+        """The damaged journals that any worker has set aside; updates the metric."""
         found = set_aside_files(self._journals.folder) if self._journals else []
         self._metrics.set_aside.set(sum(aside.events for aside in found))
         return found
 
     def start(self) -> None:
-        """Blocks while it looks through the journal. Raises JournalError if that cannot be used."""
+        """Blocks while it reads the journal. Raises JournalError if the journal is unusable."""
         if self._journals is None:
             self.producer.start()
             return
-        # Kept for as long as the worker lives: the lock goes with it.
+        # Kept while the worker lives, since it holds the lock.
         self._claim = claim_own(self._journals.folder)
         self.queue.keep_in(_open(self._claim.folder, self._journals, self._end_for_the_journal))
         if self.queue.unacknowledged:
             waiting = {"events": self.queue.unacknowledged}
-            logger.warning("the journal holds events from before; they are sent first", extra=waiting)
+            logger.warning("the journal holds earlier events; they are sent first", extra=waiting)
         self.producer.start(self._left_behind(self._journals))
 
     def stop(self, timeout: float) -> None:
-        """Send what waits, for at most `timeout` seconds (blocks); what cannot be sent stays in the journal."""
+        """Send the waiting events, for at most `timeout` seconds (blocks); the rest stays in the journal."""
         self.producer.stop(timeout)
         waiting = {"events": self.queue.unacknowledged, "seconds": timeout}
         if not self.queue.unacknowledged:
             logger.info("all events are in Kafka")
         elif self._journals is None:
-            logger.error("events lost: Kafka did not take them in time, and the journal is off", extra=waiting)
+            logger.error("events lost: Kafka did not accept them in time, and the journal is off", extra=waiting)
         else:
             logger.warning("events stay in the journal; the next start sends them", extra=waiting)
 
     def _left_behind(self, settings: JournalSettings) -> Iterator[Journal]:
-        """The journals of workers that are gone, each ours until the next is asked for."""
+        """The journals of dead workers; each is claimed until the caller requests the next."""
         for claim in claim_left_behind(settings.folder, self._not_opened):
             try:
                 journal = _open(claim.folder, settings)
             except JournalError as error:
-                # Our own events must not wait for somebody else's folder.
+                # Our own events must not wait for another worker's folder.
                 self._not_opened(claim.folder, error)
             else:
                 if journal.unacknowledged:
                     yield journal
                 if journal.state in {JournalState.FATAL, JournalState.FAILING}:
-                    self._not_opened(claim.folder, JournalError("its disk answers with errors"))
+                    self._not_opened(claim.folder, JournalError("its disk returns errors"))
                 journal.close()
                 if not journal.events and is_restored(claim.folder):
                     claim.remove()
@@ -103,10 +103,10 @@ class Delivery:
         self.unopened[folder.name] = str(error)
         self._metrics.unopened.set(len(self.unopened))
         extra = {"folder": str(folder), "error": str(error)}
-        logger.error("events that a dead worker left behind are not sent: mend this and restart the API", extra=extra)
+        logger.error("events that a dead worker left behind are not sent: fix this and restart the API", extra=extra)
 
     def _end_for_the_journal(self) -> None:
-        # What the producer would send now, the next worker finds in the journal and sends.
+        # The next worker finds the unsent events in the journal and sends them.
         self.producer.give_up()
         _end_this_process()
 
@@ -116,5 +116,5 @@ def _open(folder: Path, settings: JournalSettings, on_fatal: Callable[[], None] 
 
 
 def _end_this_process() -> None:
-    # gunicorn starts another worker, which finds the journal.
+    # gunicorn starts another worker, which takes over the journal.
     os.kill(os.getpid(), signal.SIGTERM)

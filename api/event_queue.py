@@ -1,4 +1,4 @@
-"""What waits for Kafka, in memory and beyond that in the journal, and how much may wait."""
+"""The events that wait for Kafka, in memory and in the journal, with their limits."""
 
 import math
 import queue
@@ -21,9 +21,7 @@ _GAUGES_SECONDS = 0.05
 
 
 class Taken(NamedTuple):
-    """What the producer is to send next: the events of whole requests, the journal's position of the last, and how many
-    bytes they are.
-    """
+    """The next events for the producer: those of whole requests, the journal position of the last, and their bytes."""
 
     events: list[AcceptedEvent]
     position: int
@@ -31,29 +29,29 @@ class Taken(NamedTuple):
 
 
 class EventQueue:
-    """One item a request. Request threads `put`; one thread takes, sends, and acknowledges before it takes more.
+    """One item per request. Request threads `put`; one thread takes, sends, and acknowledges before it takes more.
 
-    Without a journal everything waits in memory. With one, everything is in the journal until Kafka has it, and memory
-    holds a copy of its beginning:
+    Without a journal, all events wait in memory. With one, all events are in the journal until Kafka has them, and
+    memory holds a copy of the oldest:
 
     - *in memory*: a request goes to the journal and to memory, and is taken from memory;
-    - *overflowing*, once more wait than `capacity` or `max_bytes` allow: requests go to the journal alone, so that none
-      overtakes those before it. The producer takes what is in memory, then reads on in the journal; when nothing more
-      is there, the queue is in memory again.
+    - *overflowing*, once more events wait than `capacity` or `max_bytes` allow: requests go to the journal only, so
+      that the order is kept. The producer takes the events in memory, then continues in the journal; when the journal
+      has no more, the queue is in memory again.
 
-    A queue whose journal holds something from an earlier life starts overflowing: that is read and sent first.
-    The lock makes an append and its place in memory one step, so that both have the same order.
+    A queue whose journal holds earlier events starts overflowing: these are read and sent first. The lock makes an
+    append to the journal and to memory atomic, so that both have the same order.
     """
 
     def __init__(self, capacity: int, max_bytes: int, metrics: ApiMetrics) -> None:
-        """`capacity` counts the events in memory that Kafka has not acknowledged, waiting or on their way; `max_bytes`
-        bounds what they take in Kafka, uncompressed.
+        """`capacity` limits the events in memory that Kafka has not acknowledged, waiting or in flight; `max_bytes`
+        limits their uncompressed size in Kafka.
         """
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.journal: Journal | None = None
         self.grouped_by: int | None = None
-        """The thread whose requests share a `commit`, which it calls when it has put them; others' are kept at once."""
+        """The thread whose requests share a `commit`, which it calls after its puts; other threads commit each put."""
         self._coming: list[Taken] = []
         self._uncommitted = 0
         self._failed: QueueFullError | None = None
@@ -71,7 +69,7 @@ class EventQueue:
         metrics.oldest_unsent.set(math.inf)
 
     def keep_in(self, journal: Journal) -> None:
-        """Use this journal. Call it once, before anything is put or taken."""
+        """Use this journal. Call it once, before the first put or take."""
         self.journal = journal
         self._overflowing = journal.unacknowledged > 0
         self._set_gauges()
@@ -79,32 +77,32 @@ class EventQueue:
 
     @property
     def in_memory(self) -> int:
-        """Events in memory that Kafka does not have for certain."""
+        """The number of events in memory without Kafka's acknowledgement."""
         return self._in_memory
 
     @property
     def filled(self) -> float:
-        """How much of what memory may hold is used: of its events or its bytes, whichever is nearer to the bound."""
+        """The used share of the memory limits: of events or of bytes, whichever is larger."""
         return max(self._in_memory / self.capacity, self._bytes_in_memory / self.max_bytes)
 
     @property
     def unacknowledged(self) -> int:
-        """Events accepted that Kafka does not have for certain."""
+        """The number of accepted events without Kafka's acknowledgement."""
         return self._in_memory if self.journal is None else self.journal.unacknowledged
 
     @property
     def uncommitted(self) -> int:
-        """Requests that the thread `grouped_by` has put since its last `commit`."""
+        """The number of requests that the thread `grouped_by` has put since its last `commit`."""
         return self._uncommitted
 
     def put(self, events: Sequence[AcceptedEvent]) -> None:
-        """Take all of a request's events, or none: raises QueueFullError when they can be kept nowhere.
+        """Add all events of a request; raises QueueFullError, and adds no event, if there is no room for them.
 
-        They are kept when it returns or, in the thread `grouped_by`, when `commit` does.
+        They are kept when this returns or, in the thread `grouped_by`, when `commit` returns.
         """
         with self._lock:
             if self._failed is not None:
-                # Until its thread has heard of it, which is then told that nothing of its turn is kept.
+                # Until the `grouped_by` thread has seen the error: nothing of its iteration is kept.
                 raise self._failed
             size, position = _size(events), 0
             if self.journal is not None:
@@ -113,7 +111,7 @@ class EventQueue:
                 except JournalFullError as error:
                     raise QueueFullError(error.reason, RETRY_AFTER_SECONDS) from None
             elif self._in_memory and not self._fits(len(events), size):
-                # Alone it is taken, however large: it would never fit.
+                # A single request is accepted, however large: otherwise it would never fit.
                 raise QueueFullError("queue_full", RETRY_AFTER_SECONDS)
             self._coming.append(Taken(list(events), position, size))
             if self.journal is not None and threading.get_ident() == self.grouped_by:
@@ -122,7 +120,7 @@ class EventQueue:
                 self._commit()
 
     def commit(self) -> None:
-        """Keep what was put since the last call, all or none: raises QueueFullError when it cannot be kept."""
+        """Keep all requests since the last call; raises QueueFullError, and keeps no request, if that fails."""
         with self._lock:
             failed, self._failed, self._uncommitted = self._failed, None, 0
             if failed is not None:
@@ -140,7 +138,7 @@ class EventQueue:
             except JournalFullError as error:
                 full = QueueFullError(error.reason, RETRY_AFTER_SECONDS)
                 if self._uncommitted:
-                    # Another thread's request has taken them along: the one that put them has to hear of it.
+                    # Another thread committed them too: the thread that put them must see the error.
                     self._failed = full
                 raise full from None
         for taken in coming:
@@ -151,7 +149,7 @@ class EventQueue:
                 self._bytes_in_memory += taken.size
                 self._requests.put(taken)
         self._accepted.count(event.event_type for taken in coming for event in taken.events)
-        # Not for each request: three gauges take as long as the journal does.
+        # Not for each request: three gauges take as long as the journal.
         if time.monotonic() >= self._gauges_due_at:
             self._set_gauges()
         if first:
@@ -161,9 +159,9 @@ class EventQueue:
         return self._in_memory + events <= self.capacity and self._bytes_in_memory + size <= self.max_bytes
 
     def take(self, enough_events: int, enough_bytes: int, timeout: float) -> Taken:
-        """What waits, oldest first: whole requests, until there are so many events, so many bytes, or no more.
+        """The oldest waiting requests, until they have `enough_events` or `enough_bytes`, or there are no more.
 
-        Waits up to `timeout` seconds for something; returns no events when nothing came.
+        Waits up to `timeout` seconds for the first; returns no events if there is none.
         """
         if self.journal is not None and self._overflowing and self._requests.empty():
             read = self._read_on(self.journal, enough_events, enough_bytes)
@@ -183,7 +181,7 @@ class EventQueue:
         return Taken(events, self._taken_to, size)
 
     def acknowledge(self, taken: Taken) -> None:
-        """All that was taken has reached Kafka: forget it and make room for others."""
+        """Kafka has acknowledged all taken events: delete them and make room for others."""
         with self._lock:
             self._sending = []
             self._in_memory -= len(taken.events)
@@ -194,14 +192,14 @@ class EventQueue:
             self._set_oldest()
 
     def look_after(self) -> None:
-        """Let the journal recover, and set the gauges. Who has nothing to acknowledge for long has to call it."""
+        """Let the journal recover, and set the gauges. Call it regularly while there is nothing to acknowledge."""
         with self._lock:
             if self.journal is not None:
                 self.journal.recover()
             self._set_gauges()
 
     def oldest(self) -> datetime | None:
-        """When the oldest event came in that Kafka does not have for certain."""
+        """The time of receipt of the oldest event without Kafka's acknowledgement."""
         with self._lock:
             return self._oldest()
 
@@ -212,7 +210,7 @@ class EventQueue:
             try:
                 values = self.journal.read(0, 1, 1)[0]
             except JournalError:
-                # Who takes events hears of it; there is no telling when the oldest came in.
+                # The producer gets the error; the time of the oldest event is unknown.
                 return None
         else:
             waiting = self._sending or next((taken.events for taken in self._requests.queue), [])
@@ -244,7 +242,7 @@ class EventQueue:
             self._metrics.journal_bytes.set(self.journal.used_bytes)
 
     def _set_filled(self, gauge: Gauge, ratio: float) -> None:
-        # By whole percents: this is in the way of each request, and a gauge costs some microseconds.
+        # In whole percents: each request pays for this, and a gauge costs some microseconds.
         percents = round(ratio, 2)
         if self._filled.get(gauge) != percents:
             self._filled[gauge] = percents

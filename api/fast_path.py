@@ -1,7 +1,7 @@
 """The plain request, answered past Flask: valid events or one valid message of an SDK, sent in the usual way.
 
-Flask stays the one truth: what is in any way unusual or wrong is not taken here, and so falls through to it. What is
-taken is answered, counted and kept as through Flask, to the letter.
+Flask stays the single source of truth: every unusual or invalid request falls through to it. A request that is handled
+here is answered, counted and kept exactly as by Flask.
 """
 
 import logging
@@ -30,7 +30,7 @@ from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from common.metrics import ApiMetrics, Children
 
 FastPath = Callable[[Any, bytes], bytes | None]
-"""Takes a request, as gunicorn reads it, and its body; returns all of the answer, or None if it is for Flask."""
+"""Takes a request, as gunicorn parsed it, and its body; returns the whole answer, or None to leave it to Flask."""
 
 TRACK = "/api/v1/track"
 Headers = dict[str, str]
@@ -45,7 +45,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def fast_path(queue: EventQueue, metrics: ApiMetrics, keys: WriteKeys | None, cors: Cors) -> FastPath | None:
-    """None where each request is to be logged, which Flask does."""
+    """None at log level debug, since only Flask logs each request."""
     if logging.getLogger("api").isEnabledFor(logging.DEBUG):
         return None
     authenticated = Children(metrics.authenticated)
@@ -143,7 +143,7 @@ def _source(holder: KeyHolder | None) -> str | None:
 
 
 class _Date:
-    """The date as HTTP has it, made once a second."""
+    """The date in HTTP's format, computed once a second."""
 
     def __init__(self) -> None:
         self._second = 0

@@ -1,4 +1,4 @@
-"""What was wrong with events: told to clients within a size; logged and counted by field and rule, never contents."""
+"""Faults of events: reported to clients within a size; logged and counted by field and rule, without contents."""
 
 import json
 import logging
@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class Faults:
-    """Logs and counts faults. Threads may share it."""
+    """Logs and counts faults. Thread-safe."""
 
     def __init__(self, metrics: ApiMetrics) -> None:
         self._validation_errors = metrics.validation_errors
         self._refused_fields = Children(metrics.refused_fields)
 
     def note(self, error: InvalidEventError) -> None:
-        """Note why a request was refused, or a part of it."""
-        # Without a field its message is what is wrong.
+        """Log and count why a request, or a part of it, was refused."""
+        # An error without fields has only its message.
         faults = Counter(_by_field(error.errors or {"": [error.args[0]]}))
         self._validation_errors.inc()
         for fault, times in faults.items():
@@ -37,7 +37,7 @@ class Faults:
 
 
 def told(errors: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The errors as clients get them: of each event the first, and so many others as fit into some KiB."""
+    """The errors for the client: the first of each event, and as many others as fit into a few KiB."""
     room = _MOST_TOLD_BYTES
     kept: dict[Any, Any] = {}
     for name, found in errors.items():
@@ -53,7 +53,7 @@ def told(errors: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _within(errors: Mapping[Any, Any], room: int) -> tuple[dict[Any, Any], int]:
-    """Those that fit, and the first in any case, if need be without its place in the field; and how much room is left.
+    """The errors that fit, and always the first, if necessary without its path in the field; and the room left.
 
     Room is in bytes.
     """
@@ -78,7 +78,7 @@ def _within(errors: Mapping[Any, Any], room: int) -> tuple[dict[Any, Any], int]:
 
 
 def _short(name: str) -> str:
-    """A name that a client made up, cut if it is long, escapes counted."""
+    """A client's name for a field, cut if it is long, counting escapes."""
     shown = name[:_LONGEST_NAME_BYTES]
     while len(json.dumps(shown)) > _LONGEST_NAME_BYTES:
         shown = shown[: len(shown) * 3 // 4]
@@ -86,10 +86,10 @@ def _short(name: str) -> str:
 
 
 def _by_field(errors: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
-    """Each fault's field and rule, of closed sets (`common.metrics.REFUSED_FIELDS`, `common.events.RULES`)."""
+    """The field and rule of each fault, from closed sets (`common.metrics.REFUSED_FIELDS`, `common.events.RULES`)."""
     for name, found in errors.items():
         if isinstance(found, Mapping) and name not in _FIELDS:
-            # By index, and above that the batch's own field.
+            # By index, and above that by the batch's own field.
             yield from _by_field(found)
             continue
         for message in _messages(found):
@@ -101,7 +101,7 @@ def _by_field(errors: Mapping[Any, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _messages(found: Any) -> Iterator[str]:
-    """All of them, whatever they are about."""
+    """All messages, at every level."""
     if isinstance(found, Mapping):
         for inner in found.values():
             yield from _messages(inner)

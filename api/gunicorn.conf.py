@@ -1,4 +1,4 @@
-"""gunicorn's settings, and a worker's life: start sending after the fork, send what is left before the exit."""
+"""gunicorn's settings and hooks: a worker starts sending after the fork, and sends the rest before it exits."""
 
 import gc
 import itertools
@@ -18,14 +18,14 @@ from common.settings import load_api_settings, read_dotenv
 
 if gunicorn.__version__ != TESTED_GUNICORN:
     sys.exit(
-        f"api: gunicorn {gunicorn.__version__} is installed, and the worker was tested with {TESTED_GUNICORN} alone: "
+        f"api: gunicorn {gunicorn.__version__} is installed, but the worker is only tested with {TESTED_GUNICORN}: "
         "install requirements/api.txt"
     )
 
 try:
     read_dotenv()
     _settings = load_api_settings()
-    # Twice as many places as workers: while they are replaced at a HUP, the old and the new ones count.
+    # Twice as many slots as workers: after a HUP, old and new workers count at the same time.
     _metrics_files = metrics_files(2 * _settings.workers)
 except SettingsError as error:
     sys.exit(f"api: {error}")
@@ -38,17 +38,17 @@ keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
 timeout = 300
-# Where each worker's sign of life is: with the metrics, since a full disk must not keep a worker from starting.
+# The heartbeat files go beside the metrics, since a full disk must not prevent the start of a worker.
 worker_tmp_dir = str(_metrics_files.folder)
-# No header of a proxy means anything here; trusting all of none is what costs least to find out.
+# The API reads no proxy header; an empty list of headers, trusted from all addresses, is the cheapest check.
 forwarded_allow_ips = "*"
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
-# It would write a socket below the home directory, which a container may not have.
+# It would create a socket in the home directory, which a container may not have.
 control_socket_disable = True
 
-# All of a stop has to fit into graceful_timeout, or gunicorn kills the worker: answering what is under way
-# (`STOP_SECONDS` of api/server/worker.py), sending what is queued, and a margin.
+# A stop must fit into graceful_timeout, or gunicorn kills the worker: answering requests in flight
+# (`STOP_SECONDS` of api/server/worker.py), sending queued events, and a margin.
 graceful_timeout = 30
 DRAIN_SECONDS = 24.0
 
@@ -56,7 +56,7 @@ _connection_counts = ConnectionCounts()
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """In the master: the worker is to see how many connections the others have, and gets a place to count in."""
+    """In the master: give the worker the connection counts of the others, and a slot for its metrics."""
     worker.counts = _connection_counts
     taken = {other.place for other in server.WORKERS.values()}
     worker.place = next(place for place in itertools.count() if place not in taken)
@@ -74,7 +74,7 @@ def post_worker_init(worker: Any) -> None:
     try:
         worker.wsgi.extensions["delivery"].start()
     except JournalError as error:
-        # The status by which gunicorn knows that another worker would fare no better.
+        # With this status gunicorn stops, since another worker would fail as well.
         worker.log.critical("the API cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.wsgi.extensions["refusals"].start()
@@ -85,20 +85,20 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """In the worker, its requests answered; gunicorn may call it in the master too, for a worker already gone."""
+    """In the worker, after its last answer; gunicorn may also call it in the master, for a dead worker."""
     del server
     if worker.pid == os.getpid() and worker.booted:
         worker.wsgi.extensions["delivery"].stop(DRAIN_SECONDS)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """In the master: a dead worker no longer counts in the gauges, and takes no connections."""
+    """In the master: remove a dead worker from the gauges and the connection counts."""
     del server
     worker.counts.forget(worker.age)
     _metrics_files.forget_gauges(worker.place)
 
 
 def on_exit(server: Any) -> None:
-    """In the master, at the end."""
+    """In the master, before it exits."""
     del server
     _metrics_files.remove()

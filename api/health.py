@@ -1,4 +1,4 @@
-"""Probes: whether events can be taken, and what state everything is in."""
+"""Probes: whether the API can accept events, and the state of each part."""
 
 import math
 import threading
@@ -18,7 +18,7 @@ _LATELY_SECONDS = 1.0
 
 
 def health_routes(settings: KafkaSettings, delivery: Delivery) -> Blueprint:
-    """The three health routes. They tell of the worker that answers."""
+    """The three health routes. They report the state of the worker that answers."""
     routes = Blueprint("health", __name__, url_prefix="/health")
     reachable = Lately(lambda: kafka.reachable(settings))
 
@@ -64,14 +64,14 @@ def health_routes(settings: KafkaSettings, delivery: Delivery) -> Blueprint:
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
-        """Whether events can be taken; not whether Kafka is there."""
+        """Whether the API can accept events, whatever the state of Kafka."""
         return _probe(good=delivery.can_take)
 
     return routes
 
 
 class Lately:
-    """An answer that is asked for once a second at most, however many want to know it. Threads may share it."""
+    """Caches an answer for a second, for any number of callers. Thread-safe."""
 
     def __init__(self, ask: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
@@ -81,7 +81,7 @@ class Lately:
         self._asked_at = -math.inf
 
     def __call__(self) -> bool:
-        """Blocks as asking does."""
+        """Blocks as the query does."""
         with self._lock:
             if self._clock() - self._asked_at >= _LATELY_SECONDS:
                 self._answer = self._ask()

@@ -1,4 +1,4 @@
-"""Each request gets an id, is timed, counted and logged."""
+"""Gives each request an id; times, counts and logs it."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def id_for(sent: str) -> str:
-    """A request's id: the client's own if it sent a sane one."""
+    """A request's id: the client's own if it sent a valid one."""
     return sent if _SANE_ID.fullmatch(sent) else new_request_id()
 
 
@@ -44,7 +44,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
         # A server may ignore it (RFC 9110, 7.8); werkzeug would look for routes of WebSockets.
         environ.pop("HTTP_UPGRADE", None)
         if not environ["QUERY_STRING"].isascii():
-            # As it should have been sent: werkzeug would fail at what is no UTF-8.
+            # Quote it as the client should have: werkzeug would fail at invalid UTF-8.
             environ["QUERY_STRING"] = quote(environ["QUERY_STRING"], safe=string.printable, encoding="latin-1")
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         current_id = id_for(sent)
@@ -52,7 +52,8 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
         def finish(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             seconds = time.perf_counter() - started
             headers.append(("X-Request-ID", current_id))
-            # Labels are bounded whatever clients send: templates, not paths; unknown methods collapse.
+            # The labels are bounded, whatever clients send: route templates instead of paths, one label for unknown
+            # methods.
             request = environ["werkzeug.request"]
             rule = request.url_rule or _rule_for_other_methods(adapter, request)
             path = rule.rule if rule else "(unknown)"
@@ -81,7 +82,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
 
 
 def _rule_for_other_methods(routes: MapAdapter, request: Request) -> Rule | None:
-    """The route of a request that is answered 405. Raises nothing: the answer is on its way out."""
+    """The route of a request that is answered 405. Never raises, since the answer is already being sent."""
     refused = request.routing_exception
     if not isinstance(refused, MethodNotAllowed) or not refused.valid_methods:
         return None

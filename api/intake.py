@@ -1,4 +1,4 @@
-"""From a request's body to validated events with ids and times, ready for Kafka."""
+"""Turns a request's body into validated events with ids and times, ready for Kafka."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -22,45 +22,45 @@ class AcceptedEvent(NamedTuple):
 
     @property
     def record(self) -> Record:
-        """What is sent of it."""
+        """The record for Kafka."""
         return Record(self.key, self.value)
 
 
 class AcceptedBatch(NamedTuple):
-    """The events of a batch by their index: those that will reach Kafka, and the faults of those refused."""
+    """The events of a batch by index: the accepted ones, and the faults of the refused ones."""
 
     accepted: dict[int, AcceptedEvent]
     errors: dict[int, Any]
 
 
 class Receipt(NamedTuple):
-    """What the API adds to each event of a request: when it came (in UTC), in whose words, and by whose write key."""
+    """The API's fields for each event of a request: time of receipt (UTC), write key and protocol."""
 
     received_at: datetime
     source: str | None = None
-    """The key's name; None where no key is asked for."""
+    """The write key's name; None if the API requires no key."""
     protocol: str = "pulse"
 
 
 def accept_event(body: bytes, receipt: Receipt) -> AcceptedEvent:
-    """The one event of a request; raises InvalidEventError."""
+    """The single event of a request; raises InvalidEventError."""
     return _accept(event_json.load_event(body), receipt, _new_ids(1))
 
 
 def accept_plain_event(body: bytes, receipt: Receipt) -> list[AcceptedEvent] | None:
-    """The one event of a request if the fast decoder takes it; None if it is for `accept_event` to say what it is."""
+    """The single event of a request if the fast decoder accepts it; None to leave it to `accept_event`."""
     event = event_json.fast_event(body)
     return None if event is None else _accept_plain([event], receipt)
 
 
 def accept_plain_batch(body: bytes, receipt: Receipt) -> list[AcceptedEvent] | None:
-    """All events of a request if the fast decoder takes them; None if they are for `accept_batch`."""
+    """All events of a request if the fast decoder accepts them; None to leave them to `accept_batch`."""
     events = event_json.fast_batch(body)
     return None if events is None else _accept_plain(events, receipt)
 
 
 def accept_batch(body: bytes, receipt: Receipt) -> list[AcceptedEvent]:
-    """All events of a request, in their order; raises InvalidEventError when any is wrong, naming each."""
+    """All events of a request, in order; raises InvalidEventError, which names every invalid event."""
     batch = _accept_right_ones(event_json.load_batch(body), receipt)
     if batch.errors:
         raise event_json.invalid_batch(batch.errors)
@@ -68,7 +68,7 @@ def accept_batch(body: bytes, receipt: Receipt) -> list[AcceptedEvent]:
 
 
 def accept_partial_batch(body: bytes, receipt: Receipt) -> AcceptedBatch:
-    """Those events of a request that are right; raises InvalidEventError when none is."""
+    """The valid events of a request; raises InvalidEventError if there are none."""
     batch = _accept_right_ones(event_json.load_batch(body), receipt)
     if not batch.accepted:
         raise event_json.invalid_batch(batch.errors)
@@ -76,9 +76,9 @@ def accept_partial_batch(body: bytes, receipt: Receipt) -> AcceptedBatch:
 
 
 def accept_mapped(mapped: Collection[dict[str, Any]], receipt: Receipt) -> list[AcceptedEvent]:
-    """The events that were made of another protocol's messages, and are right: see `event_json.load_mapped`.
+    """The valid events that were converted from another protocol: see `event_json.load_mapped`.
 
-    How large they may be is the protocol's to say.
+    The protocol limits their size.
     """
     new_ids = _new_ids(len(mapped))
     return [_accepted(event, receipt, new_ids) for event in mapped]
@@ -91,12 +91,12 @@ def read_back(value: bytes) -> AcceptedEvent:
 
 
 def received_at(value: bytes) -> datetime:
-    """When an accepted event came in, from the bytes of its record."""
+    """The time of receipt of an accepted event, from the bytes of its record."""
     return events.parse_timestamp(_TIME_OF_RECEIPT.decode(value).received_at)
 
 
 class _Identity(msgspec.Struct):
-    """What is asked of an event that was accepted once: the rest of it is not looked at."""
+    """The fields that are read back from an accepted event."""
 
     event_id: str
     event_type: str
@@ -133,7 +133,7 @@ def _accept_plain(loaded: list[dict[str, Any]], receipt: Receipt) -> list[Accept
 
 
 def _accept(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -> AcceptedEvent:
-    """Raises InvalidEventError when the event is too large as it was sent, in the encoding that Kafka gets."""
+    """Raises InvalidEventError if the event as sent is too large, in the encoding for Kafka."""
     accepted = _accepted(event, receipt, new_ids)
     if len(accepted.value) > events.MAX_EVENT_BYTES and len(event_json.encode(event)) > events.MAX_EVENT_BYTES:
         raise InvalidEventError(TOO_LARGE)
@@ -156,7 +156,7 @@ def _accepted(event: dict[str, Any], receipt: Receipt, new_ids: Iterator[str]) -
 
 
 def _new_ids(most: int) -> Iterator[str]:
-    """Ids made of UUIDs v4: a call to the system for all of them, and none if none is asked for."""
+    """Ids from UUIDs v4, with one system call for all of them, on first use."""
     digits = os.urandom(16 * most).hex()
     for n in range(0, 32 * most, 32):
         # The version is 4; the variant is the digit's lower two bits after a one and a zero.

@@ -1,4 +1,4 @@
-"""The thread that takes events from the queue to Kafka, however long it takes."""
+"""The thread that sends events from the queue to Kafka, however long it takes."""
 
 import logging
 import threading
@@ -22,13 +22,13 @@ _CHUNK_EVENTS = 2000
 _TAKE_SECONDS = 0.1
 _PAUSE_SECONDS = 0.03
 _CHUNK_BYTES = MAX_RECORD_BATCH_BYTES * 3 // 4
-# So that few chunks are the small rest of what was taken.
+# So that few chunks are small remainders.
 _TAKE_BYTES = 2 * _CHUNK_BYTES
 _RECORD_OVERHEAD_BYTES = 64
 
 
 class Failed(NamedTuple):
-    """An event that has to be sent again, and why."""
+    """An event to send again, and the error."""
 
     event: AcceptedEvent
     error: Exception
@@ -37,8 +37,8 @@ class Failed(NamedTuple):
 class Producer:
     """Sends chunk after chunk, each until Kafka has acknowledged all of it.
 
-    A chunk is small enough to make one batch a partition, and the next one waits for it: so a failed
-    batch is sent again before anything of the same customer that came later, and order is kept.
+    A chunk is small enough to make one batch per partition, and the next chunk waits for it: so a failed batch is sent
+    again before later events of the same customer, and the order is kept.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Producer:
         backoff: Backoff,
         on_death: Callable[[], None],
     ) -> None:
-        """`on_death` is called, in the thread, when it ends by an error of ours: nothing would be sent any more."""
+        """`on_death` is called, in the thread, if it ends by an unexpected error: nothing would be sent any more."""
         self._queue = queue
         self._sender = sender
         self._undeliverable = undeliverable
@@ -66,34 +66,34 @@ class Producer:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs: without it no event leaves the process."""
+        """Whether the thread runs; without it, no event leaves the process."""
         return self._thread.is_alive()
 
     @property
     def failing(self) -> bool:
-        """Whether Kafka did not take the last chunk."""
+        """Whether the last chunk failed."""
         return self._outage.ongoing
 
     def start(self, left_behind: Iterable[Journal] = ()) -> None:
-        """Start sending: first what dead workers left behind. Call it in the process that serves, after any fork."""
+        """Start sending, first the leftover events of dead workers. Call it in the serving process, after any fork."""
         self._left_behind = left_behind
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Send what waits, for at most `timeout` seconds (blocks)."""
+        """Send the waiting events, for at most `timeout` seconds (blocks)."""
         self._stopping.set()
         self._thread.join(timeout)
         self.give_up()
 
     def give_up(self) -> None:
-        """Send no more than what is on its way now. Blocks not: the thread itself may call it."""
+        """Send no more than the current chunk. Does not block: the thread itself may call it."""
         self._given_up.set()
 
     def _live(self) -> None:
         try:
             self._run()
         except BaseException:
-            # Not raised again: the thread ends in any case, and Python would print it past the log.
+            # Not raised again: the thread ends anyway, and Python would print the error outside the log.
             logger.critical("the producer thread died", exc_info=True, extra={"stacks": all_stacks()})
             self._on_death()
 
@@ -102,14 +102,14 @@ class Producer:
             try:
                 self._empty(journal)
             except JournalError:
-                # Our own events must not wait for somebody else's.
-                logger.exception("what a dead worker left behind cannot be read")
+                # Our own events must not wait for another worker's.
+                logger.exception("the journal of a dead worker cannot be read")
         while not self._given_up.is_set():
             taken = self._queue.take(_CHUNK_EVENTS, _TAKE_BYTES, _TAKE_SECONDS)
             if taken.events and self._deliver(taken.events):
                 self._queue.acknowledge(taken)
                 if len(taken.events) < _CHUNK_EVENTS and taken.size < _TAKE_BYTES:
-                    # What comes meanwhile goes together: a chunk costs much more than the events in it.
+                    # Collect events in the meantime: a chunk costs much more than its events.
                     self._stopping.wait(_PAUSE_SECONDS)
             elif not taken.events:
                 self._queue.look_after()
@@ -118,15 +118,15 @@ class Producer:
                 return
 
     def _empty(self, journal: Journal) -> None:
-        """Send all that is in a dead worker's journal."""
-        logger.warning("sending what a dead worker left behind", extra={"events": journal.unacknowledged})
+        """Send all events in a dead worker's journal."""
+        logger.warning("sending the events of a dead worker", extra={"events": journal.unacknowledged})
         values, position = journal.read(0, _CHUNK_EVENTS, _TAKE_BYTES)
         while values and self._deliver([read_back(value) for value in values]):
             journal.acknowledge(position, len(values))
             values, position = journal.read(position, _CHUNK_EVENTS, _TAKE_BYTES)
 
     def _deliver(self, events: list[AcceptedEvent]) -> bool:
-        """Send the events until Kafka has them all, in order; False when the process stops before that."""
+        """Send the events until Kafka has all of them, in order; False if the process stops before that."""
         return all(self._deliver_chunk(chunk) for chunk in _chunks(events))
 
     def _deliver_chunk(self, chunk: list[AcceptedEvent]) -> bool:
@@ -141,17 +141,17 @@ class Producer:
         return True
 
     def _try(self, chunk: list[AcceptedEvent]) -> list[Failed]:
-        """Send a chunk once; what has to be sent again, in order."""
+        """Send a chunk once; returns the events to send again, in order."""
         left: list[Failed] = []
         produced: list[str] = []
         for event, error in zip(chunk, self._send(chunk), strict=True):
             if error is None:
                 produced.append(event.event_type)
             elif left or not never_takes(error):
-                # Once one is left, those behind it wait too: none may overtake it.
+                # After a failed event, all later ones wait too, to keep the order.
                 left.append(Failed(event, error))
             elif len(chunk) > 1:
-                # Kafka refuses a batch as a whole: alone it may well take this one.
+                # Kafka refuses a batch as a whole: it may accept this event alone.
                 left += self._try([event])
             elif not self._undeliverable.keep(event, error):
                 left.append(Failed(event, error))
@@ -163,13 +163,13 @@ class Producer:
         try:
             return self._sender.send([event.record for event in chunk])
         except Exception as error:
-            # Whatever it is, this thread must live on: the chunk is kept and tried again.
+            # This thread must survive any error: it keeps the chunk and tries again.
             logger.exception("sending failed unexpectedly")
             return [error] * len(chunk)
 
 
 def _chunks(events: list[AcceptedEvent]) -> Iterator[list[AcceptedEvent]]:
-    """The events in their order, in pieces that fit into one batch."""
+    """The events in order, in chunks that fit into one batch."""
     chunk: list[AcceptedEvent] = []
     size = 0
     for event in events:

@@ -1,4 +1,4 @@
-"""What was refused, and why: to a topic of its own, for the console to show. Best effort, never in an answer's way."""
+"""Sends refused events, with the reason, to a topic for the console. Best effort, never delays an answer."""
 
 import contextlib
 import functools
@@ -36,36 +36,36 @@ BODY_BYTES = 4096
 
 _HIDDEN = "(key taken out)"
 _LONGEST_HEADER = 300
-# More of the body than is kept: a key that the cut would divide is still known as one.
+# More of the body than is kept, so that a key at the cut is still recognized.
 _READ_BYTES = BODY_BYTES + 1024
 _GZIP = b"\x1f\x8b"
-# The members in which SDKs send a key. Their text may be cut off.
+# The members in which SDKs send a key. Their value may be truncated.
 _KEY_IN_BODY = re.compile(r'("(?:write_?key|api_?key|x-api-key|authorization)"\s*:\s*")(?:[^"\\]|\\.)*', re.IGNORECASE)
 _UNREAD = re.compile(rb"POST ([!-~]*)")
 _HEADER = rb"\r\n%s:[ \t]*([!-~][ -~]*?)[ \t]*(?:\r\n|\Z)"
 _USER_AGENT, _ORIGIN, _AUTHORIZATION, _API_KEY = (
     re.compile(_HEADER % name, re.IGNORECASE) for name in (b"user-agent", b"origin", b"authorization", b"x-api-key")
 )
-# The plain beginning of a path, and the rest, which may be a key, as in /api/v1/track&key=….
+# The plain beginning of a path, and the rest, which may contain a key, as in /api/v1/track&key=….
 _NOT_PLAIN = re.compile(r"([A-Za-z0-9/._-]{0,100}+).+", re.DOTALL)
 
 
 def plain_path(path: str) -> str:
-    """The path as far as it can be shown."""
+    """The part of the path that is safe to show."""
     return _NOT_PLAIN.sub(r"\1…", path)
 
 
 def sent_body() -> bytes:
-    """The beginning of the current request's body, or all of it: what was read of it, else what can be. Blocks not."""
+    """The current request's body or its beginning: the part already read, otherwise a new read. Does not block."""
     read: bytes | None = g.get("body")
     if read is None:
-        with contextlib.suppress(Exception):  # of the many things that can be wrong with a body
+        with contextlib.suppress(Exception):  # a body can fail in many ways
             read = request.environ["wsgi.input"].read(_READ_BYTES)
     return read or b""
 
 
 class Refusals:
-    """Takes what was refused, up to so much a second, and sends it from a thread of its own. Threads may share it."""
+    """Accepts refused events, up to a rate, and sends them from its own thread. Thread-safe."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Refusals:
         with_bodies: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`sender`: to the topic; without one nothing is kept, but counted. `keys`: to be found in what was sent."""
+        """`sender`: to the topic; without one, refused events are only counted. `keys`: removed from all fields."""
         self._sender = sender
         self._metrics = metrics
         self._keys = keys
@@ -87,7 +87,7 @@ class Refusals:
         self._waiting: queue.Queue[Record] = queue.Queue(MOST_WAITING)
 
     def start(self) -> None:
-        """Start sending. Call it in the process that serves, after any fork. Nobody ever waits for the thread."""
+        """Start sending. Call it in the serving process, after any fork. No other thread ever waits for this one."""
         if self._sender is not None:
             sender = self._sender
             start_thread("refusals", lambda: self._run(sender), on_death=lambda: None)
@@ -102,11 +102,11 @@ class Refusals:
         index: int | None = None,
         body: Callable[[], bytes] = sent_body,
     ) -> None:
-        """Keep what was refused of Flask's current request: all of it, or the event at `index`. Never blocks.
+        """Keep Flask's current request, which was refused, or only the event at `index`. Never blocks.
 
-        `reason`: of `common.metrics.REJECTED`. `errors`: marshmallow's messages, by field or as a list; `message`: one
-        line, by default the first of them. `body`: gives what to keep the beginning of, the event as JSON; called if
-        there is room. `g.source` and `g.protocol` tell the rest, where they are set.
+        `reason`: from `common.metrics.REJECTED`. `errors`: marshmallow's messages, by field or as a list; `message`:
+        one line, by default the first of them. `body`: returns the event as JSON, whose beginning is kept; called only
+        if there is room. `g.source` and `g.protocol` are used if set.
         """
         if not self._has_room():
             return
@@ -133,7 +133,9 @@ class Refusals:
         )
 
     def keep_invalid(self, error: InvalidEventError) -> None:
-        """Keep what this error tells of the current request: each wrong event, or message, of a batch, or all of it."""
+        """Keep each invalid event, or message, of the current request's batch, or the whole request, with this
+        error.
+        """
         wrong = error.errors.get("events") or error.errors.get("batch")
         if not isinstance(wrong, Mapping):
             self.keep(400, "invalid", error.errors, message=str(error))
@@ -143,7 +145,7 @@ class Refusals:
             self.keep(400, "invalid", errors, index=index, body=functools.partial(_nth, events, index))
 
     def keep_unread(self, status: int, reason: str, message: str, head: bytes, request_id: str) -> None:
-        """Keep what is known of a request that the app never saw, if it was to bring events. Never blocks."""
+        """Keep a request that the app never saw, from its head, if it was a POST. Never blocks."""
         to = _UNREAD.match(head)
         if to is None or not self._has_room():
             return
@@ -167,7 +169,7 @@ class Refusals:
         )
 
     def _has_room(self) -> bool:
-        """Whether one more may come; takes the place of this second if so, else counts what is dropped."""
+        """Whether there is room for one more; uses up the second's quota if so, otherwise counts a drop."""
         now = self._clock()
         with self._lock:
             room = self._sender is not None and now - self._lately[0] >= 1 and not self._waiting.full()
@@ -191,7 +193,7 @@ class Refusals:
             self._metrics.refused_dropped.inc()
 
     def _secrets(self, authorization: str | None, *others: str | None) -> set[str]:
-        """What may not be kept: the keys that are valid, and whatever this request sent in their place."""
+        """The strings that must not be kept: the valid keys, and any key that this request sent."""
         scheme, _, token = (authorization or "").partition(" ")
         found = {*(self._keys.secrets if self._keys else ()), token.strip() or scheme, *others}
         if scheme.lower() == "basic":
@@ -226,7 +228,7 @@ def _header(pattern: re.Pattern[bytes], head: bytes) -> str | None:
 
 
 def _text(body: bytes) -> str:
-    """The beginning of a body as text; what is no UTF-8 of it, escaped."""
+    """The beginning of a body as text, with invalid UTF-8 escaped."""
     begin = body[:_READ_BYTES]
     if begin.startswith(_GZIP):
         with contextlib.suppress(zlib.error):
@@ -235,17 +237,17 @@ def _text(body: bytes) -> str:
 
 
 def _nth(events: Callable[[], list[bytes]], index: int) -> bytes:
-    """An event of the batch, or all of it where it cannot be taken apart."""
+    """An event of the batch, or the whole batch if it cannot be split."""
     found = events()
     return found[index] if index < len(found) else sent_body()
 
 
 def _without(secrets: set[str], value: Any) -> Any:
-    """The value, each secret taken out of its texts and names: as it is, and as it stands in JSON."""
+    """The value, with each secret removed from its strings and names: in plain form, and as escaped in JSON."""
     if not secrets:
         return value
     forms = secrets | {json.dumps(secret)[1:-1] for secret in secrets}
-    # All at once, so that none is looked for in what stands for another.
+    # All in one pass, so that no secret is searched for in the replacement of another.
     any_of_them = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
 
     def clean(part: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Answers out: the one JSON form of an error, whatever went wrong."""
+"""The API's answers, with one JSON form for all errors."""
 
 import json
 import logging
@@ -37,20 +37,20 @@ _REASONS = {
 _LONGEST_WAIT_SECONDS = 10
 
 REFUSED = "pulse.refused"
-"""Where a request's environ says why it was refused, for its line in the log."""
+"""The key in a request's environ for the reason of its refusal, for the log line."""
 
 logger = logging.getLogger(__name__)
 
 
 def accepted_answer(**document: Any) -> Response:
-    """202 with this as JSON. What a client made up may be in it only if it can be stored."""
+    """202 with this document as JSON. It may contain a client's strings only if they are storable."""
     return Response(_ENCODER.encode(document) + b"\n", 202, mimetype="application/json")
 
 
 def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None, *, path: str, reason: str) -> bytes:
-    """An error's JSON as clients get it. `message` is one line; `errors` are marshmallow's messages by field.
+    """An error's JSON. `message` is one line; `errors` are marshmallow's messages by field.
 
-    At a path of SDKs they find in it what they look for, too: without a `code` some take a 400 for an outage.
+    On the paths of SDKs it also has the fields that they expect: without a `code` some take a 400 for an outage.
     """
     form: dict[str, Any] = {"status": "error", "message": message, "errors": errors, "request_id": request_id}
     if is_for_sdks(path):
@@ -59,12 +59,12 @@ def error_body(message: str, errors: Mapping[Any, Any], request_id: str | None, 
 
 
 def reason_of(status: int) -> str:
-    """Why a request was refused with one of HTTP's own errors, as the metric has it."""
+    """The metric's reason for a refusal with this HTTP status."""
     return _REASONS.get(status, "other")
 
 
 def spread_wait() -> int:
-    """How many seconds an SDK shall wait: not all of them the same, or they would come back together."""
+    """The seconds that an SDK must wait: random, or all clients would return at the same time."""
     return random.randint(1, _LONGEST_WAIT_SECONDS)  # noqa: S311, it guards nothing
 
 
@@ -75,7 +75,7 @@ def error_answer(status: int, reason: str, message: str, errors: Mapping[Any, An
 
 
 def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults, refusals: Refusals) -> None:
-    """Give every error of the app an answer: ours, HTTP's own, and those nobody expected."""
+    """Register an answer for every error of the app: our own, HTTP's, and unexpected ones."""
 
     def ask_to_wait(status: int, reason: str, error: QueueFullError | RateError) -> Response:
         metrics.rejected.labels(reason).inc()
@@ -112,7 +112,7 @@ def answer_errors(app: Flask, metrics: ApiMetrics, faults: Faults, refusals: Ref
         if request.method == "POST" and code < 500:
             refusals.keep(code, reason, message=message)
         answer = error_answer(code, reason, message)
-        # Such as Allow of a 405.
+        # For example Allow for a 405.
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name not in {"Content-Type", "Content-Length"}
         )

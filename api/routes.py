@@ -1,4 +1,4 @@
-"""Requests in: the two routes that take events."""
+"""The two routes that accept events."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def track_routes(queue: EventQueue, faults: Faults, refusals: Refusals) -> Blueprint:
-    """The routes that put events into the queue. They raise what `responses` answers."""
+    """The routes that put events into the queue. They raise the errors that `responses` answers."""
     routes = Blueprint("track", __name__, url_prefix="/api/v1")
 
     @routes.post("/track")
@@ -52,12 +52,12 @@ def track_routes(queue: EventQueue, faults: Faults, refusals: Refusals) -> Bluep
 
 
 def receipt() -> Receipt:
-    """What the API adds to the events of the current request."""
+    """The API's own fields for the events of the current request."""
     return Receipt(datetime.now(UTC), g.get("source"), g.get("protocol", "pulse"))
 
 
 def keep(queue: EventQueue, accepted: Sequence[AcceptedEvent]) -> None:
-    """Keep the events of the current request; raises QueueFullError when they can be kept nowhere."""
+    """Keep the events of the current request; raises QueueFullError if there is no room for them."""
     queue.put(accepted)
     if "holder" in g:
         g.holder.spend(len(accepted))
@@ -67,7 +67,7 @@ def keep(queue: EventQueue, accepted: Sequence[AcceptedEvent]) -> None:
 
 
 def _wants_partial() -> bool:
-    """Whether the right events of a batch shall be accepted when others are wrong."""
+    """Whether to accept the valid events of a batch if others are invalid."""
     sent = request.args.get("partial", "false").lower()
     if sent not in {"true", "false"}:
         wrong = Fault("choice", "Must be true or false.")

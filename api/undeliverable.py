@@ -1,4 +1,4 @@
-"""Events that Kafka will never take: to the dead letter topic, or else into a file, so that they hold up nobody."""
+"""Moves events that Kafka will never accept to the dead letter topic, or to a file, so that they block no others."""
 
 import logging
 from datetime import UTC, datetime
@@ -15,17 +15,17 @@ FILE_NAME = "refused.jsonl"
 
 
 class Undeliverable:
-    """What becomes of them. Validation makes them nearly impossible."""
+    """Handles events that Kafka will never accept. Validation makes them nearly impossible."""
 
     def __init__(self, dead_letters: RecordSender, topic: str, folder: Path | None, metrics: ApiMetrics) -> None:
-        """`topic` is the one that refused them; `folder` where the file goes."""
+        """`topic` is the one that refused them; `folder` is for the file."""
         self._dead_letters = dead_letters
         self._topic = topic
         self._folder = folder
         self._metrics = metrics
 
     def keep(self, event: AcceptedEvent, error: Exception) -> bool:
-        """Keep an event; False when that has to be tried again. Blocks as sending does."""
+        """Keep an event; False if the caller must try again. Blocks as sending does."""
         headers = dead_letter_headers(error, datetime.now(UTC), self._topic)
         answer = self._dead_letters.send([Record(event.key, event.value, headers)])[0]
         if answer is None:
@@ -40,11 +40,11 @@ class Undeliverable:
                 with (self._folder / FILE_NAME).open("ab") as file:
                     file.write(event.value + b"\n")
             except OSError:
-                logger.exception("an event that Kafka will never take cannot be kept yet")
+                logger.exception("an event that Kafka will never accept cannot be kept yet")
                 return False
         self._metrics.refused.labels(kept_in).inc()
         logger.error(
-            "Kafka will never take an event",
+            "Kafka will never accept an event",
             extra={"event_id": event.event_id, "error": repr(error), "kept_in": kept_in},
         )
         return True

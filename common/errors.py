@@ -95,7 +95,7 @@ NO_ROOM = {
     "journal_full": "Too many events are waiting for Kafka",
     "journal_lowered": "More events are waiting for Kafka than the limit, which was lowered, allows",
     "disk_full": "The disk that keeps events until Kafka has them is full",
-    "journal_failing": "The disk that keeps events until Kafka has them answers with errors",
+    "journal_failing": "The disk that keeps events until Kafka has them returns errors",
     "journal_fatal": "The journal that keeps events until Kafka has them has failed, and is being opened anew",
 }
 """Why events can be kept nowhere, as the metric calls it and as a client reads it."""

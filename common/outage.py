@@ -53,7 +53,7 @@ class Outage:
         if not self._causes:
             self._causes = {type(error)}
             self._told = now
-            logger.error("%s failed; trying until it works", self._what, extra=extra)
+            logger.error("%s failed; retrying", self._what, extra=extra)
         elif now - self._told >= _REMIND_SECONDS or type(error) not in self._causes:
             # What keeps it from working now may not be what it began with: a broker came back, and refuses.
             self._causes.add(type(error))

@@ -1,1 +1,1 @@
-"""The consumer: a record's way is source → buffer → writer → MongoDB; loop is what moves it."""
+"""The consumer: a record goes source → buffer → writer → MongoDB; loop drives it."""

@@ -1,4 +1,4 @@
-"""`python -m consumer`: puts the parts together, waits for the servers, and stops on SIGTERM or SIGINT."""
+"""`python -m consumer`: assembles the parts, waits for the servers, and stops on SIGTERM or SIGINT."""
 
 import gc
 import logging
@@ -38,7 +38,7 @@ _DEAD_LETTER_SECONDS = 10.0
 
 
 def main() -> None:
-    """The process: runs until a signal; leaves with status 1 and one line when it cannot start."""
+    """The process: runs until a signal; exits with status 1 and one line if it cannot start."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -64,7 +64,7 @@ def main() -> None:
     prepared = threading.Event()
     start_thread("indexes", partial(_prepare, writer, health, prepared, stopping), on_death=lambda: os._exit(1))
     while not prepared.wait(0.1) and not stopping.is_set():
-        # An index may take hours, and a restart would not bring the server.
+        # An index may take hours, and a restart would not start MongoDB.
         health.progressed()
     if not stopping.is_set():
         _consume(settings, writer, topics, metrics=metrics, health=health, stopping=stopping)
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _prepare(writer: MongoWriter, health: Health, prepared: threading.Event, stopping: threading.Event) -> None:
-    """Make the indexes. `prepared` is set as soon as events can be stored, which does not wait for all of them."""
+    """Create the indexes. Sets `prepared` as soon as events can be stored, before all indexes are built."""
     if _until_it_works("preparing MongoDB", partial(_ensure_indexes, writer, health), stopping):
         prepared.set()
         _until_it_works("making indexes", writer.complete_indexes, stopping)
@@ -116,29 +116,29 @@ def _consume(
         health=health,
         backoff=Backoff(),
     )
-    # All modules and parts stay: collecting garbage without looking at them takes a sixth off the CPU time of an event.
+    # All modules and parts stay: without scanning them, garbage collection saves a sixth of the CPU time of an event.
     gc.freeze()
     try:
-        # A restart would not bring the server.
+        # A restart would not start Kafka.
         while _until_it_works("connecting to Kafka", source.connect, stopping, on_failure=health.progressed):
             try:
                 loop.run(stopping.is_set)
                 break
             except TopicError as error:
-                # It is read again once somebody has created it.
+                # The consumer reads the topic again once it exists.
                 logger.error("the topic is gone: left the group", extra={"error": str(error)})  # noqa: TRY400
     except (TooManyDeadLettersError, ReadError) as error:
         logger.critical("stopping: %s", error)
         sys.exit(1)
     except Exception:
-        logger.exception("failed; what is not committed will be read again")
+        logger.exception("failed; uncommitted records will be read again")
         sys.exit(1)
 
 
 def _until_it_works(
     what: str, attempt: Callable[[], None], stopping: threading.Event, on_failure: Callable[[], None] = lambda: None
 ) -> bool:
-    """Try until the server answers or the process is to stop; whether it answered."""
+    """Try until the server answers or the process must stop; returns whether it answered."""
     outage = Outage(what, Backoff(most=5.0))
     while not stopping.is_set():
         try:

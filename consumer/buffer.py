@@ -1,4 +1,4 @@
-"""What waits for the next flush: events, dead letters, and the offsets that both cover."""
+"""The records that wait for the next flush: events, dead letters, and the offsets that both cover."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ class BufferedEvent(NamedTuple):
 
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Of records, as they are in Kafka: decoded they take some times as much."""
+"""The limit for records, in their size in Kafka: decoded they take several times as much."""
 
 
 class Buffer:
-    """Filled record by record, flushed as a whole: once it has so many records or bytes, or so many seconds after the
-    last flush. So a record that comes after a quiet while is flushed at once.
+    """Filled record by record, flushed as a whole: at a number of records or bytes, or at a time after the last flush.
+    So a record that arrives after a quiet period is flushed immediately.
 
-    With a backlog a poll brings more than makes a flush due: all of that goes with one write.
+    With a backlog, a poll returns more records than a flush needs: one write stores all of them.
     """
 
     def __init__(self, max_records: int, max_age: float, clock: Callable[[], float]) -> None:
-        """`max_age` is in seconds of the (monotonic) clock: how long a record waits at most."""
+        """`max_age`: the maximum wait of a record, in seconds of the (monotonic) clock."""
         self._max_records = max_records
         self._max_age = max_age
         self._clock = clock
@@ -36,9 +36,9 @@ class Buffer:
         self.letters: list[DeadLetter] = []
         """Not in the dead letter topic yet."""
         self.offsets: dict[int, int] = {}
-        """By partition, the offset to go on from: what to commit once all of this is safe."""
+        """By partition, the next offset, to commit once all buffered records are safe."""
         self.records = 0
-        """How many records came in since it was cleared, safe or not."""
+        """The number of records since the last clear, safe or not."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -51,21 +51,21 @@ class Buffer:
         return full or (bool(self.offsets) and self._clock() - self._cleared_at >= self._max_age)
 
     def add_event(self, record: ReceivedRecord, event: dict[str, Any]) -> None:
-        """A record that decodes."""
+        """Add a valid record."""
         self._cover(record)
         self.events.append(BufferedEvent(record, event))
 
     def add_letter(self, letter: DeadLetter) -> None:
-        """A record that does not."""
+        """Add an invalid record."""
         self._cover(letter.record)
         self.letters.append(letter)
 
     def jump(self, partition: int, offset: int) -> None:
-        """A partition goes on at another offset than the next one: there is nothing to store before it."""
+        """Continue a partition at another offset than the next one: there is nothing to store before it."""
         self.offsets[partition] = offset
 
     def clear(self) -> None:
-        """Forget everything: it is safe, or somebody else reads it again."""
+        """Drop everything: it is safe, or another consumer reads it again."""
         self.events, self.letters, self.offsets, self.records, self._bytes = [], [], {}, 0, 0
         self._cleared_at = self._clock()
 

@@ -1,4 +1,4 @@
-"""Records that cannot be stored go, byte for byte, to the dead letter topic, with what is known about why."""
+"""Sends records that cannot be stored to the dead letter topic, byte for byte, with the cause."""
 
 import json
 import logging
@@ -16,25 +16,25 @@ from common.metrics import ConsumerMetrics
 logger = logging.getLogger(__name__)
 
 _REPLICAS = "bring its brokers back, or lower its min.insync.replicas"
-_SETTINGS = "its settings refuse them; its cleanup.policy has to be delete"
+_SETTINGS = "its settings refuse them; its cleanup.policy must be delete"
 _REMEDIES = {
     "UnknownTopicOrPartitionError": "create it with `python -m common.topics`",
     "TopicAuthorizationFailedError": "let this user write to it",
     "NotEnoughReplicasError": _REPLICAS,
     "NotEnoughReplicasAfterAppendError": _REPLICAS,
-    # What kafka-python-ng calls what it does not know, and what that is.
+    # kafka-python-ng's name for an error that it does not know, and the actual one.
     "UnknownError": _SETTINGS,
     "InvalidRecordError": _SETTINGS,
-    "StoreError": "they are too large for it: raise its max.message.bytes, or have MongoDB take them",
+    "StoreError": "they are too large for it: raise its max.message.bytes, or let MongoDB store them",
 }
-"""By the class of the error."""
-_OTHER_REMEDY = "see whether it exists (`python -m common.topics`), and whether its brokers are there"
+"""By error class."""
+_OTHER_REMEDY = "check that it exists (`python -m common.topics`), and that its brokers are up"
 _MOST_OF_AN_ERROR = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record, why it was given up, after how many attempts, and when (UTC) the first and the last of them failed."""
+    """A record that cannot be stored: the error, the number of attempts, and the times (UTC) of the first and last."""
 
     record: ReceivedRecord
     error: Exception
@@ -44,17 +44,17 @@ class DeadLetter:
 
     @classmethod
     def of(cls, record: ReceivedRecord, error: Exception) -> "DeadLetter":
-        """The letter of a record that failed just now, for good."""
+        """The letter of a record that has just failed permanently."""
         now = datetime.now(UTC)
         return cls(record, error, 1, now, now)
 
     def __str__(self) -> str:
-        """Where it is and why it died, without its contents."""
+        """Its place and reason, without its contents."""
         return f"offset {self.record.offset} of partition {self.record.partition} ({self.reason})"
 
     @property
     def replayed(self) -> bool:
-        """Whether it died before and was sent back to its topic."""
+        """Whether it was a dead letter before and was sent back to its topic."""
         return any(name == REPLAYS for name, _ in self.record.headers)
 
     @property
@@ -64,17 +64,17 @@ class DeadLetter:
 
 
 class Unsent(NamedTuple):
-    """A letter that is nowhere yet, and why."""
+    """A letter that was not sent, and the error."""
 
     letter: DeadLetter
     error: Exception
 
 
 class LetterStore(Protocol):
-    """Where letters go that are too large for their topic."""
+    """Keeps letters that are too large for their topic."""
 
     def keep_letter(self, name: str, content: bytes) -> None:
-        """Keep a letter for good; a second time under one name changes nothing. Blocks; raises StoreError."""
+        """Keep a letter; a second call with the same name changes nothing. Blocks; raises StoreError."""
 
 
 class DeadLetters:
@@ -83,7 +83,7 @@ class DeadLetters:
     def __init__(
         self, sender: RecordSender, source_topic: str, store: LetterStore, topic: str, metrics: ConsumerMetrics
     ) -> None:
-        """`topic` is the one that `sender` sends to, `source_topic` the one that the records come from."""
+        """`topic`: the topic of `sender`; `source_topic`: the topic of the records."""
         self._sender = sender
         self._source_topic = source_topic
         self._store = store
@@ -91,9 +91,9 @@ class DeadLetters:
         self._metrics = metrics
 
     def send(self, letters: Sequence[DeadLetter]) -> list[Unsent]:
-        """Send all and wait until Kafka has them; returns those that have to be sent again.
+        """Send all letters and wait until Kafka has them; returns those to send again.
 
-        What is too large for the topic goes to the store. Blocks as sending and storing do.
+        Letters that are too large for the topic go to the store. Blocks as sending and storing do.
         """
         answers = self._sender.send([self._record(letter) for letter in letters])
         failed = [Unsent(letter, error) for letter, error in zip(letters, answers, strict=True) if error is not None]
@@ -101,7 +101,7 @@ class DeadLetters:
         unsent = [one for one in failed if not never_takes(one.error)]
         if len(letters) == 1:
             return unsent + [Unsent(letter, error) for letter in too_large if (error := self._keep(letter))]
-        # Kafka refuses a batch as a whole: in smaller ones it takes all but those that are too large by themselves.
+        # Kafka refuses a batch as a whole: in smaller batches it accepts all letters that are not too large themselves.
         middle = (len(too_large) + 1) // 2
         for part in (too_large[:middle], too_large[middle:]):
             if part:
@@ -109,13 +109,13 @@ class DeadLetters:
         return unsent
 
     def problem(self, unsent: Sequence[Unsent]) -> DeliveryError:
-        """What is wrong with the topic, and what to do, in a line."""
+        """The problem with the topic, and what to do, in one line."""
         error = unsent[0].error
         remedy = _REMEDIES.get(type(error).__name__, _OTHER_REMEDY)
         return DeliveryError(f"{self._topic} takes no dead letters, {len(unsent)} wait ({_one_line(error)}): {remedy}")
 
     def _keep(self, letter: DeadLetter) -> Exception | None:
-        """Keep a letter that its topic will never take; the error, if that has to be tried again."""
+        """Keep a letter that its topic will never accept; returns the error if the caller must try again."""
         record = letter.record
         name = f"{self._source_topic}-{record.partition}-{record.offset}@{record.timestamp_ms}"
         try:
@@ -147,7 +147,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _as_json(record: Record) -> bytes:
-    """All bytes in base64, since they may be no text."""
+    """The record as JSON, with bytes in base64, since they may not be text."""
 
     def text(content: bytes | None) -> str | None:
         return None if content is None else b64encode(content).decode()

@@ -1,6 +1,6 @@
-"""Customers that are forgotten: the list of them in MongoDB, and what the consumer leaves out because of it.
+"""Forgotten customers: their list in MongoDB, and the records that the consumer leaves out because of it.
 
-Why nothing of a forgotten customer is stored again: docs/architecture.md, "A customer is forgotten".
+For the proof that none of their old events is stored again, see "How a customer is forgotten" in docs/architecture.md.
 """
 
 import hmac
@@ -31,28 +31,30 @@ Event = Mapping[str, Any]
 Documents = MongoCollection[dict[str, Any]]
 
 FORGOTTEN = ".forgotten"
-"""What the collection's name ends with that has the list: a document a customer, and one of the list itself."""
+"""The suffix of the list's collection: it has one document per customer, and one for the list itself."""
 EXPORTS = "exports"
 """The collection that says what was exported to files (`ops/export`): where it has something, files are changed too."""
 LIST = "list"
-"""The `_id` of the list's own document: `key`, for the hashes; `version`, which grows before anything is deleted."""
+"""The `_id` of the list's own document, with the `key` for the hashes, and the `version`, which grows before a
+deletion.
+"""
 ID_FIELDS = ("customer_id", "user_id", "anonymous_id", "previous_id")
-"""Where an event names a customer."""
+"""The fields of an event that name a customer."""
 
 REFRESH_SECONDS = 1.0
-"""So old is the list at most by which a write leaves out."""
+"""The maximum age of the list that a write uses."""
 LATE_SECONDS = 10.0
-"""When a write is over so long after its list was read, what it wrote is looked at again."""
+"""If a write ends this long after its list was read, its events are checked again."""
 GRACE_SECONDS = 20.0
-"""So long the tool waits before it trusts that no write by an older list is under way: more than LATE_SECONDS."""
+"""How long the tool waits until no write with an older list can be in progress: more than LATE_SECONDS."""
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenList:
-    """The list as it was read. `before`: by the keyed hash of an id, the time of receipt from which events count as new
-    business. `newest` is the latest of these times.
+    """The list at the time of reading. `before`: by the keyed hash of an id, the time of receipt from which events
+    count as new business. `newest` is the latest of these times.
     """
 
     version: int = 0
@@ -61,30 +63,30 @@ class ForgottenList:
     newest: datetime = _BEGINNING
 
     def covers(self, ids: Sequence[str], received_at: datetime) -> datetime | None:
-        """The time before which one of these ids is forgotten, if `received_at` lies before it."""
+        """The time before which one of these ids is forgotten, if `received_at` is earlier."""
         moments = (self.before.get(hash_of(self.key, id_), _BEGINNING) for id_ in ids)
         return next((before for before in moments if received_at < before), None)
 
 
 class Forgotten(Protocol):
-    """What the consumer asks about its records. For one thread."""
+    """Tells the consumer which records to leave out. For one thread."""
 
     def leave_out(self, events: Sequence[Event]) -> frozenset[int]:
-        """Which of the events, by index, are a forgotten customer's; what may be stored of these is deleted.
+        """The indexes of forgotten customers' events; deletes those events if they are stored.
 
-        Goes by a list that is at most REFRESH_SECONDS old. Blocks; raises StoreError.
+        Uses a list that is at most REFRESH_SECONDS old. Blocks; raises StoreError.
         """
 
     def leave_out_records(self, records: Sequence[ReceivedRecord]) -> frozenset[int]:
-        """The same for records that cannot be stored, and have no event or one that MongoDB refuses."""
+        """The same for records that cannot be stored: without a valid event, or refused by MongoDB."""
 
     @property
     def late(self) -> bool:
-        """Whether the list is so old that what was written by it has to be given to `leave_out` again."""
+        """Whether the list is so old that events written with it must be passed to `leave_out` again."""
 
 
 class MongoForgotten:
-    """`Forgotten` by the list in MongoDB."""
+    """`Forgotten` with the list in MongoDB."""
 
     def __init__(self, events: Documents, clock: Callable[[], float] = time.monotonic) -> None:
         """`events`: the collection that the consumer writes to."""
@@ -100,7 +102,7 @@ class MongoForgotten:
 
     def leave_out(self, events: Sequence[Event]) -> frozenset[int]:
         gone: set[int] = set()
-        # Deleting takes its time: the write that follows goes by a list of its own second.
+        # Deleting takes time, so check again: the following write must use a fresh list.
         while found := self._covered(events, gone):
             self._delete(list(found.values()))
             gone.update(found)
@@ -114,9 +116,9 @@ class MongoForgotten:
         return frozenset(index for index, one in enumerate(whose) if self._list.covers(one.ids, one.received_at))
 
     def _covered(self, events: Sequence[Event], known: Collection[int]) -> dict[int, tuple[Event, datetime]]:
-        """By index, the events that are forgotten, with the time before which; without those known to be."""
+        """By index, the forgotten events with their customer's time, without those already `known`."""
         self._refresh()
-        # What was received since the newest forgetting is not worth a hash.
+        # Events received after the newest time need no hash.
         newest = self._list.newest
         old = [index for index, event in enumerate(events) if event["received_at"] < newest and index not in known]
         covered = {index: self._list.covers(ids_in(events[index]), events[index]["received_at"]) for index in old}
@@ -129,17 +131,17 @@ class MongoForgotten:
         try:
             self._list = read_list(self._documents, self._list)
         except PyMongoError as error:
-            raise StoreError(f"MongoDB did not tell who is forgotten: {first_line(error)}") from error
-        # When it was asked, not when it answered.
+            raise StoreError(f"MongoDB did not return the forgotten customers: {first_line(error)}") from error
+        # The time of the query, not of the answer.
         self._read_at = now
 
     def _delete(self, events: Sequence[tuple[Event, datetime]]) -> None:
-        """Delete what an earlier try, by an older list, may have stored of these events."""
+        """Delete these events, which an earlier attempt with an older list may have stored."""
         deletes = [
             DeleteOne(
                 {
                     "event_id": event["event_id"],
-                    # Or it would be another customer's event with that id.
+                    # Otherwise it could match another customer's event with that id.
                     "customer_id": event["customer_id"],
                     "received_at": {"$lt": before},
                 }
@@ -154,25 +156,25 @@ class MongoForgotten:
 
 
 class Whose(NamedTuple):
-    """Which customers a record names, and when it was received, as far as it tells."""
+    """The customers that a record names, and its time of receipt, if known."""
 
     ids: tuple[str, ...]
     received_at: datetime
 
 
 def hash_of(key: bytes, id_: str) -> str:
-    """Under which name a customer is on the list: HMAC-SHA-256 of the id."""
+    """A customer's name on the list: the HMAC-SHA-256 of the id."""
     return hmac.digest(key, id_.encode(), "sha256").hex()
 
 
 def ids_in(event: Event) -> tuple[str, ...]:
-    """The ids by which an event names customers; none twice."""
+    """The ids of customers in an event, without duplicates."""
     return tuple({id_ for name in ID_FIELDS if isinstance(id_ := event.get(name), str)})
 
 
 def whose_record(key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int) -> Whose:
-    """Whose record this is, whatever its value holds. When it was received, if the value does not tell: when it died
-    first, or was produced.
+    """The customers of a record, whatever its value. If the value lacks the time of receipt, uses that of its first
+    failure or of its production.
     """
     try:
         content = json.loads(value or b"")
@@ -199,7 +201,7 @@ def by_time(customers: Mapping[str, datetime]) -> dict[datetime, list[str]]:
 
 
 def forgotten_documents(events: Documents) -> Documents:
-    """The collection of the list. Always the primary is asked: another member may not know yet."""
+    """The collection of the list. Reads from the primary, since other members may lag."""
     aware: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
     return events.database.get_collection(
         events.name + FORGOTTEN, codec_options=aware, read_preference=ReadPreference.PRIMARY
@@ -207,13 +209,13 @@ def forgotten_documents(events: Documents) -> Documents:
 
 
 def read_list(documents: Documents, known: ForgottenList) -> ForgottenList:
-    """The list as it is now: `known`, if that has not changed. Blocks; raises PyMongoError."""
+    """The current list: returns `known` if it has not changed. Blocks; raises PyMongoError."""
     own = documents.find_one({"_id": LIST})
     if own is None:
         return ForgottenList()
     if own["version"] == known.version:
         return known
-    # Read after the version: each addition raises the version again.
+    # Read it after the version: each addition increments the version.
     customers = documents.find({"_id": {"$ne": LIST}}, {"before": 1})
     before = {customer["_id"]: customer["before"] for customer in customers}
     return ForgottenList(own["version"], own["key"], before, max(before.values(), default=_BEGINNING))

@@ -1,4 +1,4 @@
-"""What the consumer says of itself over HTTP: /health for people, its probes, and /metrics for Prometheus."""
+"""The consumer's HTTP server: /health for people, the probes, and /metrics for Prometheus."""
 
 import json
 import math
@@ -19,17 +19,17 @@ from common.metrics import ConsumerMetrics
 from common.threads import start_thread
 
 STUCK_SECONDS = 120.0
-"""After so long without progress, only a restart can help."""
+"""After this time without progress, only a restart can help."""
 _STALE_SECONDS = 60.0
 _STALLED_SECONDS = 15.0
-"""A poll that takes so long is worth a word: Kafka, or what is done between two polls, hangs."""
+"""After this time without a poll, the report says `stalled`: Kafka, or the work between two polls, hangs."""
 MISSING = "the topic does not exist: create it with `python -m common.topics`"
 _OK, _UNAVAILABLE = "200 OK", "503 Service Unavailable"
 _PATHS = "There are /health, /health/live, /health/ready and /metrics."
 
 
 class Health:
-    """The state of the parts: told by the loop's thread and the watch on the topics, read by the server's."""
+    """The state of the parts: set by the threads of the loop and the topic watch, read by the server's threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -44,45 +44,45 @@ class Health:
         self._missing: frozenset[str] | None = None
 
     def polled(self) -> None:
-        """The loop went round."""
+        """The loop has completed an iteration."""
         self._kafka_tried = True
         self._polled_at = self._clock()
 
     def progressed(self) -> None:
-        """Records moved, or there was nothing to move, or the server they go to is away."""
+        """Records moved, or there were none, or their destination is unavailable."""
         self._progressed_at = self._clock()
 
     def kafka_tried(self) -> None:
-        """A connection to Kafka is being made: until then nothing is known about it."""
+        """The consumer has started to connect to Kafka; until then Kafka's state is unknown."""
         self._kafka_tried = True
 
     def assigned(self, partitions: frozenset[int] | None) -> None:
-        """The group gave this member its partitions; None: it has no place in the group."""
+        """The group assigned these partitions; None: this consumer is not in the group."""
         self._partitions = partitions
 
     def store(self, *, up: bool, problem: str | None = None) -> None:
-        """MongoDB took the last write and is there, or not. `problem`: what somebody has to mend in it."""
+        """Whether MongoDB is up and accepted the last write. `problem`: what the operator must fix in it."""
         self._store_up = up
         self._store_problem = problem
 
     def letters(self, problem: str | None) -> None:
-        """Dead letters wait, and why; None: none does."""
+        """Why dead letters wait; None if none wait."""
         if problem is not None and self._letters_problem is None:
             self._letters_wait_since = self._clock()
         self._letters_problem = problem
 
     def topics_missing(self, parts: frozenset[str]) -> None:
-        """Which of `kafka` (the events topic) and `dead_letters` have no topic."""
+        """The parts without a topic: `kafka` (the events topic), `dead_letters`."""
         self._missing = parts
 
     @property
     def idle_seconds(self) -> float:
-        """How long ago the last progress was."""
+        """The time since the last progress."""
         return round(self._clock() - self._progressed_at, 1)
 
     @property
     def alive(self) -> bool:
-        """False when only a restart can help: MongoDB's or Kafka's absence is not that, a loop that hangs is."""
+        """False if only a restart can help: if the loop hangs, not if MongoDB or Kafka is unavailable."""
         return self.idle_seconds < STUCK_SECONDS
 
     @property
@@ -119,7 +119,7 @@ class Health:
         }
 
     def show_in(self, metrics: ConsumerMetrics) -> None:
-        """Have each scrape see the state of that moment, when the loop hangs too."""
+        """Let each scrape see the current state, even while the loop hangs."""
         metrics.progress_age.set_function(lambda: self.idle_seconds)
         metrics.dependency_up.labels("kafka").set_function(lambda: self._in_group if self._kafka_tried else math.nan)
         metrics.dependency_up.labels("mongodb").set_function(lambda: self._store_up)
@@ -136,13 +136,13 @@ class Health:
 
     @property
     def _in_group(self) -> bool:
-        """Whether the group gave this member its partitions and it polls them."""
+        """Whether the group assigned partitions and the consumer polls them."""
         polling = self._polled_at is not None and self._clock() - self._polled_at < _STALE_SECONDS
         return polling and self._partitions is not None and "kafka" not in (self._missing or ())
 
     @property
     def _letters_up(self) -> bool | None:
-        """Whether the dead letter topic is there and has all letters; None where nobody has asked yet."""
+        """Whether the dead letter topic exists and has all letters; None before the first check."""
         if self._letters_problem is not None:
             return False
         return None if self._missing is None else "dead_letters" not in self._missing
@@ -158,9 +158,9 @@ def serve(
     registry: CollectorRegistry,
     on_death: Callable[[], None] = lambda: os._exit(1),
 ) -> None:
-    """Answer probes and scrapes from a thread of its own until the process ends; raises OSError (port in use).
+    """Answer probes and scrapes from a separate thread until the process ends; raises OSError (port in use).
 
-    `on_death` is called, in that thread, if it ends before.
+    `on_death` is called, in that thread, if it dies.
     """
     metrics_app = make_wsgi_app(registry)
 
@@ -205,4 +205,4 @@ def _server_of(family: socket.AddressFamily) -> type[ThreadingWSGIServer]:
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, *args: Any) -> None:
-        """Probes and scrapes are not worth a line each."""
+        """Do not log each probe and scrape."""

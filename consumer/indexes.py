@@ -1,7 +1,7 @@
-"""The indexes of the collection: made where they are missing; what stands in their way is named.
+"""The indexes of the collection: creates missing ones, and reports conflicts.
 
-MongoDB builds an index while others write, from 4.2 on. It takes hours where there is much to read, and only the index
-that storing once rests on has to be there first.
+From version 4.2 on, MongoDB builds an index without blocking writes. On large collections that takes hours; only the
+unique index behind exactly-once storage must be finished first.
 """
 
 import logging
@@ -19,10 +19,10 @@ from common.errors import IndexConflictError
 logger = logging.getLogger(__name__)
 
 _SECONDS_A_DAY = 86_400
-# The driver tells MongoDB how long it waits, and MongoDB gives up a build that takes longer, to begin anew each time.
+# The driver sends its timeout to MongoDB, which aborts a longer build; every retry would start from the beginning.
 _BUILD_SECONDS = 7 * _SECONDS_A_DAY
 _DUPLICATE_KEY = 11000
-# Another consumer dropped it first, if it is not there any more.
+# Another consumer dropped it first.
 _NOT_FOUND = (26, 27)  # NamespaceNotFound, IndexNotFound
 
 Events = Collection[dict[str, Any]]
@@ -30,9 +30,9 @@ Definition = Mapping[str, Any]
 
 
 class Index(NamedTuple):
-    """One of ours; named as MongoDB does by itself.
+    """One of the consumer's indexes, with MongoDB's default name.
 
-    `only`: it has the documents that match this. `expires`: it deletes them so many seconds after the time in them.
+    `only`: the filter of a partial index. `expires`: a document is deleted N seconds after the time in its field.
     """
 
     key: tuple[tuple[str, int], ...]
@@ -46,7 +46,7 @@ class Index(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What MongoDB is told beside the key."""
+        """The options for MongoDB besides the key."""
         options: dict[str, Any] = {"name": self.name}
         if self.unique:
             options["unique"] = True
@@ -58,8 +58,9 @@ class Index(NamedTuple):
 
 
 EVENT_ID = Index((("event_id", ASCENDING),), unique=True)
-# Partial: many events have no name, and those of the first version no coordinate. Not by $exists, for which SecantusDB
-# does not use an index. Not sparse: that leaves out documents with no field of the key, and all have a timestamp.
+# Partial indexes: many events have no name, and those of the first version no coordinate. Not with $exists, for which
+# SecantusDB does not use an index. Not sparse: a sparse index omits only documents without any field of the key, and
+# all have a timestamp.
 INDEXES = (
     EVENT_ID,
     Index((("customer_id", ASCENDING), ("timestamp", DESCENDING))),
@@ -68,17 +69,17 @@ INDEXES = (
     Index((("kafka.partition", ASCENDING), ("kafka.offset", ASCENDING)), only={"kafka.partition": {"$gte": 0}}),
 )
 TTL = Index((("received_at", ASCENDING),))
-"""With MONGO_TTL_DAYS. Not on the client's `timestamp`: an event that comes late would be gone within a minute."""
+"""For MONGO_TTL_DAYS. Not on the client's `timestamp`: MongoDB would delete a late event within a minute."""
 _FORMER_TTL = Index((("timestamp", ASCENDING),))
-# What an index like EVENT_ID is listed with; `ns` before MongoDB 4.4.
+# The attributes of an index like EVENT_ID; `ns` before MongoDB 4.4.
 _PLAIN = {"v", "key", "unique", "ns"}
 
 
 def ensure(events: Events, ttl_days: int | None) -> None:
-    """Make the index without which nothing may be stored, on `event_id`; let nothing expire but by the setting.
+    """Create the index on `event_id`, which storage needs; adjust the TTL index to the setting.
 
-    None for `ttl_days`: nothing expires. Blocks while the index is built. Raises IndexConflictError, if something is in
-    the way of any of ours, and PyMongoError.
+    None for `ttl_days`: no event expires. Blocks while the index is built. Raises IndexConflictError if an existing
+    index conflicts with one of the consumer's, and PyMongoError.
     """
     there = events.index_information()
     missing = _missing(events, there)
@@ -86,14 +87,15 @@ def ensure(events: Events, ttl_days: int | None) -> None:
     if EVENT_ID in missing:
         _make(events, EVENT_ID)
     elif there.get(EVENT_ID.name, {"other": True}).keys() <= _PLAIN:
-        # MongoDB also lists what another consumer has begun. Asked for it once more, it answers when that is finished.
+        # MongoDB also lists an unfinished build of another consumer. Creating it again waits until that build is
+        # finished.
         _create(events, EVENT_ID)
 
 
 def complete(events: Events, ttl_days: int | None) -> None:
-    """Make all others that are missing, after `ensure`; those that another consumer is making are not missing.
+    """Create all other missing indexes, after `ensure`; skips those that another consumer is building.
 
-    Blocks while they are built. Raises IndexConflictError, and PyMongoError.
+    Blocks while they are built. Raises IndexConflictError and PyMongoError.
     """
     there = events.index_information()
     missing = _missing(events, there)
@@ -108,7 +110,7 @@ def _missing(events: Events, there: Mapping[str, Definition]) -> list[Index]:
 
 
 def _is_there(events: Events, there: Mapping[str, Definition], index: Index) -> bool:
-    """Whether an index does what ours would, by whatever name; raises IndexConflictError if one stands in its way."""
+    """Whether an equivalent index exists, under any name; raises IndexConflictError if an index conflicts with it."""
     same = {name: found for name, found in there.items() if tuple(found["key"]) == index.key}
     useless = {name: why for name, found in same.items() if (why := _why_useless(found, index))}
     if len(useless) < len(same):
@@ -123,7 +125,7 @@ def _is_there(events: Events, there: Mapping[str, Definition], index: Index) -> 
 
 
 def _why_useless(found: Definition, index: Index) -> str | None:
-    """Why an index with the same key does not do."""
+    """Why an index with the same key is not equivalent."""
     if not index.unique:
         return None
     if not found.get("unique"):
@@ -156,7 +158,7 @@ def _create(events: Events, index: Index) -> None:
 
 
 def _ensure_ttl(events: Events, there: Mapping[str, Definition], seconds: int | None) -> None:
-    """Drop or change what is not as the setting says."""
+    """Drop or change a TTL index that differs from the setting."""
     if "expireAfterSeconds" in there.get(_FORMER_TTL.name, {}):
         _drop(events, _FORMER_TTL, "dropping the TTL index on the clients' timestamp: it is on received_at now")
     current = there.get(TTL.name)
@@ -165,10 +167,10 @@ def _ensure_ttl(events: Events, there: Mapping[str, Definition], seconds: int | 
     if "expireAfterSeconds" not in current:
         if seconds is not None:
             raise IndexConflictError(
-                TTL.name, events.full_name, "lets nothing expire", "drop it, or do without MONGO_TTL_DAYS"
+                TTL.name, events.full_name, "lets nothing expire", "drop it, or leave MONGO_TTL_DAYS empty"
             )
     elif seconds is None:
-        # Events must not go on expiring when nobody wants that any more.
+        # Events must stop expiring when the setting is removed.
         _drop(events, TTL, "dropping the TTL index: MONGO_TTL_DAYS is not set any more")
     elif current["expireAfterSeconds"] != seconds:
         _change_ttl(events, seconds)
@@ -180,8 +182,8 @@ def _change_ttl(events: Events, seconds: int) -> None:
     try:
         events.database.command("collMod", events.name, index=change)
     except OperationFailure:
-        # That takes a right that readWrite does not have; making an index takes no more than that.
-        _drop(events, TTL, "making the TTL index anew: MongoDB does not let it be changed")
+        # collMod needs a right that readWrite lacks; creating an index needs only readWrite.
+        _drop(events, TTL, "creating the TTL index again: MongoDB refuses to change it")
 
 
 def _drop(events: Events, index: Index, why: str) -> None:

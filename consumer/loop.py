@@ -1,6 +1,6 @@
-"""Poll, decode, flush, commit: the consumer's one thread of work.
+"""Poll, decode, flush, commit: the consumer's main thread.
 
-The rule: an offset is committed only when everything before it is in MongoDB or acknowledged as a dead letter.
+The rule: it commits an offset only when everything before it is in MongoDB or acknowledged as a dead letter.
 """
 
 import logging
@@ -30,7 +30,7 @@ _IDS_LOGGED = 10
 
 
 class Loop:
-    """Moves records from the source to the writer until told to stop. Hears of rebalances itself."""
+    """Moves records from the source to the writer until told to stop. Handles rebalances itself."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Loop:
         backoff: Backoff,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`max_retries`: how often one document that MongoDB refuses is tried again before it is given up."""
+        """`max_retries`: the number of retries of a document that MongoDB refuses before it becomes a dead letter."""
         self._source = source
         self._buffer = buffer
         self._writer = writer
@@ -67,8 +67,8 @@ class Loop:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Work until `stopping()`, then stop. Blocks as the source and writer do.
 
-        Raises TooManyDeadLettersError; and TopicError when the topic was deleted, after it has stored what it had read
-        of it, and left the group. The source can then be connected and `run` be called again.
+        Raises TooManyDeadLettersError; and TopicError if the topic was deleted, after it has stored the records that it
+        had read and left the group. The caller can then connect the source and call `run` again.
         """
         self._source.subscribe(self)
         try:
@@ -80,26 +80,26 @@ class Loop:
         self.stop()
 
     def stop(self) -> None:
-        """Flush once, commit what is safe then, and leave the group."""
+        """Flush once, commit the safe offsets, and leave the group."""
         self._flush_if_any()
         self._source.close()
         if len(self._buffer):
             logger.warning("stopped with events not stored; they will be read again", extra=self._waiting())
         else:
-            logger.info("stopped; all that was read is stored")
+            logger.info("stopped; all records that were read are stored")
 
     def _leave_deleted_topic(self) -> None:
-        """Store what was read, once, and commit nothing: the offsets would count in the topic that takes its place."""
+        """Try once to store the records that were read, without a commit: the offsets would apply to the new topic."""
         if self._buffer.offsets:
             self._flush(commit=False)
         if len(self._buffer):
-            logger.error("events of the deleted topic were read, and could not be stored", extra=self._waiting())
+            logger.error("events of the deleted topic were read, but could not be stored", extra=self._waiting())
         self.on_lost()
         self._health.assigned(None)
         self._source.close()
 
     def step(self) -> None:
-        """One poll and, when it is time, one flush."""
+        """One poll and, if due, one flush."""
         records = self._source.poll(_POLL_SECONDS)
         self._take(records)
         self._show_state(moved=bool(records))
@@ -107,11 +107,11 @@ class Loop:
             if self._buffer.due:
                 self._flush()
         elif self._clock() >= self._retry_at or (self._store_was_away and self._writer.available()):
-            # The pause is over, or MongoDB is back before that.
+            # The pause is over, or MongoDB is back earlier.
             self._metrics.retries.inc()
             self._flush()
         else:
-            # A rebalance would have resumed what is paused.
+            # A rebalance may have resumed the partitions.
             self._source.pause()
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
@@ -123,21 +123,21 @@ class Loop:
         logger.info("partitions assigned", extra={"partitions": sorted(partitions)})
 
     def on_revoked(self) -> None:
-        """Part of a poll: store and commit what can be, once; forget the rest: its next owner reads it again."""
+        """Part of a poll: try once to store and commit; drop the rest, which its next owner reads again."""
         try:
             self._flush_if_any()
         finally:
             self.on_lost()
 
     def on_lost(self) -> None:
-        """Part of a poll: what is read but not stored is another member's business now."""
+        """Part of a poll: drop unstored records, since another member owns their partitions now."""
         self._buffer.clear()
         self._outage.forget()
         self._metrics.lag.clear()
         self._health.letters(None)
 
     def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
-        """Part of a poll. Committed with what was read before it, or the next start would tell of the same records."""
+        """Part of a poll. The jump is committed, or the next start would report the same records again."""
         self._metrics.records_lost.labels(partition).inc(lost)
         self._buffer.jump(partition, offset)
 
@@ -149,7 +149,7 @@ class Loop:
             except InvalidEventError as error:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:
-                # Of its first arrival: a later one of the same event_id stores nothing.
+                # The coordinate of the first arrival: a later one with the same event_id stores nothing.
                 event["kafka"] = first_place(record.headers, record.partition, record.offset)
                 self._buffer.add_event(record, event)
                 types.append(event["event_type"])
@@ -162,9 +162,9 @@ class Loop:
         self._metrics.buffer_size.set(len(self._buffer))
         self._health.polled()
         if not self._outage.ongoing:
-            # Else the last write tells.
+            # During an outage, the last write sets the state.
             self._health.store(up=self._writer.available())
-        # Waiting for MongoDB is no standstill of ours, and neither is having nothing to do.
+        # Waiting for MongoDB counts as progress, and so does having nothing to do.
         if moved or self._outage.ongoing or not any(lag.values()):
             self._health.progressed()
 
@@ -173,7 +173,7 @@ class Loop:
             self._flush()
 
     def _flush(self, *, commit: bool = True) -> None:
-        """Make safe what is buffered, then commit; on a failure that passes keep what is not safe, and plan a retry."""
+        """Store the buffered records, then commit; on a transient failure keep the unsafe ones, and plan a retry."""
         try:
             self._store()
             self._bury()
@@ -191,7 +191,7 @@ class Loop:
         self._buffer.clear()
 
     def _store(self) -> None:
-        """Write what is not stored; what MongoDB refuses again and again becomes a letter. Raises StoreError."""
+        """Write the unstored events; those that MongoDB refuses repeatedly become letters. Raises StoreError."""
         first_failed: datetime | None = None
         attempts = 0
         while self._buffer.events:
@@ -208,7 +208,7 @@ class Loop:
                 ]
 
     def _write(self) -> Mapping[int, RefusedDocumentError]:
-        """Write all that waits, once, but for forgotten customers' events; returns what was refused, by its index."""
+        """Write all waiting events once, except those of forgotten customers; returns the refused ones, by index."""
         try:
             self._leave_out_events()
             waiting = [buffered.event for buffered in self._buffer.events]
@@ -217,7 +217,7 @@ class Loop:
             with self._metrics.write_duration.time():
                 written = self._writer.write(waiting)
             if self._forgotten.late:
-                # Who was forgotten meanwhile may have been deleted before this write.
+                # A customer forgotten in the meantime may have been deleted before this write.
                 self._metrics.forgotten.inc(len(self._forgotten.leave_out(waiting)))
         except StoreError:
             self._metrics.writes.labels("error").inc()
@@ -230,7 +230,7 @@ class Loop:
         if written.conflicts:
             self._metrics.conflicting_ids.inc(len(written.conflicts))
             some = {"events": len(written.conflicts), "event_ids": written.conflicts[:_IDS_LOGGED]}
-            logger.warning("other events have these ids already; not stored", extra=some)
+            logger.warning("other events already have these ids; not stored", extra=some)
         now = datetime.now(UTC)
         for index, event in enumerate(waiting):
             if index not in written.refused:
@@ -238,21 +238,21 @@ class Loop:
         return written.refused
 
     def _leave_out_events(self) -> None:
-        """Take forgotten customers' events out of the buffer. Raises StoreError."""
+        """Remove forgotten customers' events from the buffer. Raises StoreError."""
         events = self._buffer.events
         if gone := self._forgotten.leave_out([buffered.event for buffered in events]):
             self._buffer.events = [buffered for index, buffered in enumerate(events) if index not in gone]
             self._metrics.forgotten.inc(len(gone))
 
     def _leave_out_letters(self) -> None:
-        """Take forgotten customers' letters out of the buffer. Raises StoreError."""
+        """Remove forgotten customers' letters from the buffer. Raises StoreError."""
         letters = self._buffer.letters
         if gone := self._forgotten.leave_out_records([letter.record for letter in letters]):
             self._buffer.letters = [letter for index, letter in enumerate(letters) if index not in gone]
             self._metrics.forgotten.inc(len(gone))
 
     def _bury(self) -> None:
-        """Send the letters away. Raises StoreError, DeliveryError, or TooManyDeadLettersError before any is sent."""
+        """Send the letters. Raises StoreError, DeliveryError, or, before any is sent, TooManyDeadLettersError."""
         if self._buffer.letters:
             self._leave_out_letters()
         records, letters = self._buffer.records, self._buffer.letters
@@ -263,7 +263,7 @@ class Loop:
         self._death_limit.count(records, len(news))
 
     def _send(self, letters: Sequence[DeadLetter]) -> None:
-        """Send the letters; those that are not safe then stay in the buffer. Raises DeliveryError if there are any."""
+        """Send the letters; unsafe ones stay in the buffer. Raises DeliveryError if there are any."""
         unsent = self._dead_letters.send(letters)
         self._buffer.letters = [failed.letter for failed in unsent]
         reasons = Counter(letter.reason for letter in letters)

@@ -1,4 +1,4 @@
-"""What is done about each failure, and why: one table, and the limit past which letters mean that we are at fault."""
+"""The table of failures with their actions and reasons, and the limit of dead letters that stops the consumer."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from common.errors import DeliveryError, InvalidEventError, StoreError, TooManyD
 
 
 class Action(Enum):
-    """What happens to the records concerned."""
+    """The action for the affected records."""
 
     RETRY = auto()
-    """All of them are tried again, with growing pauses, for as long as it takes; nothing more is read meanwhile."""
+    """Retry all of them, with exponential back-off, forever; read nothing more in the meantime."""
     REFUSE = auto()
-    """This record alone is tried CONSUMER_MAX_RETRIES times more, then it goes to the dead letter topic."""
+    """Retry this record alone CONSUMER_MAX_RETRIES times, then send it to the dead letter topic."""
     BURY = auto()
-    """This record goes to the dead letter topic at once."""
+    """Send this record to the dead letter topic immediately."""
     SKIP = auto()
-    """Nothing: the event is stored already."""
+    """Do nothing: the event is already stored."""
 
 
 class Rule(NamedTuple):
@@ -32,20 +32,22 @@ class Rule(NamedTuple):
 
 
 ERRORS: Mapping[type[Exception], Rule] = {
-    InvalidEventError: Rule(Action.BURY, "bytes that are no event will not become one"),
-    PyMongoError: Rule(Action.RETRY, "MongoDB is away, changes its primary, is late or refuses us: no event's fault"),
+    InvalidEventError: Rule(Action.BURY, "bytes that are not an event will never become one"),
+    PyMongoError: Rule(
+        Action.RETRY, "MongoDB is down, changes its primary, is slow or denies access: no event is at fault"
+    ),
     BSONError: Rule(Action.REFUSE, "the document cannot be written as BSON"),
     OverflowError: Rule(Action.REFUSE, "a number in the document is beyond what BSON holds"),
     UnicodeError: Rule(Action.REFUSE, "a text in the document cannot be written as UTF-8"),
-    StoreError: Rule(Action.RETRY, "what became of the write is unknown; upserts absorb a second one"),
+    StoreError: Rule(Action.RETRY, "the outcome of the write is unknown; upserts absorb a second one"),
     DeliveryError: Rule(Action.RETRY, "the dead letter topic does not have the letters, so their offsets must wait"),
 }
-"""By class; a subclass counts as its nearest ancestor here. What is not here is our own fault and ends the process."""
+"""By class; a subclass counts as its nearest ancestor here. Any other error is a bug and ends the process."""
 
 _DUPLICATE_KEY = 11000
 _SERVER = Rule(Action.RETRY, "the server's state is at fault, not the document")
-_RIGHTS = Rule(Action.RETRY, "a missing right or a wrong password is no event's fault")
-_ROOM = Rule(Action.RETRY, "the server has no room: it will take the document when somebody makes some")
+_RIGHTS = Rule(Action.RETRY, "a missing right or a wrong password is not an event's fault")
+_ROOM = Rule(Action.RETRY, "the server has no room: it will accept the document when it has room again")
 
 CODES: Mapping[int, Rule] = {
     6: _SERVER,  # HostUnreachable
@@ -76,9 +78,9 @@ CODES: Mapping[int, Rule] = {
 }
 """By MongoDB's code of one document's write error."""
 
-STORED_ALREADY = Rule(Action.SKIP, "another consumer stored the same event between our look and our insert")
+STORED_ALREADY = Rule(Action.SKIP, "another consumer stored the same event between our query and our insert")
 REFUSED = Rule(Action.REFUSE, "MongoDB refuses this document: a validator, another unique index, a limit")
-"""Any other code, a duplicate key in another index than that of event_id among them."""
+"""Any other code, including a duplicate key in another index than that of event_id."""
 
 
 def of_error(error: Exception) -> Rule | None:
@@ -94,10 +96,10 @@ def of_write_error(write_error: Mapping[str, Any]) -> Rule:
 
 
 class DeathLimit:
-    """Whether more of the recent records die than may: then the fault is ours, and the topic must not be drained.
+    """Stops the consumer if too many recent records would become dead letters: then the records are not at fault.
 
-    Recent are the last 1,000. After a start it takes 100 to judge, so that one bad record is no reason to stop. What
-    somebody sent back from the dead letter topic does not count when it dies again: that is no news.
+    Recent records are the last 1,000. After a start at least 100 count, so that one bad record does not stop the
+    consumer. A replayed letter that fails again does not count, since that is not a new failure.
     """
 
     _WINDOW = 1000
@@ -111,9 +113,9 @@ class DeathLimit:
         self._dead = 0
 
     def check(self, records: int, dead: int, newest: str) -> None:
-        """Raise TooManyDeadLettersError if a batch with so many records, so many of them dead, is too much.
+        """Raise TooManyDeadLettersError if a batch of `records`, with `dead` dead letters, exceeds the limit.
 
-        `newest` describes the newest of these.
+        `newest` describes the newest of these letters.
         """
         of = max(self._records + records, self._ENOUGH)
         all_dead = self._dead + dead
@@ -121,7 +123,7 @@ class DeathLimit:
             raise TooManyDeadLettersError(all_dead, self._records + records, self._max_ratio, newest)
 
     def count(self, records: int, dead: int) -> None:
-        """Remember a batch that has been dealt with."""
+        """Count a finished batch."""
         self._batches.append((records, dead))
         self._records += records
         self._dead += dead

@@ -1,6 +1,6 @@
-"""Asks Kafka, from a thread of its own, whether the two topics are there: the consumer's client does not say so.
+"""Asks Kafka, from a separate thread, whether the two topics exist: the consumer's client does not report that.
 
-kafka-python-ng keeps the partitions of a topic that is gone, and polls in vain, without an error.
+kafka-python-ng keeps the partitions of a deleted topic, and polls them without results or an error.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class TopicWatch:
-    """Looks every 5 seconds, and tells `health`."""
+    """Checks every 5 seconds, and reports to `health`."""
 
     def __init__(self, settings: KafkaSettings, health: Health) -> None:
         self._settings = settings
@@ -30,7 +30,7 @@ class TopicWatch:
 
     @property
     def events_missing(self) -> bool:
-        """Whether the events topic was not there when Kafka was last asked. Does not block."""
+        """Whether the events topic was missing at the last check. Does not block."""
         return self._settings.topic in self._missing
 
     def start(self, on_death: Callable[[], None]) -> None:
@@ -38,13 +38,13 @@ class TopicWatch:
         start_thread("topic-watch", self._run, on_death)
 
     def look(self) -> None:
-        """One look. Can block for as long as no broker answers; what was known stays then."""
+        """One check. Can block while no broker answers; the last result then stays."""
         try:
             if self._admin is None:
                 self._admin = kafka.connect_admin(self._settings)
             self._tell(kafka.missing_topics(self._admin, list(self._parts)))
         except Exception as error:  # noqa: BLE001, without a broker the client raises more than its own errors
-            # The loop tells of that.
+            # The loop reports that.
             logger.debug("Kafka was not asked for its topics", extra={"error": repr(error)})
             self.close()
 

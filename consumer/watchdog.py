@@ -1,6 +1,6 @@
-"""Watches the loop from a thread of its own: says when it hangs, and ends a stop that takes too long.
+"""Watches the loop from a separate thread: logs when it hangs, and ends a stop that takes too long.
 
-The Kafka client can hang in poll and close, without a deadline, while the broker is away.
+The Kafka client can hang in poll and close, without a deadline, while the broker is unavailable.
 """
 
 import logging
@@ -13,15 +13,15 @@ from common.threads import all_stacks, start_thread
 from consumer.health import Health
 
 STOP_SECONDS = 30.0
-"""How long a stop may take; well below the 60 s that Compose and Kubernetes grant."""
+"""How long a stop may take; well below the grace period of 60 s in Compose and Kubernetes."""
 STOP_SECONDS_WITHOUT_KAFKA = 3.0
-"""How long while no broker takes connections, and so no commit: the loop may be hanging, and nothing waits for it."""
+"""How long a stop may take while no broker accepts connections, so that no commit is possible and the loop may hang."""
 
 logger = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Looks every second."""
+    """Checks every second."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         end_process: Callable[[], None] = lambda: os._exit(1),
     ) -> None:
-        """`stopping` is set when the process is to stop; `end_process` ends it at once.
+        """`stopping` is set when the process must stop; `end_process` ends it immediately.
 
-        `kafka_answers`: whether a broker takes connections; may block for a second.
+        `kafka_answers`: whether a broker accepts connections; may block for a second.
         """
         self._health = health
         self._stopping = stopping
@@ -45,11 +45,11 @@ class Watchdog:
         self._hanging = False
 
     def start(self) -> None:
-        """Watch until the process ends, which it does if the watching fails. Call it once."""
+        """Watch until the process ends; a failure of the watchdog ends the process. Call it once."""
         start_thread("watchdog", self._run, on_death=self._end_process)
 
     def look(self) -> None:
-        """One look."""
+        """One check."""
         self._look_at_progress()
         if self._stopping.is_set():
             self._look_at_stop()
@@ -58,7 +58,7 @@ class Watchdog:
         hanging = not self._health.alive
         if hanging and not self._hanging:
             extra = {"seconds": self._health.idle_seconds, "stacks": all_stacks()}
-            logger.error("no progress; is Kafka there?", extra=extra)
+            logger.error("no progress; is Kafka reachable?", extra=extra)
         elif self._hanging and not hanging:
             logger.warning("progress again")
         self._hanging = hanging
@@ -69,10 +69,10 @@ class Watchdog:
         seconds = self._clock() - self._stopping_since
         if seconds >= STOP_SECONDS:
             stacks = {"stacks": all_stacks()}
-            logger.error("stopping took too long; what is not committed will be read again", extra=stacks)
+            logger.error("stopping took too long; uncommitted records will be read again", extra=stacks)
             self._end_process()
         elif seconds >= STOP_SECONDS_WITHOUT_KAFKA and not self._kafka_answers():
-            logger.warning("stopped while Kafka is away; what is not committed will be read again")
+            logger.warning("stopped while Kafka is unavailable; uncommitted records will be read again")
             self._end_process()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The MongoDB side: events in, once each, whatever is written twice."""
+"""Stores events in MongoDB, each once, even if written twice."""
 
 import contextlib
 from collections import defaultdict
@@ -18,11 +18,11 @@ from common.settings import MongoSettings
 from consumer import indexes, policy
 
 _TIMEOUT_MS = 10_000
-# How often the driver looks whether a server is back, and how long it waits for the answer.
+# How often the driver checks whether a server is back, and how long it waits for the answer.
 _LOOK_MS = 2_000
 _ANSWER_MS = 5_000
 LETTERS = ".dead_letters"
-"""What the collection's name ends with that has the letters which are too large for their topic."""
+"""The suffix of the collection for letters that are too large for their topic."""
 _PIECE_BYTES = 8 * 1024**2
 _COMPARE_SECONDS = 2.0
 _MOST_COMPARED = 1000
@@ -37,15 +37,16 @@ SAME = (
     "properties",
     "traits",
 )
-"""Two events with one id that differ here are two. The rest can differ between two tries to send one: SDKs fill in
-`context` anew and correct `timestamp`, and a missing one is the time of receipt.
+"""Two events with the same id are different events if one of these fields differs. Other fields can differ between two
+attempts to send one event: SDKs fill in `context` again and correct `timestamp`, and a missing one is the time of
+receipt.
 """
 
 
 class Written(NamedTuple):
-    """What became of a batch: how many were new, how many stored already, and which (by index) are refused for good.
+    """The result for a batch: the number of new events, of duplicates, and the permanently refused ones, by index.
 
-    `conflicts`: the ids of those among the duplicates that are other events than the ones stored under their ids.
+    `conflicts`: the ids of those duplicates that differ from the stored events with the same ids.
     """
 
     stored: int
@@ -58,13 +59,13 @@ class Writer(Protocol):
     """Stores events. For one thread."""
 
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
-        """Store what is not stored yet. Blocks; raises StoreError when it is not known what became of the batch."""
+        """Store the events that are not stored yet. Blocks; raises StoreError if the outcome is unknown."""
 
     def available(self) -> bool:
-        """Whether there seems to be a server to write to. Does not block."""
+        """Whether a writable server seems to be up. Does not block."""
 
     def keep_letter(self, name: str, content: bytes) -> None:
-        """As `consumer.dead_letters.LetterStore` has it."""
+        """See `consumer.dead_letters.LetterStore`."""
 
 
 class MongoWriter:
@@ -75,12 +76,12 @@ class MongoWriter:
         self._client: MongoClient[dict[str, Any]] = MongoClient(
             settings.uri,
             appname="pulse-consumer",
-            # Else mongodb+srv would ask the DNS here, where nothing tries again.
+            # Otherwise mongodb+srv would query the DNS here, without retries.
             connect=False,
             timeoutMS=_TIMEOUT_MS,
             heartbeatFrequencyMS=_LOOK_MS,
             connectTimeoutMS=_ANSWER_MS,
-            # An offset is committed on the word of this write: it has to outlive the death of the primary.
+            # The offset is committed after this write, so the write must survive the loss of the primary.
             w="majority",
             journal=True,
         )
@@ -92,16 +93,16 @@ class MongoWriter:
         return self._events
 
     def ensure_indexes(self) -> None:
-        """Make the index without which nothing may be stored, and let no event expire but by the setting.
+        """Create the index that storage needs, and adjust the TTL index to the setting.
 
         Blocks, for hours if that index is missing and there are many documents. Raises StoreError, and
-        IndexConflictError when somebody has to mend something first.
+        IndexConflictError if the operator must fix an index first.
         """
         with _indexing():
             indexes.ensure(self._events, self._settings.ttl_days)
 
     def complete_indexes(self) -> None:
-        """Make the other indexes, after `ensure_indexes`; another thread may `write`. Blocks and raises as above."""
+        """Create the other indexes, after `ensure_indexes`; another thread may `write`. Blocks and raises as above."""
         with _indexing():
             indexes.complete(self._events, self._settings.ttl_days)
 
@@ -134,9 +135,9 @@ class MongoWriter:
         return self._client.topology_description.has_writable_server()
 
     def keep_letter(self, name: str, content: bytes) -> None:
-        """Keep a letter that is too large for its topic, in pieces: a document holds 16 MiB at most.
+        """Keep a letter that is too large for its topic, in pieces, since a document holds at most 16 MiB.
 
-        A second time under one name changes nothing. Blocks for 10 s a piece at most; raises StoreError.
+        A second call with the same name changes nothing. Blocks for 10 s per piece at most; raises StoreError.
         """
         letters = self._client[self._settings.database][self._settings.collection + LETTERS]
         pieces = [content[begin : begin + _PIECE_BYTES] for begin in range(0, len(content), _PIECE_BYTES)]
@@ -148,7 +149,7 @@ class MongoWriter:
             raise StoreError(f"MongoDB did not keep a dead letter: {first_line(error)}") from error
 
     def _write_halves(self, documents: Sequence[Mapping[str, Any]], error: Exception) -> Written:
-        """Find the document that cannot be written as BSON, which the driver does not name, and write the others."""
+        """Find the document that cannot be encoded as BSON, which the driver does not name, and write the others."""
         if len(documents) == 1:
             return Written(0, 0, {0: RefusedDocumentError(f"Cannot be written as BSON: {error}")})
         middle = len(documents) // 2
@@ -158,17 +159,17 @@ class MongoWriter:
         return Written(first.stored + second.stored, duplicates, refused, tuple(conflicts))
 
     def _sorted_out(self, documents: Sequence[Mapping[str, Any]], error: BulkWriteError) -> Written:
-        """What became of each document, if that is known. Raises StoreError if a retry may help any of them."""
+        """The outcome of each document, if known. Raises StoreError if a retry may help any of them."""
         details = error.details
         if details["writeConcernErrors"]:
-            raise StoreError(f"MongoDB took a write, but not safely: {details['writeConcernErrors'][-1]}") from error
+            raise StoreError(f"MongoDB did not replicate a write: {details['writeConcernErrors'][-1]}") from error
         refused = {}
         for write_error in details["writeErrors"]:
             code = write_error["code"]
             match policy.of_write_error(write_error).action:
                 case policy.Action.RETRY:
                     raise StoreError(
-                        f"MongoDB did not take a document: {write_error.get('errmsg')} (code {code})"
+                        f"MongoDB did not accept a document: {write_error.get('errmsg')} (code {code})"
                     ) from error
                 case policy.Action.SKIP:
                     pass
@@ -180,9 +181,9 @@ class MongoWriter:
         return Written(details["nUpserted"], len(duplicates), refused, self._conflicts(duplicates))
 
     def _conflicts(self, duplicates: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-        """The ids of those that are not what is stored under their ids, among the first 1,000. Blocks for 2 s at most.
+        """The ids of duplicates that differ from the stored events, among the first 1,000. Blocks for 2 s at most.
 
-        Nothing waits for this to work: where MongoDB does not answer, none is found.
+        Best effort: returns no ids if MongoDB does not answer.
         """
         if not duplicates:
             return ()
@@ -203,7 +204,7 @@ class MongoWriter:
 
     def close(self) -> None:
         """Close the connections. Blocks for a second at most."""
-        # Or it would look for a server that is away, to tell it that its sessions are over.
+        # Otherwise it would wait for an unavailable server to end its sessions.
         with pymongo.timeout(1):
             self._client.close()
 

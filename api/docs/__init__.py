@@ -1,1 +1,1 @@
-"""The API described: /openapi.json, and the page that shows it."""
+"""The API's documentation: /openapi.json, and the page that shows it."""

@@ -1,4 +1,4 @@
-"""The API as an OpenAPI document: what it takes, from the marshmallow schemas, and everything it answers."""
+"""The API as an OpenAPI document: its requests, from the marshmallow schemas, and its answers."""
 
 import json
 from typing import Any
@@ -19,19 +19,19 @@ Json = dict[str, Any]
 _ABOUT = f"""\
 Send page views, clicks and purchases; each is stored exactly once.
 
-- **A 202 is a promise.** The event is kept and will be stored, whatever dies in between.
-- **Send again what was not answered.** An `event_id` is stored once, however often it is sent.
-- **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, which is what browsers' `sendBeacon`
-  sends. They may be zipped (`Content-Encoding: gzip`, one member). An event may have up to
-  {events.MAX_EVENT_BYTES // 1024} KiB, a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, unzipped.
-- **Errors** all have the form `Error`, whose `message` says what to mend: also those of paths that are not here (404),
-  of methods that a path does not take (405, with `Allow`), and of malformed HTTP (400, 414, 417, 431, 501).
+- **A 202 is a promise.** The event is kept and will be stored, whichever part fails in between.
+- **Repeat requests that got no answer.** An `event_id` is stored once, however often it is sent.
+- **Bodies** are JSON in UTF-8, sent as `application/json`, or as `text/plain`, as browsers' `sendBeacon`
+  does. They may be compressed (`Content-Encoding: gzip`, one member). An event may have up to
+  {events.MAX_EVENT_BYTES // 1024} KiB, a batch up to {events.MAX_BATCH_BYTES // 1024**2} MiB, decompressed.
+- **Errors** all have the form `Error`, whose `message` says what to fix: also those of unknown paths (404), of wrong
+  methods (405, with `Allow`), and of malformed HTTP (400, 414, 417, 431, 501).
 - **Every answer** carries an `X-Request-ID`: yours, if you sent one of up to 128 letters, digits and `._:-`.
 """
 
 
 def openapi_document(*, needs_key: bool) -> bytes:
-    """The document, as JSON. `needs_key`: whether events are taken only with a write key."""
+    """The document, as JSON. `needs_key`: whether the API accepts events only with a write key."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="Pulse Pipeline",
@@ -44,8 +44,8 @@ def openapi_document(*, needs_key: bool) -> bytes:
             {
                 "name": "SDKs",
                 "description": "What the SDKs of Segment and RudderStack send, and CloudEvents. Each path may end with "
-                "a slash, and bodies are JSON whatever their `Content-Type` says. What is described here is taken; so "
-                "is much else that SDKs send, and values that could not be stored are mended. `/v1/t`, `p`, `s`, `i`, "
+                "a slash, and bodies are JSON whatever their `Content-Type` says. These paths also accept fields that "
+                "are not described here, and repair values that could not be stored. `/v1/t`, `p`, `s`, `i`, "
                 "`g` and `a` stand for the calls that begin with these letters, `/v1/b`, `/v1/import` and "
                 "`/beacon/v1/batch` for `/v1/batch`.",
             },
@@ -86,7 +86,7 @@ _ANY_OBJECT: Json = {
 _ANY_JSON: Json = {
     **_ANY_OBJECT,
     "type": ["null", "string", "number", "boolean", "array", "object"],
-    "description": f"Any JSON, of at most {MAX_LEVELS} levels, the event's own field among them. All objects of an "
+    "description": f"Any JSON, of at most {MAX_LEVELS} levels, including the event's own field. All objects of an "
     f"event may have {MAX_KEYS:,} keys together.",
     "minimum": INT64_LEAST,
     "maximum": INT64_MOST,
@@ -95,10 +95,10 @@ _ANY_JSON: Json = {
 
 
 def _fields_of_ours(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) -> Json:
-    """What apispec cannot know of the kinds of fields in common/events.py, as JSON Schema."""
+    """The JSON Schema of those field classes in common/events.py that apispec does not know."""
     match field:
         case events.Timestamp():
-            # No year 0, and no offset that leads out of the years 1 to 9999.
+            # No year 0, and no offset that leads beyond the years 1 to 9999.
             pattern = rf"^(?!0000|0001-01-01.+\+|9999-12-31.+-){events.RFC_3339.pattern}$"
             return {"type": "string", "format": "date-time", "pattern": pattern}
         case events.JsonObject(name="context"):
@@ -116,7 +116,7 @@ def _fields_of_ours(_: OpenAPIConverter, field: fields.Field[Any], **__: Any) ->
 
 
 def _object(**properties: Json) -> Json:
-    """An object of exactly these properties."""
+    """An object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -140,7 +140,7 @@ _ANSWER_SCHEMAS: Json = {
                 "items": {"type": ["string", "null"]},
                 "description": "In the order of the request; null for a rejected event.",
             },
-            rejected={**_FAULTS, "description": "With `partial=true` only: what is wrong, by index."},
+            rejected={**_FAULTS, "description": "With `partial=true` only: the faults, by index."},
         ),
         "required": ["status", "count", "event_ids"],
     },
@@ -152,19 +152,19 @@ _ANSWER_SCHEMAS: Json = {
     ),
     "Faults": {
         "type": "object",
-        "description": "The faults, by field; in a batch by index and field. Those that do not fit into some KiB are "
-        "counted under `…`. Empty when it is not about the event.",
+        "description": "The faults, by field; in a batch by index and field. Beyond a few KiB they are only "
+        "counted under `…`. Empty if the error is not about the event.",
         "additionalProperties": {"anyOf": [{"type": "array", "items": _TEXT}, _FAULTS]},
     },
     "Health": _object(
         status={
             "enum": ["ok", "degraded", "unavailable"],
-            "description": "degraded: Kafka is away, but events are kept, or a journal is set aside or cannot be "
-            "opened; unavailable: no event can be taken.",
+            "description": "degraded: Kafka is unavailable, but events are kept, or a journal is set aside or cannot "
+            "be opened; unavailable: the API cannot accept events.",
         },
         version={**_TEXT, "description": "The release that runs."},
-        commit={**_TEXT, "description": "What it was made of, or unknown."},
-        oldest_unsent_seconds={"type": "number", "description": "Age of the oldest event that Kafka does not have."},
+        commit={**_TEXT, "description": "The commit that it was built from, or unknown."},
+        oldest_unsent_seconds={"type": "number", "description": "Age of the oldest event that is not in Kafka yet."},
         checks=_object(
             kafka=_UP,
             producer=_UP,
@@ -195,7 +195,7 @@ def _header(name: str, description: str, schema: Json) -> Json:
     return {name: {"description": description, "required": True, "schema": schema}}
 
 
-_REQUEST_ID = _header("X-Request-ID", "What the log knows the request by.", _TEXT)
+_REQUEST_ID = _header("X-Request-ID", "The request's id in the log.", _TEXT)
 _RETRY_AFTER = _header("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 1})
 _CHALLENGE = _header("WWW-Authenticate", "How to send a key.", _TEXT)
 
@@ -217,7 +217,7 @@ def _too_large(limit: int) -> Json:
 
 
 def _body(schema: str, examples: Json) -> Json:
-    """What is posted, declared as JSON or, as browsers' sendBeacon does, as text."""
+    """The request body, declared as JSON or, as browsers' sendBeacon does, as text."""
     reference = {"$ref": f"#/components/schemas/{schema}"}
     as_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference}
     return {
@@ -289,7 +289,7 @@ _PURCHASE: Json = {
 
 
 def _sdk_answers(*, needs_key: bool) -> Json:
-    """What an SDK may be answered, by status."""
+    """The answers to SDKs, by status."""
 
     def refusal(description: str, message: str, code: str, headers: Json | None = None) -> Json:
         answer = _refusal(description, message, headers=headers)
@@ -300,24 +300,24 @@ def _sdk_answers(*, needs_key: bool) -> Json:
 
     answers = {
         "200": _answer(
-            "Taken: they will be stored, but for those in `rejected`.",
+            "Accepted: they will be stored, except those in `rejected`.",
             "SdkTaken",
             {"success": True, "rejected": {"3": ["properties: Must be a JSON object."]}},
         ),
-        "400": refusal("No message is right, or the body is no JSON.", "The body is empty.", "invalid"),
-        "408": refusal("The request came too slowly.", "The request did not arrive in time.", "too_slow"),
+        "400": refusal("No message is valid, or the body is not JSON.", "The body is empty.", "invalid"),
+        "408": refusal("The request arrived too slowly.", "The request did not arrive in time.", "too_slow"),
         "411": refusal("There is no body.", "The request needs a body.", "no_length"),
         "413": refusal(
             "The body is too large.", f"The body may have at most {MAX_SDK_BATCH_BYTES} bytes.", "too_large"
         ),
-        "415": refusal("The encoding is none but gzip.", "Content-Encoding must be gzip.", "unsupported_type"),
+        "415": refusal("The encoding is not gzip.", "Content-Encoding must be gzip.", "unsupported_type"),
         "429": refusal(
-            "There is no room for more, or the key has used up its rate. Nothing of the request was taken.",
+            "There is no room for more events, or the key has used up its rate. Nothing was accepted.",
             "Too many events are waiting for Kafka; try again in 4 s.",
             "journal_full",
             _RETRY_AFTER,
         ),
-        "500": refusal("A fault of ours.", "Something went wrong on our side.", "our_fault"),
+        "500": refusal("An error in the API.", "Something went wrong on our side.", "our_fault"),
     }
     if needs_key:
         answers["401"] = refusal("There is no valid write key.", "A write key is needed.", "unauthorized", _CHALLENGE)
@@ -327,21 +327,21 @@ def _sdk_answers(*, needs_key: bool) -> Json:
 def _posts(*, needs_key: bool) -> Json:
     refusals = {
         "408": _refusal(
-            "The request came too slowly.", "The request did not arrive in time: send it again, all of it at once."
+            "The request arrived too slowly.", "The request did not arrive in time: send it again, all of it at once."
         ),
         "411": _refusal(
             "There is no body.", "The request needs a body, and a Content-Length that says how long it is."
         ),
         "415": _refusal(
-            "The body is neither declared as JSON nor as text, or is encoded otherwise than with gzip.",
+            "The body is declared neither as JSON nor as text, or its encoding is not gzip.",
             "Content-Type must be application/json.",
         ),
         "500": _refusal(
-            "A fault of ours. Send the request again, with the same `event_id`s.",
+            "An error in the API. Send the request again, with the same `event_id`s.",
             "Something went wrong on our side; the log has it under this request_id.",
         ),
         "503": _refusal(
-            "There is no room for more. Nothing of the request was taken: send it again.",
+            "There is no room for more events. Nothing was accepted: send the request again.",
             "Too many events are waiting for Kafka; try again in 1 s.",
             headers=_RETRY_AFTER,
         ),
@@ -356,7 +356,7 @@ def _posts(*, needs_key: bool) -> Json:
             headers=_CHALLENGE,
         )
         refusals["429"] = _refusal(
-            "The write key has used up its rate. Nothing of the request was taken: send it again.",
+            "The write key has used up its rate. Nothing was accepted: send the request again.",
             "This write key is for 500 events a second; try again in 1 s.",
             headers=_RETRY_AFTER,
         )
@@ -371,7 +371,7 @@ def _posts(*, needs_key: bool) -> Json:
                     "Accepted: it will be stored.", "Accepted", {"status": "accepted", "event_id": _EVENT_ID}
                 ),
                 "400": _refusal(
-                    "The event, or the JSON, is wrong.",
+                    "The event, or the JSON, is invalid.",
                     "event_type: Missing data for required field.",
                     {"event_type": _MISSING},
                 ),
@@ -387,19 +387,19 @@ def _posts(*, needs_key: bool) -> Json:
                 {
                     "name": "partial",
                     "in": "query",
-                    "description": "false: all are accepted, or none is; true: the right ones are, others rejected.",
+                    "description": "false: accept all events or no event; true: accept the valid ones, reject others.",
                     "schema": {"type": "boolean", "default": False},
                 }
             ],
             "requestBody": _body("Batch", {"two": {"events": [_PAGE_VIEW, _PURCHASE]}}),
             "responses": {
                 "202": _answer(
-                    "Accepted: they will be stored; all of them, or with `partial=true` at least one.",
+                    "Accepted and will be stored: all events, or with `partial=true` at least one.",
                     "AcceptedBatch",
                     {"status": "accepted", "count": 2, "event_ids": [_EVENT_ID, "order-1207-paid"]},
                 ),
                 "400": _refusal(
-                    "An event, or the JSON, is wrong. None was accepted.",
+                    "An event, or the JSON, is invalid. No event was accepted.",
                     "events[1].event_type: Missing data for required field.",
                     {"events": {"1": {"event_type": _MISSING}}},
                 ),
@@ -436,8 +436,8 @@ _GETS: Json = {
     "/health": _get(
         "health",
         "Everything at a glance",
-        ("200", _answer("Events can be taken.", "Health", _HEALTH)),
-        ("503", _answer("No event can be taken.", "Health", _HEALTH | _BAD)),
+        ("200", _answer("The API accepts events.", "Health", _HEALTH)),
+        ("503", _answer("The API cannot accept events.", "Health", _HEALTH | _BAD)),
     ),
     "/health/live": _get(
         "live",
@@ -449,8 +449,8 @@ _GETS: Json = {
         "ready",
         "Readiness probe",
         ("200", _answer("Ready.", "Probe", _GOOD)),
-        ("503", _answer("No event can be taken.", "Probe", _BAD)),
-        description="Whether events can be taken; not whether Kafka is there.",
+        ("503", _answer("The API cannot accept events.", "Probe", _BAD)),
+        description="Whether the API can accept events, whatever the state of Kafka.",
     ),
     "/metrics": _get(
         "metrics",
@@ -474,6 +474,6 @@ _GETS: Json = {
         "The browser snippet",
         ("200", _text("JavaScript for `<script async src=… data-key=…>`.", "text/javascript", _TEXT)),
         ("304", _UNCHANGED),
-        description="Records page views and clicks of a web page, and what the page tells it.",
+        description="Records page views, clicks and custom events of a web page.",
     ),
 }

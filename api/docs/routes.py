@@ -1,4 +1,4 @@
-"""The API described: /openapi.json, and /docs, a page that shows it with Swagger UI and asks nothing of other hosts."""
+"""/openapi.json, and /docs, a page that shows it with Swagger UI, without requests to other hosts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ _POLICY = (
 
 
 def docs_routes(*, needs_key: bool) -> Blueprint:
-    """The two routes and the page's files. Clients may keep what they got, but ask each time whether it still holds."""
+    """The two routes and the page's files. Clients may cache them, but must revalidate each time."""
     routes = Blueprint("docs", __name__)
     document = openapi_document(needs_key=needs_key)
     swagger_ui = str(files("flask_swagger_ui") / "dist")

@@ -1,4 +1,4 @@
-"""The paths of SDKs, as the OpenAPI document has them: what they are sure to take."""
+"""The paths of SDKs in the OpenAPI document: the requests that they are sure to accept."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _NAMED = {"track": "event", "page": "name", "screen": "name"}
 
 
 def _message(call: str) -> Json:
-    """What an SDK sends of a call."""
+    """The schema of a call's message."""
     one_of = "previousId" if call == "alias" else "anonymousId"
     named = {_NAMED[call]: _NAME} if call in _NAMED else {}
     return {
@@ -32,7 +32,7 @@ def _message(call: str) -> Json:
         "properties": {
             **named,
             **dict.fromkeys(("userId", "anonymousId", "previousId", "groupId"), _ID),
-            "messageId": {**_EVENT_ID, "description": "Stored once, however often it is sent; made if missing."},
+            "messageId": {**_EVENT_ID, "description": "Stored once, however often it is sent; generated if missing."},
             **dict.fromkeys(("properties", "traits", "context", "integrations"), _ANY_OBJECT),
             **dict.fromkeys(("timestamp", "originalTimestamp", "sentAt"), _TIME),
         },
@@ -65,7 +65,7 @@ _TAKEN: Json = {
         "success": {"const": True},
         "rejected": {
             "type": "object",
-            "description": "What is wrong with the messages that are not taken, by their index.",
+            "description": "The faults of the messages that were not accepted, by index.",
             "additionalProperties": {"type": "array", "items": {"type": "string"}},
         },
     },
@@ -80,7 +80,7 @@ _ERROR: Json = {
         "errors": {"$ref": "#/components/schemas/Faults"},
         "request_id": {"type": "string", "description": "The log has it too."},
         "success": {"const": False},
-        "code": {"type": "string", "description": "The reason, as `pulse_api_rejected_total` has it."},
+        "code": {"type": "string", "description": "The reason, as in `pulse_api_rejected_total`."},
     },
     "required": ["status", "message", "errors", "request_id", "success", "code"],
     "additionalProperties": False,
@@ -107,7 +107,7 @@ _CLOUDEVENT: Json = {
 
 
 def sdk_posts(answers: Json) -> Json:
-    """The operations by path. `answers` are those of each, by status."""
+    """The operations by path. `answers`: those of each operation, by status."""
     of_calls = {
         f"/v1/{call}": {
             "operationId": call,
@@ -127,7 +127,7 @@ def sdk_posts(answers: Json) -> Json:
         "properties": {
             "batch": {"type": "array", "items": in_batch, "maxItems": MAX_MESSAGES},
             "sentAt": _TIME,
-            "context": {**_ANY_OBJECT, "description": "For the messages that have none."},
+            "context": {**_ANY_OBJECT, "description": "For messages without a context."},
         },
         "required": ["batch"],
         "additionalProperties": False,
@@ -140,7 +140,7 @@ def sdk_posts(answers: Json) -> Json:
         **of_calls,
         "/v1/batch": {
             "operationId": "batch",
-            "summary": "Calls of any kind, each of which says its type",
+            "summary": "Calls of any kind, each with its type",
             "requestBody": _body("application/json", batch, {"batch": [{"type": "track", **_TRACK}]}),
         },
         "/api/v1/cloudevents": {
@@ -153,7 +153,7 @@ def sdk_posts(answers: Json) -> Json:
 
 
 def sdk_gets(headers: Json) -> Json:
-    """What SDKs ask for before they send; `headers` are those of each answer."""
+    """The requests that SDKs make before they send; `headers`: those of each answer."""
     key = {
         "name": "key",
         "in": "path",
@@ -164,13 +164,13 @@ def sdk_gets(headers: Json) -> Json:
     return {
         "/v1/projects/{key}/settings": {
             "operationId": "settings",
-            "summary": "What analytics.js asks for first",
+            "summary": "The settings that analytics.js requests first",
             "parameters": [key],
             "responses": {"200": {"description": "It may send, with this key.", **answer}},
         },
         "/sourceConfig": {
             "operationId": "sourceConfig",
-            "summary": "What RudderStack's SDKs ask for first",
+            "summary": "The settings that RudderStack's SDKs request first",
             "responses": {"200": {"description": "They may send.", **answer}},
         },
     }

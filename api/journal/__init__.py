@@ -1,1 +1,1 @@
-"""Events that are accepted and not yet in Kafka, kept on disk; `python -m api.journal` brings back damaged ones."""
+"""Keeps accepted events on disk until they are in Kafka; `python -m api.journal` restores damaged journals."""

@@ -1,6 +1,6 @@
-"""`python -m api.journal`: look at the journals that were set aside for being damaged, and send what they still hold.
+"""`python -m api.journal`: list the damaged journals that were set aside, and restore their readable events.
 
-Safe beside a running API, with its settings: it touches no journal that a worker has.
+Safe beside a running API, with the same settings: it never touches a journal that a worker has claimed.
 """
 
 import os
@@ -24,12 +24,12 @@ _LEAST_BYTES = 64 * 1024 * 1024
 
 @click.group()
 def cli() -> None:
-    """Damaged journals that the API has set aside: their events were accepted and are not sent."""
+    """Damaged journals that the API has set aside: their accepted events are not sent."""
 
 
 @cli.command("list")
 def show() -> None:
-    """Show each file, and how many events can be read in it."""
+    """Show each file with its number of readable events."""
     root = _root()
     found = set_aside_files(root)
     click.echo(f"API_JOURNAL_DIR={root}: {len(found)} set aside")
@@ -39,9 +39,9 @@ def show() -> None:
 
 @cli.command("restore")
 def restore_all() -> None:
-    """Put what can be read in the files where the next worker that starts finds it and sends it.
+    """Copy the readable events of the files to folders from which the next worker that starts sends them.
 
-    An event that is in Kafka already may be sent again; the consumer stores it once.
+    Events that are already in Kafka may be sent again; the consumer stores them once.
     """
     root = _root()
     found = set_aside_files(root)
@@ -50,16 +50,16 @@ def restore_all() -> None:
         events = restore(root, aside)
         click.echo(f"{events:>9} events  from {aside.file}")
         if not events:
-            click.echo("                  nothing can be read in it; delete it if you have no use for it")
+            click.echo("                  no event can be read; delete the file if you do not need it")
     if found:
-        click.echo("Restart the API: it sends them first. The files are named restored-… now; delete them afterwards.")
+        click.echo("Restart the API: it sends them first. The files are now named restored-…; delete them afterwards.")
 
 
 def restore(root: Path, aside: SetAside) -> int:
-    """Write a file's events into a new journal, as a dead worker would have left it, and give the file another name.
+    """Write a file's events into a new journal, such as a dead worker leaves, and rename the file.
 
-    Returns how many events, and changes nothing if there are none. Raises JournalError; can then be called again, as
-    after a kill. Blocks for as long as reading and writing takes.
+    Returns the number of events; changes nothing if there are none. Raises JournalError; can be called again after
+    that, or after a kill. Blocks during the reads and writes.
     """
     file = aside.file
     making, made = restored_folder(root, file)
@@ -67,10 +67,10 @@ def restore(root: Path, aside: SetAside) -> int:
         making.mkdir(exist_ok=True)
         claimed = claim(making)
         if claimed is None:
-            raise JournalError(f"somebody else restores {file}")
+            raise JournalError(f"another process restores {file}")
         try:
             if made.exists():
-                # An earlier call was ended between the two new names.
+                # An earlier call was interrupted between the two renames.
                 events = aside.events
             else:
                 (making / DATA).unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def restore(root: Path, aside: SetAside) -> int:
 
 
 def _copy(file: Path, folder: Path) -> int:
-    """Fill a claimed folder's journal with a file's events."""
+    """Write a file's events into the journal of a claimed folder."""
     size = max(file.stat().st_size * _ROOM_FOR_PAGES, _LEAST_BYTES)
     journal = Journal(folder, max_bytes=size, sync=True)
     try:
@@ -99,7 +99,7 @@ def _copy(file: Path, folder: Path) -> int:
     finally:
         journal.close()
     if os.geteuid() == 0:
-        # The API need not be root.
+        # The API may run as another user.
         owner = file.stat()
         for path in (folder, *folder.iterdir()):
             os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,7 +1,7 @@
-"""Reads a journal through: `python -m api.journal.check`, a process of its own since LMDB can crash on a damaged file.
+"""Checks a journal: `python -m api.journal.check`, a separate process, since LMDB can crash on a damaged file.
 
-The process ends with 0 when all is sound, with FOUND_DAMAGE when the file is damaged, and with 1 and the cause as the
-last line on standard error when it cannot find out.
+The exit status is 0 if the file is sound, FOUND_DAMAGE if it is damaged, and 1 if the check fails; the cause is then
+the last line on standard error.
 """
 
 import sys
@@ -18,7 +18,7 @@ _TRIED = 1000
 
 
 class _Event(msgspec.Struct):
-    """What the way to Kafka needs of an event (`api/intake.py`, which takes a second to import)."""
+    """The fields that the producer needs (as in `api/intake.py`, which takes a second to import)."""
 
     event_id: str
     event_type: str
@@ -31,7 +31,7 @@ _JSON = msgspec.json.Decoder()
 
 
 def is_event(value: bytes) -> bool:
-    """Whether these bytes are an event as the API writes it into its journal."""
+    """Whether these bytes are an event in the API's journal format."""
     try:
         _EVENT.decode(value)
         _JSON.decode(value)
@@ -41,16 +41,16 @@ def is_event(value: bytes) -> bool:
 
 
 def is_sound(folder: Path) -> bool:
-    """Whether every entry can be read and is made of events, and the first ones can be deleted. Changes nothing.
+    """Whether every entry is readable and consists of events, and the first ones can be deleted. Changes nothing.
 
-    May crash on a damaged file. Raises lmdb.Error or OSError when the file cannot be used for another reason.
+    May crash on a damaged file. Raises lmdb.Error or OSError if the file is unusable for another reason.
     """
     try:
         environment = open_environment(folder, 0, sync=False)
         with environment.begin() as transaction, transaction.cursor() as cursor:
             if not all(is_event(event) for value in cursor.iternext(keys=False) for event in value.split(b"\n")):
                 return False
-        # The list of free pages is no part of what was read; who deletes needs it.
+        # Reading does not touch the list of free pages, but deleting does.
         transaction = environment.begin(write=True)
         with transaction.cursor() as cursor:
             found = cursor.first()

@@ -1,4 +1,4 @@
-"""The folders of the journals: whose each is, what is opened there, and what is set aside for being damaged."""
+"""The folders of the journals: claims them, opens journals, and sets damaged ones aside."""
 
 import errno
 import fcntl
@@ -33,40 +33,40 @@ _COUNT_SECONDS = 60.0
 _SIGNS_OF_DAMAGE = (FOUND_DAMAGE, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _SET_ASIDE = re.compile(r"damaged-[^.]*?(?:-(?P<events>[0-9]+)-events)?\.mdb")
 
-_OWNER = "give the folder and all in it to the user that runs the API (uid {uid})"
+_OWNER = "give the folder and its contents to the user that runs the API (uid {uid})"
 _FOLDER = "give a path that is a folder, or can become one"
-_VERSION = "another version wrote it: run that one until it has sent all events"
+_VERSION = "another version wrote it: run that version until it has sent all events"
 _REMEDIES = {
     os.strerror(errno.EACCES): _OWNER,
     os.strerror(errno.EPERM): _OWNER,
-    os.strerror(errno.EROFS): "mount its disk for writing",
+    os.strerror(errno.EROFS): "mount its disk read-write",
     os.strerror(errno.ENOSPC): "make room on its disk",
     os.strerror(errno.EDQUOT): "make room on its disk, or raise the quota",
     os.strerror(errno.EMFILE): "allow the API more open files (ulimit -n)",
     os.strerror(errno.ENFILE): "allow the system more open files (sysctl fs.file-max)",
     os.strerror(errno.ENOMEM): "give the API more memory (ulimit -v, or the container's limit)",
-    os.strerror(errno.EIO): "the kernel's log (dmesg) says what is wrong with its disk",
+    os.strerror(errno.EIO): "see the kernel's log (dmesg) for the disk's fault",
     os.strerror(errno.ENOTDIR): _FOLDER,
     os.strerror(errno.EEXIST): _FOLDER,
     "VERSION_MISMATCH": _VERSION,
     "is not supported by this build": _VERSION,
 }
-_ANYTHING_ELSE = "make it a folder that the API can write to"
+_ANYTHING_ELSE = "give a folder that the API can write to"
 
 
 class Claim:
-    """A journal's folder, ours as long as this process lives or until `release`."""
+    """A journal's folder, claimed until this process ends or until `release`."""
 
     def __init__(self, folder: Path, lock: IO[bytes]) -> None:
         self.folder = folder
         self._lock = lock
 
     def release(self) -> None:
-        """Leave the folder to others."""
+        """Release the folder for other processes."""
         self._lock.close()
 
     def remove(self) -> None:
-        """Delete the folder with its journal, but for what was set aside there. Does nothing where it may not."""
+        """Delete the folder with its journal, except for files that were set aside there. Ignores errors."""
         with suppress(OSError):
             for name in (DATA, _LOCK):
                 (self.folder / name).unlink()
@@ -75,16 +75,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A damaged journal, and how many of its events can be read."""
+    """A damaged journal, and its number of readable events."""
 
     file: Path
     events: int
 
 
 def claim(folder: Path) -> Claim | None:
-    """A folder of a journal; None when somebody else has it, or has just removed it. Raises OSError."""
+    """Claim a journal's folder; None if another process has it, or has just removed it. Raises OSError."""
     try:
-        # Closed by the operating system when the process ends, however it ends.
+        # The operating system closes it whenever the process ends.
         lock = (folder / _LOCK).open("ab")
     except FileNotFoundError:
         return None
@@ -103,7 +103,7 @@ def claim(folder: Path) -> Claim | None:
 
 
 def claim_own(root: Path) -> Claim:
-    """The first folder `worker-N` that no living process has, made if need be. Raises JournalError."""
+    """Claim the first folder `worker-N` that no living process has; creates it if necessary. Raises JournalError."""
     number = 0
     with told(root):
         while True:
@@ -116,9 +116,9 @@ def claim_own(root: Path) -> Claim:
 
 
 def claim_left_behind(root: Path, failed: Callable[[Path, JournalError], None]) -> Iterator[Claim]:
-    """The folders of workers that are gone, one after the other. Each has to be released.
+    """Claim the folders of dead workers, one after the other. The caller must release each.
 
-    `failed` is told of those that cannot be claimed, though nobody has them, and why.
+    `failed` is called for each folder that no process has but that cannot be claimed, with the error.
     """
     for folder in sorted(root.glob("worker-*")):
         try:
@@ -132,15 +132,15 @@ def claim_left_behind(root: Path, failed: Callable[[Path, JournalError], None]) 
 
 
 def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable[[], None] = lambda: None) -> Journal:
-    """The journal in a claimed folder. One that is damaged is set aside under another name, with an error in the log.
+    """The journal in a claimed folder. Renames a damaged one, and logs an error.
 
-    Blocks for as long as reading what was left takes. Raises JournalError when it cannot be used for a reason other
-    than damage: nothing is changed then.
+    Blocks while it reads the leftover events. Raises JournalError, and changes nothing, if the journal is unusable for
+    a reason other than damage.
     """
     with told(folder):
         data = folder / DATA
         if data.exists():
-            # What LMDB would say of a file that it may not open is less clear than what the system says.
+            # The system's error for a file that may not be opened is clearer than LMDB's.
             data.open("r+b").close()
             if not _is_sound(folder):
                 _set_aside(data)
@@ -148,30 +148,30 @@ def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable
 
 
 def set_aside_files(root: Path) -> list[SetAside]:
-    """The damaged journals in the folders of all workers, oldest first in each. Raises nothing: none if unreadable."""
+    """The damaged journals in the folders of all workers, oldest first in each; empty if unreadable. Never raises."""
     found = []
     for file in sorted(root.glob("worker-*/damaged-*.mdb")):
         named = _SET_ASIDE.fullmatch(file.name)
         if named:
-            # Of those that have no number nobody has counted; and one without any is to be looked at, too.
+            # Files without a number were not counted; and the operator should look at a file without events, too.
             found.append(SetAside(file, max(1, int(named["events"] or 1))))
     return found
 
 
 def restored_folder(root: Path, file: Path) -> tuple[Path, Path]:
-    """For what was read in a damaged file: a folder that no worker looks into, and the name that lets the next one."""
+    """The two names of the folder for a damaged file's events: one that workers ignore, and the final one."""
     name = f"{file.parent.name}-{file.stem.removeprefix('damaged-')}"
     return root / f"restoring-{name}", root / f"{_RESTORED}{name}"
 
 
 def is_restored(folder: Path) -> bool:
-    """Whether the folder was made of a damaged file: no worker ever makes it its own."""
+    """Whether the folder has a damaged file's events: no worker ever uses it as its own."""
     return folder.name.startswith(_RESTORED)
 
 
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """Turn whatever keeps a journal from being used into a JournalError that says what to do."""
+    """Turn any error of a journal into a JournalError that says what to do."""
     try:
         yield
     except (OSError, lmdb.Error, UnicodeError, MemoryError) as error:
@@ -182,20 +182,20 @@ def told(folder: Path) -> Iterator[None]:
 
 
 def _set_aside(data: Path) -> None:
-    # gunicorn kills a worker that takes 300 s to start: what is not counted by then is there all the same.
+    # gunicorn kills a worker that takes 300 s to start; the file also keeps events that are not counted by then.
     until = time.monotonic() + _COUNT_SECONDS
     events = sum(1 for _ in takewhile(lambda _: time.monotonic() < until, salvaged(data)))
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ").replace(".", "")
     aside = data.with_name(f"damaged-{now}-{events}-events.mdb")
     data.rename(aside)
     extra = {"file": str(aside), "events": events}
-    logger.error("a damaged journal was set aside; `python -m api.journal` brings its events back", extra=extra)
+    logger.error("a damaged journal was set aside; `python -m api.journal` restores its events", extra=extra)
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether all of it can be read. Raises OSError when that cannot be found out.
+    """Whether the whole journal is readable. Raises OSError if the check fails.
 
-    Asked of another process, since LMDB can crash on a damaged file.
+    Another process checks it, since LMDB can crash on a damaged file.
     """
     try:
         check = subprocess.run(  # noqa: S603, nothing here comes from outside
@@ -208,12 +208,12 @@ def _is_sound(folder: Path) -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"it cannot be read through within {_CHECK_TIMEOUT:g} s") from error
+        raise OSError(f"the check did not finish within {_CHECK_TIMEOUT:g} s") from error
     if check.returncode in _SIGNS_OF_DAMAGE:
         return False
     if check.returncode < 0:
-        # As the kernel does when memory is short.
-        raise OSError(f"the process that reads it through was ended by {signal.Signals(-check.returncode).name}")
+        # The kernel does this when memory is short.
+        raise OSError(f"the process that checks it was ended by {signal.Signals(-check.returncode).name}")
     if check.returncode != 0:
-        raise OSError((check.stderr.strip().splitlines() or ["the process that reads it through failed"])[-1])
+        raise OSError((check.stderr.strip().splitlines() or ["the process that checks it failed"])[-1])
     return True

@@ -1,4 +1,4 @@
-"""Accepted events on disk until Kafka has them: what makes a 202 survive the death of the process."""
+"""Keeps accepted events on disk until Kafka has them, so that a 202 survives the death of the process."""
 
 import errno
 import logging
@@ -17,37 +17,37 @@ logger = logging.getLogger(__name__)
 DATA = "data.mdb"
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
-"""What LMDB raises when a file is not as LMDB wrote it. Its other errors are about the system, or its version."""
+"""LMDB's errors for a damaged file. Its other errors are about the system, or its version."""
 
-# The map is address space, not memory or disk. Deleting needs pages of its own: room beyond the limit for appending.
+# The map is address space, not memory or disk. Deletions need pages too, so leave room beyond the limit for appends.
 _SPARE_MAP_BYTES = 64 * 1024 * 1024
 _NEARLY = 0.95
-# Deleting needs pages, too: on a disk that is full to the last one, it takes long to get going.
+# Deletions need disk pages, too: on a completely full disk, they start slowly.
 _SPARE_DISK_BYTES = 512 * 1024
 _USED_OF_FILE = 0.75
-# What LMDB keeps in front of a value, and the most pages that an entry adds beside those of its value: one for its key,
-# and one more on each level of the tree.
+# LMDB's header of a value, and the maximum of pages that an entry adds to those of its value: one for its key,
+# and one on each level of the tree.
 _HEADER_BYTES = 16
 _MOST_NEW_PAGES = 5
-# A transaction that deletes more takes long, and memory; each call to forget makes so many at most.
+# A transaction that deletes more takes too much time and memory; a call to forget makes at most _DELETE_STEPS of them.
 _DELETED_AT_ONCE = 2000
 _DELETE_STEPS = 16
 _ALL_OF_IT = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))
 
 
 class JournalState(StrEnum):
-    """What a journal can do; docs/architecture.md draws how one becomes another. In all but ROOM it refuses events."""
+    """A journal's state; docs/architecture.md shows the transitions. In every state except ROOM it refuses events."""
 
     ROOM = "up"
     FULL = "full"
-    """Its limit is reached, or nearly."""
+    """It has reached its limit, or nearly."""
     LOWERED = "lowered"
     """It holds more than its limit, which was higher once."""
     DISK_FULL = "disk_full"
     FAILING = "failing"
-    """The disk, or the system, answers with errors that do not say it is full."""
+    """The disk, or the system, returns errors other than a full disk."""
     FATAL = "fatal"
-    """LMDB does nothing more with the file until it is opened anew."""
+    """LMDB refuses every operation until the file is opened again."""
 
 
 _REASONS = {
@@ -60,25 +60,25 @@ _REASONS = {
 
 
 class Journal:
-    """The requests of one worker that Kafka does not have yet, in the order they were accepted (an LMDB environment).
+    """The requests of one worker that Kafka does not have yet, in order of acceptance (an LMDB environment).
 
-    What was committed survives
-    - the death of the process, by kill -9 too: always, since the operating system has it;
-    - the death of the machine: with `sync` always, since it is on the disk before `commit` returns (about 0.5 ms);
-      without it, all but what the operating system had not written out, some seconds' worth as a rule. The file may be
-      damaged then: it is set aside when it is opened next, and the journal starts empty.
+    Committed events survive
+    - the death of the process, also by kill -9: always, since the operating system has them;
+    - the death of the machine: with `sync` always, since they are on disk before `commit` returns (about 0.5 ms);
+      without it, except those of the last seconds that the operating system had not written. The file may then be
+      damaged: it is set aside when it is next opened, and the journal starts empty.
 
-    Any thread may ask for its state and how full it is. All else is for one thread at a time, which the queue's lock
-    sees to. No call blocks but for the disk.
+    Any thread may read its state and size. All other calls are for one thread at a time, which the queue's lock
+    ensures. Calls block only on the disk.
     """
 
     def __init__(
         self, folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable[[], None] = lambda: None
     ) -> None:
-        """Open or create it. The folder has to be claimed. `max_bytes` bounds what it takes, in whole pages: it may
-        hold more, of a time when the limit was higher. `on_fatal` is called once nothing but opening it anew can help.
+        """Open or create it. The folder must be claimed. `max_bytes` limits its size, in whole pages; it may already
+        hold more, from a time with a higher limit. `on_fatal` is called when only opening it again can help.
 
-        Raises lmdb.Error or OSError when it cannot be used.
+        Raises lmdb.Error or OSError if it is unusable.
         """
         self.max_bytes = max_bytes
         self._folder = folder
@@ -103,22 +103,22 @@ class Journal:
 
     @property
     def events(self) -> int:
-        """How many events it holds, those included that Kafka has and that cannot be deleted yet."""
+        """The number of events in it, including acknowledged ones that cannot be deleted yet."""
         return self._events
 
     @property
     def unacknowledged(self) -> int:
-        """How many of its events Kafka does not have for certain."""
+        """The number of its events without Kafka's acknowledgement."""
         return self._events - self._undeleted
 
     @property
     def used_bytes(self) -> int:
-        """How much of `max_bytes` is used."""
+        """The used part of `max_bytes`."""
         return self._used_bytes
 
     @property
     def state(self) -> JournalState:
-        """What it can do."""
+        """Its state."""
         if self._trouble is not None:
             return self._trouble
         if self._used_bytes > self.max_bytes:
@@ -134,9 +134,9 @@ class Journal:
         return position
 
     def add(self, events: Sequence[bytes]) -> int:
-        """Take a request's events (JSON, a line each), all or none, for the next `commit`; returns their position.
+        """Add all events of a request (JSON, one line each) to the next `commit`; returns their position.
 
-        Positions grow. Raises JournalFullError, whatever is in the way: then nothing of the request is taken.
+        Positions increase. Raises JournalFullError, and adds no event, if it cannot keep them for any reason.
         """
         value = b"\n".join(events)
         if self._may_not_grow:
@@ -150,7 +150,7 @@ class Journal:
         return position
 
     def commit(self) -> None:
-        """Write what was added, in one transaction. Raises JournalFullError: then nothing of it is kept."""
+        """Write the added events, in one transaction. Raises JournalFullError, and keeps no event, if that fails."""
         coming, self._coming, self._coming_bytes = self._coming, [], 0
         if not coming:
             return
@@ -172,7 +172,7 @@ class Journal:
     def read(self, after: int, enough_events: int, enough_bytes: float = math.inf) -> tuple[list[bytes], int]:
         """The events of the entries after a position, oldest first, and the position of the last entry read.
 
-        Reads whole entries until there are so many events, so many bytes, or no more; never one that is acknowledged.
+        Reads whole, unacknowledged entries until they have `enough_events` or `enough_bytes`, or there are no more.
         Raises JournalError.
         """
         events: list[bytes] = []
@@ -193,17 +193,17 @@ class Journal:
         return events, after
 
     def acknowledge(self, position: int, events: int) -> None:
-        """Forget the entries up to and including a position, with so many events not acknowledged before: Kafka has
-        them. What a full disk does not let go is not read again; `recover` deletes it.
+        """Forget the entries up to and including a position, with a number of `events` that Kafka has acknowledged.
+        Entries that a full disk does not let it delete are not read again; `recover` deletes them.
         """
         self._acknowledged_to = max(self._acknowledged_to, position)
         self._undeleted += events
         self._forget()
 
     def recover(self) -> None:
-        """Delete what could not be deleted before, and look whether the disk takes events again.
+        """Retry failed deletions, and test whether the disk accepts events again.
 
-        To be called now and then: nobody may send any while the journal refuses them.
+        Call it regularly: there may be no requests while the journal refuses them.
         """
         if self._trouble is JournalState.FATAL:
             return
@@ -215,20 +215,20 @@ class Journal:
                 self._try_to_write()
 
     def close(self) -> None:
-        """Release the file. Not to be used after."""
+        """Release the file. Do not use the journal afterwards."""
         self._environment.close()
 
     @property
     def _limit(self) -> float:
-        """How much it may hold now: while its file may not grow, what fits into that and leaves pages for deleting."""
+        """Its current limit: while its file may not grow, the size that leaves pages in the file for deletions."""
         return min(self.max_bytes, self._file_bytes * _USED_OF_FILE) if self._may_not_grow else self.max_bytes
 
     def _needed(self, length: int) -> int:
-        """How many bytes a value of this length takes at most, in whole pages."""
+        """The maximum of bytes that a value of this length takes, in whole pages."""
         return (-(-(length + _HEADER_BYTES) // self._page_bytes) + _MOST_NEW_PAGES) * self._page_bytes
 
     def _no_room(self) -> JournalState:
-        """Why the limit of now is reached."""
+        """Why the current limit is reached."""
         if self._trouble is JournalState.FATAL:
             return self._trouble
         if self._used_bytes > self.max_bytes:
@@ -239,8 +239,8 @@ class Journal:
         return JournalState.DISK_FULL
 
     def _forget(self) -> None:
-        """Delete what is acknowledged: much at once, or less and less if a full disk refuses that. A small step needs
-        few pages, and frees some for a larger one.
+        """Delete the acknowledged entries: many at once, or fewer and fewer if a full disk refuses that. A small step
+        needs few pages, and frees some for a larger one.
         """
         at_once = _DELETED_AT_ONCE
         for _ in range(_DELETE_STEPS):
@@ -258,7 +258,7 @@ class Journal:
                 at_once = min(_DELETED_AT_ONCE, at_once * 2)
 
     def _delete(self, most: int) -> bool:
-        """Delete the oldest acknowledged entries, at most so many; whether that were all. Raises lmdb.Error."""
+        """Delete at most N of the oldest acknowledged entries; returns whether those were all. Raises lmdb.Error."""
         with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:
             more = cursor.first()
             # Each entry's position is at least one more than that of the one before.
@@ -267,7 +267,7 @@ class Journal:
             while more and _position(cursor.key()) <= self._acknowledged_to and most:
                 if not all_of_them:
                     events += cursor.value().count(b"\n") + 1
-                # Behind the last entry a cursor says that it has moved, and has no key.
+                # After the last entry a cursor reports a move, but has no key.
                 more = cursor.delete() and bool(cursor.key())
                 most -= 1
         self._events -= events
@@ -276,7 +276,7 @@ class Journal:
         return all_of_them
 
     def _try_to_write(self) -> None:
-        """Change nothing, and have that written. Raises lmdb.Error when the journal would end at its first event."""
+        """Write a transaction that changes nothing. Raises lmdb.Error if the first event would end the journal."""
         try:
             with self._environment.begin(write=True) as transaction:
                 transaction.put(_key(0), b"")
@@ -288,7 +288,7 @@ class Journal:
             self._trouble = None
 
     def _note(self, error: lmdb.Error) -> JournalState:
-        """The state that an error has brought about."""
+        """Enter the state that follows from an error, and return it."""
         state = self._cause(error)
         self._enter(state, str(error))
         return state
@@ -298,13 +298,13 @@ class Journal:
             return JournalState.FATAL
         if isinstance(error, lmdb.MapFullError):
             return JournalState.FULL
-        # LMDB may call a disk that took a part of a write an input/output error.
+        # LMDB may report a partial write to a full disk as an input/output error.
         if str(error).endswith(_ALL_OF_IT) or not self._disk_has_room():
             return JournalState.DISK_FULL
         return JournalState.FAILING
 
     def _is_dead(self) -> bool:
-        """Whether an error, which may have looked harmless, has ended the environment."""
+        """Whether an error, even one that looks harmless, has made the environment unusable."""
         try:
             self._environment.begin().abort()
         except lmdb.PanicError:
@@ -319,16 +319,16 @@ class Journal:
         self._trouble = state
         extra = {"state": state.value, "folder": str(self._folder), "error": why}
         if state is JournalState.FATAL:
-            logger.critical("the journal can no longer be used; opening it anew may help", extra=extra)
+            logger.critical("the journal is unusable; opening it again may help", extra=extra)
             self._on_fatal()
         else:
-            logger.warning("the journal takes no more events for now", extra=extra)
+            logger.warning("the journal refuses events for now", extra=extra)
 
     def _disk_has_room(self) -> bool:
         try:
             disk = os.statvfs(self._folder)
         except OSError:
-            # It is no answer to how full it is.
+            # The error does not say that the disk is full.
             return True
         return disk.f_bavail * disk.f_frsize >= _SPARE_DISK_BYTES
 
@@ -349,11 +349,11 @@ class Journal:
 
 
 def open_environment(folder: Path, max_bytes: int, *, sync: bool) -> lmdb.Environment:
-    """A claimed folder's file, mapped with room for all it holds and to delete it. Raises lmdb.Error or OSError."""
+    """A claimed folder's file, mapped with room for its contents and their deletion. Raises lmdb.Error or OSError."""
     data = folder / DATA
     held = data.stat().st_size if data.exists() else 0
-    # The claim keeps other processes out, and the queue's lock other threads: LMDB needs no lock file of its own, which
-    # could be broken or another user's. Bytes, since the name of a folder need not be UTF-8.
+    # The claim excludes other processes, and the queue's lock other threads, so LMDB needs no lock file, which could be
+    # broken or owned by another user. Bytes, since the name of a folder may not be UTF-8.
     return lmdb.open(
         os.fsencode(folder), map_size=max(max_bytes, held) + _SPARE_MAP_BYTES, sync=sync, metasync=sync, lock=False
     )

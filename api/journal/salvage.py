@@ -1,4 +1,4 @@
-"""What can still be read of a damaged journal: it looks at page by page, without LMDB, which may crash on them.
+"""Reads the intact events of a damaged journal, page by page, without LMDB, which may crash on it.
 
 The format is that of LMDB 0.9 on 64-bit machines (docs/decisions, 42).
 """
@@ -22,13 +22,13 @@ _ELSEWHERE = 1
 _KEY_BYTES = 8
 _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
-# Copies of a page are near each other in the order of their positions: so many events, or twice as many.
+# Copies of a page are close to each other in the order of positions: within N to 2 N events.
 _REMEMBERED = 100_000
 
 
 class _Node(NamedTuple):
-    """Of a leaf: a position, and its value or, when `elsewhere`, the number of the page where that begins. Of a branch:
-    the page below it is `size`.
+    """In a leaf: a position, and its value or, if `elsewhere`, the number of the value's first page. In a branch:
+    `size` is the page below it.
     """
 
     position: int
@@ -38,9 +38,9 @@ class _Node(NamedTuple):
 
 
 def salvaged(file: Path) -> Iterator[bytes]:
-    """The events that can be read, oldest first as far as it can be told. Raises OSError if the file cannot be opened.
+    """The readable events, oldest first as far as that is known. Raises OSError if the file cannot be opened.
 
-    LMDB frees a page by leaving it as it is: some of the events may be in Kafka already.
+    LMDB does not overwrite a freed page: some of the events may already be in Kafka.
     """
     with file.open("rb", buffering=0) as data:
         pages = _Pages(data)
@@ -66,14 +66,14 @@ def salvaged(file: Path) -> Iterator[bytes]:
 
 
 class _Pages:
-    """A file's pages, of which any may be rubbish, or cannot be read."""
+    """A file's pages; each may be corrupt or unreadable."""
 
     def __init__(self, data: BinaryIO) -> None:
         self._data = data
         self.page_bytes = mmap.PAGESIZE
         self._root: int | None = None
         newest = -1
-        # The second page's place is known when the first one, or a good guess, has told how large they are.
+        # The second page's position follows from the page size in the first one, or from a good guess.
         for number in (0, 1):
             meta = self._read(number * self.page_bytes, 4096)[_PAGE_HEADER.size :]
             if len(meta) < _META.size + 2 * _TREE.size + _META_END.size or _META.unpack_from(meta)[0] != _MAGIC:
@@ -87,7 +87,7 @@ class _Pages:
                 newest, self._root = transaction, _TREE.unpack_from(meta, _META.size + _TREE.size)[-1]
 
     def oldest_position(self) -> int:
-        """The first position of the newest tree, 0 if it cannot be found: those before are in Kafka."""
+        """The first position of the newest tree, or 0 if unknown: earlier ones are in Kafka."""
         number = self._root
         for _ in range(_DEEPEST):
             if number is None:
@@ -100,7 +100,7 @@ class _Pages:
         return 0
 
     def nodes(self, number: int, kind: int) -> list[_Node]:
-        """What a page of this kind holds; nothing if it is of another kind, or rubbish."""
+        """The nodes of a page of this kind; empty if it is of another kind, or corrupt."""
         page = self._read(number * self.page_bytes, self.page_bytes)
         if len(page) < self.page_bytes:
             return []
@@ -124,7 +124,7 @@ class _Pages:
         return found
 
     def value(self, node: _Node) -> bytes:
-        """An entry's value, or as much of it as there is."""
+        """An entry's value, or its readable part."""
         if not node.elsewhere:
             return node.rest
         number = int.from_bytes(node.rest, "little")
@@ -135,7 +135,7 @@ class _Pages:
         return page[_PAGE_HEADER.size :] if own_number == number and flags & _OVERFLOW else b""
 
     def _read(self, offset: int, length: int) -> bytes:
-        """Fewer bytes at the end of the file; none where the disk has an error."""
+        """Fewer bytes at the end of the file; empty after a disk error."""
         try:
             self._data.seek(offset)
             return self._data.read(length)

@@ -1,1 +1,1 @@
-"""The protocols of other trackers: what their SDKs send becomes events of ours, and takes the way of all others."""
+"""The protocols of other trackers: converts the messages of their SDKs to events."""

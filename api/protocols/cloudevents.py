@@ -15,7 +15,7 @@ _OTHER_VERSION = Fault("choice", "A CloudEvent's specversion must be 1.0.")
 
 
 def attributes_in(headers: Iterable[tuple[str, str]], content_type: str | None) -> Message:
-    """The attributes of an event in binary mode, which headers carry; none in the other modes."""
+    """The attributes of an event in binary mode, from the headers; empty in the other modes."""
     attributes: Message = {
         name[len(_PREFIX) :].lower(): unquote(value.encode("latin-1", "replace").decode(errors="replace"))
         for name, value in headers
@@ -27,7 +27,7 @@ def attributes_in(headers: Iterable[tuple[str, str]], content_type: str | None) 
 
 
 def data_of(body: bytes, media_type: str) -> Message:
-    """The data of an event in binary mode: JSON, or else as text or in base64. Raises InvalidEventError."""
+    """The data of an event in binary mode: JSON, otherwise text or base64. Raises InvalidEventError."""
     if not body:
         return {}
     if media_type in _JSON_TYPES or media_type.endswith("+json"):
@@ -39,7 +39,7 @@ def data_of(body: bytes, media_type: str) -> Message:
 
 
 def to_event(message: Message) -> dict[str, Any]:
-    """The event that a CloudEvent is about. Raises InvalidEventError where it lacks what it needs."""
+    """Convert a CloudEvent to an event. Raises InvalidEventError if a required attribute is missing."""
     left = dict(message)
     if left.pop("specversion", None) != "1.0":
         raise InvalidEventError(_OTHER_VERSION)

@@ -1,4 +1,4 @@
-"""Messages into events: mapped, mended where they could not be stored, and held to the schema of all events."""
+"""Converts messages to events: maps them, repairs values that could not be stored, and validates the events."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from common.event_json import invalid
 from common.events import MAX_EVENT_BYTES
 
 MAX_CONVERTED_BYTES = 2 * MAX_SDK_BATCH_BYTES
-"""Of a request's events together: what the envelope says once is in each of them."""
+"""The limit for all events of a request together: each has the envelope's shared fields."""
 
 _ENCODER = msgspec.json.Encoder()
 _NO_MESSAGE = Fault("type", "Must be a JSON object.")
@@ -26,17 +26,17 @@ _TOO_DEEP = Fault("length", "Nested too deeply.")
 
 
 class Converted(NamedTuple):
-    """The events of a request, and what was mended in those that are right, by kind."""
+    """The events of a request, and the number of repairs in the valid ones, by kind."""
 
     batch: event_json.Batch
     mended: Counter[str]
 
 
 def convert(messages: Sequence[Any], to_event: Callable[[Message], dict[str, Any]], *, odd: bool) -> Converted:
-    """The events that messages are about, by their index, and what is wrong with the others.
+    """The events of the messages, by index, and the faults of the others.
 
-    `odd`: whether there may be something in them that is no proper JSON (see `event_json.parse_any_json`). Raises
-    RequestEntityTooLarge where they become much larger than a request may be.
+    `odd`: whether they may have values that are not valid JSON (see `event_json.parse_any_json`). Raises
+    RequestEntityTooLarge if the events become much larger than a request may be.
     """
     batch = event_json.Batch({}, {})
     mended: Counter[str] = Counter()
@@ -54,7 +54,7 @@ def convert(messages: Sequence[Any], to_event: Callable[[Message], dict[str, Any
             size += event_size
             if size > MAX_CONVERTED_BYTES:
                 raise RequestEntityTooLarge(
-                    f"The messages are more than {MAX_CONVERTED_BYTES} bytes, with what the batch says for all of them."
+                    f"The messages are more than {MAX_CONVERTED_BYTES} bytes, with the batch's shared fields in each."
                 )
     return Converted(batch, mended)
 
@@ -62,7 +62,7 @@ def convert(messages: Sequence[Any], to_event: Callable[[Message], dict[str, Any
 def _load(
     message: Any, to_event: Callable[[Message], dict[str, Any]], *, odd: bool
 ) -> tuple[dict[str, Any], int, Counter[str]]:
-    """The event, its size in JSON, and what was mended in it. Raises InvalidEventError and RecursionError."""
+    """The event, its size in JSON, and its repairs by kind. Raises InvalidEventError and RecursionError."""
     if not isinstance(message, dict):
         raise InvalidEventError(_NO_MESSAGE)
     mapped = to_event(message)
@@ -77,12 +77,12 @@ def _load(
 
 
 def _as_it_is(mapped: dict[str, Any]) -> tuple[bytes, dict[str, Any] | None]:
-    """The event in JSON, and what the fast decoder makes of it; nothing if it may have to be mended."""
+    """The event in JSON, and as decoded by the fast decoder; None if it may need repairs."""
     try:
         encoded = _ENCODER.encode(mapped)
         return encoded, event_json.fast_mapped(encoded)
     except (ValueError, OverflowError):
-        # An integer beyond 64 bits, say.
+        # For example an integer beyond 64 bits.
         return b"", None
 
 
@@ -94,5 +94,5 @@ def _mended(name: str, value: Any, mender: Mender) -> Any:
 
 
 def _size(message: Message) -> int:
-    """Of a message as its client sent it."""
+    """The size of a message as its client sent it."""
     return len(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))

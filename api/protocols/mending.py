@@ -1,4 +1,4 @@
-"""Values that SDKs send and that nothing could store, made storable: an SDK would lose its whole batch to a refusal."""
+"""Repairs values of SDKs that could not be stored: after a refusal an SDK would drop its whole batch."""
 
 import functools
 import json
@@ -28,16 +28,16 @@ _DOLLAR = "\uff04"
 
 
 class Mender:
-    """Mends the values of one event, and counts in `mended` what it did, by kind (`common.metrics.MENDED`).
+    """Repairs the values of one event, and counts the repairs in `mended`, by kind (`common.metrics.MENDED`).
 
-    | Sent | Kept |
+    | Sent | Stored |
     |---|---|
     | NaN, an infinity | null |
     | an integer beyond 64 bits | the nearest float |
-    | half a character (a lone surrogate), NUL in a key | U+FFFD |
+    | a lone surrogate, NUL in a key | U+FFFD |
     | a key that begins with `$` | the same with `＄` (U+FF04) |
     | an empty key | `_` |
-    | an array or object deeper than 16 levels | its JSON as a text |
+    | an array or object deeper than 16 levels | its JSON as a string |
     """
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Mender:
         self._inner = 0
 
     def mend(self, value: Any, level: int = 1) -> Any:
-        """A value of JSON, mended. `level`: how many objects and arrays it lies in, itself included.
+        """Repair a JSON value. `level`: its depth of objects and arrays, including itself.
 
-        Raises InvalidEventError where there are more keys, objects or arrays than an event may have, and RecursionError
-        where it is nested beyond all reason.
+        Raises InvalidEventError if there are more keys, objects or arrays than an event may have, and RecursionError
+        if it is nested too deeply for Python.
         """
         kind = type(value)
         if kind is str:
@@ -81,7 +81,7 @@ class Mender:
         if len(value) > _LONG and _are_plain(value):
             return value
         items = []
-        # No comprehension: it would count as another level of calls.
+        # Not a comprehension, which would use another level of the call stack.
         for item in value:
             items.append(self.mend(item, level + 1))  # noqa: PERF401, as above
         return items
@@ -93,7 +93,7 @@ class Mender:
         return _LONE_SURROGATE.sub(_REPLACEMENT, text)
 
     def _key(self, key: str, sent: dict[str, Any], mended: dict[str, Any]) -> str:
-        """The key as it can be stored: another one than any beside it."""
+        """The storable form of the key, different from all keys beside it."""
         storable, kinds = _storable_key(key)
         if kinds:
             for kind in kinds:
@@ -115,7 +115,7 @@ class Mender:
 # Keys come from a small vocabulary.
 @functools.lru_cache(4096)
 def _storable_key(key: str) -> tuple[str, tuple[str, ...]]:
-    """The key as it can be stored, and what was wrong with it."""
+    """The storable form of the key, and its faults."""
     kinds = []
     storable = key
     if not key:
@@ -134,7 +134,7 @@ def _storable_key(key: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _are_plain(values: list[Any]) -> bool:
-    """Whether these are numbers alone, or texts alone, that need no mending: found quickly, as arrays can be long."""
+    """Whether all values are integers, floats or strings that need no repair: a fast check for long arrays."""
     kinds = set(map(type, values))
     if kinds == {int}:
         return bool(min(values) >= INT64_LEAST and max(values) <= INT64_MOST)
@@ -144,10 +144,10 @@ def _are_plain(values: list[Any]) -> bool:
 
 
 def _as_json(value: Any) -> str:
-    """As compact JSON; what JSON has no word for is null."""
+    """The value as compact JSON; values that JSON does not have become null."""
     try:
         return _ENCODER.encode(value).decode()
     except (ValueError, OverflowError):
-        # Half characters, or integers beyond 64 bits.
+        # Lone surrogates, or integers beyond 64 bits.
         finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
         return json.dumps(finite, ensure_ascii=False, separators=(",", ":"))

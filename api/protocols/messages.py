@@ -15,17 +15,17 @@ from common.errors import Fault, InvalidEventError
 from common.events import MAX_EVENT_ID_LENGTH, parse_timestamp
 
 Message = dict[str, Any]
-"""What an SDK sends of one call, as its protocol has it."""
+"""One call of an SDK, in its protocol's form."""
 
 LEAST_SKEW = timedelta(minutes=5)
-"""Less than that is the way of the request, not the clock."""
+"""A smaller difference comes from the network, not from the clock."""
 
 _NO_COLON_IN_OFFSET = re.compile(r"(?<=[+-]\d\d)(?=\d\d\Z)")
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a request says beside its messages. `sent_at` and `anonymous_id` hold for messages that lack them."""
+    """A request's data beside its messages. `sent_at` and `anonymous_id` apply to messages that lack them."""
 
     received_at: datetime
     sent_at: str | None = None
@@ -59,7 +59,7 @@ def secret_in_body(document: Any) -> str | None:
 
 
 def as_text(value: Any) -> Any:
-    """An id or a name: numbers become texts; None for what is no id. The schema says what is wrong with all else."""
+    """An id or a name: numbers become strings, blank and non-finite values None. The schema refuses other types."""
     if isinstance(value, str):
         return value if value.strip() else None
     if type(value) is int or (type(value) is float and math.isfinite(value)):
@@ -68,7 +68,7 @@ def as_text(value: Any) -> Any:
 
 
 def event_id_of(sent: Any) -> Any:
-    """The event's id; None if one has to be made. An id that is too long is told by its digest."""
+    """The event's id; None if the API must generate one. A digest replaces an id that is too long."""
     event_id = as_text(sent)
     if isinstance(event_id, str) and len(event_id) > MAX_EVENT_ID_LENGTH:
         return f"sha256:{hashlib.sha256(event_id.encode(errors='surrogatepass')).hexdigest()}"
@@ -76,13 +76,13 @@ def event_id_of(sent: Any) -> Any:
 
 
 def missing(name: str, what: str) -> InvalidEventError:
-    """What to raise when a message lacks what the event's field `name` is made of."""
+    """The error for a message without the source of the event's field `name`."""
     fault = Fault("required", f"Missing: {what}")
     return InvalidEventError(f"{name}: {fault}", {name: [fault]})
 
 
 def take_time(message: Message, name: str) -> datetime | None:
-    """The time in a field, which is taken out of the message; what is no time stays there."""
+    """The time in a field, removed from the message; a value that is not a time stays there."""
     found = _time(message.get(name))
     if found is not None or message.get(name) in (None, ""):
         message.pop(name, None)
@@ -90,7 +90,7 @@ def take_time(message: Message, name: str) -> datetime | None:
 
 
 def times_of(message: Message, envelope: Envelope) -> dict[str, datetime]:
-    """The event's times, which are taken out of the message; a client's clock that is wrong is corrected."""
+    """The event's times, removed from the message and corrected for a wrong clock of the client."""
     timestamp = take_time(message, "timestamp")
     original = take_time(message, "originalTimestamp")
     sent = take_time(message, "sentAt") or _time(envelope.sent_at)
@@ -102,7 +102,7 @@ def times_of(message: Message, envelope: Envelope) -> dict[str, datetime]:
 
 
 def without_none(**fields: Any) -> dict[str, Any]:
-    """Only the fields that there are."""
+    """Only the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -126,7 +126,7 @@ def _time(text: Any) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        # Some write +0100.
+        # Some clients write +0100.
         return parse_timestamp(_NO_COLON_IN_OFFSET.sub(":", text))
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""The routes that SDKs call: keys, bodies and answers as they know them."""
+"""The routes for SDKs, with the keys, bodies and answers that SDKs expect."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -33,13 +33,13 @@ _TOO_MANY = Fault("length", f"At most {MAX_MESSAGES:,} CloudEvents.")
 
 
 ToEvent = Callable[[Message], dict[str, Any]]
-"""Makes an event of a message; raises InvalidEventError."""
+"""Converts a message to an event; raises InvalidEventError."""
 
 
 def sdk_routes(
     queue: EventQueue, faults: Faults, refusals: Refusals, keys: WriteKeys | None, metrics: ApiMetrics
 ) -> Blueprint:
-    """The routes of all protocols but our own. They raise what `responses` answers."""
+    """The routes of all protocols except our own. They raise the errors that `responses` answers."""
     routes = Blueprint("sdks", __name__)
     door = _Door(queue, faults, refusals, keys, metrics)
 
@@ -51,7 +51,7 @@ def sdk_routes(
     for path in ("/v1/batch", "/v1/import", "/v1/b", "/beacon/v1/batch"):
         post(path, door.segment_batch)
     post("/api/v1/cloudevents", door.cloudevents)
-    # analytics.js tells how it fares itself: nobody has asked.
+    # analytics.js sends its own metrics, which Pulse drops.
     post("/v1/m", lambda: jsonify(success=True))
     routes.get("/v1/projects/<key>/settings", strict_slashes=False)(_settings)
     routes.get("/sourceConfig", strict_slashes=False)(_source_config)
@@ -59,7 +59,7 @@ def sdk_routes(
 
 
 class _Door:
-    """Lets in who has a key, and takes what is in the request's body."""
+    """Checks the write key, and accepts the events in a request's body."""
 
     def __init__(
         self, queue: EventQueue, faults: Faults, refusals: Refusals, keys: WriteKeys | None, metrics: ApiMetrics
@@ -71,14 +71,14 @@ class _Door:
         self._metrics = metrics
 
     def segment_call(self, call: str) -> Response:
-        """One message; `call` is what the path says that it is."""
+        """One message; `call` is its kind, from the path."""
         g.protocol = "segment"
         envelope = _envelope()
         message, odd = self._read(MAX_EVENT_BYTES)
         return self._answer_one(message, lambda each: segment.to_event(each, call, envelope), odd=odd)
 
     def segment_batch(self) -> Response:
-        """Messages, each of which says what it is."""
+        """A batch of messages, each with its own type."""
         g.protocol = "segment"
         envelope = _envelope()
         batch, odd = self._read(MAX_SDK_BATCH_BYTES)
@@ -107,7 +107,7 @@ class _Door:
             admit(self._keys, secret, self._metrics, _HOW)
 
     def _read(self, limit: int) -> tuple[Any, bool]:
-        """The body, and whether there may be something odd in it; from who may send it."""
+        """The parsed body, and whether it may have odd values. Checks the write key."""
         secret = _secret_in_head()
         if secret:
             self._admit(secret)
@@ -120,7 +120,7 @@ class _Door:
         return document, odd
 
     def _take(self, messages: Sequence[Any], to_event: ToEvent, *, odd: bool) -> dict[int, Any]:
-        """Keep the events of messages, and return what is wrong with the others, by index."""
+        """Keep the events of valid messages, and return the faults of the others, by index."""
         (events, errors), mended = convert(messages, to_event, odd=odd)
         if events:
             keep(self._queue, accept_mapped(events.values(), receipt()))
@@ -156,7 +156,7 @@ def _settings(key: str) -> Response:
 
 
 def _source_config() -> Response:
-    """What RudderStack's SDKs ask for before they send anything."""
+    """The settings that RudderStack's SDKs request first."""
     silent = {"enabled": False}
     source = {
         "id": "pulse",

@@ -14,11 +14,11 @@ CALLS = {
     "group": "group",
     "alias": "alias",
 }
-"""What an SDK can be told, and the type of event that it becomes."""
+"""The calls of an SDK, with their event types."""
 PATHS = {f"/v1/{name}": call for call in CALLS for name in (call, call[0])}
 """The call that comes at each path; analytics.js has one letter for it."""
 _TYPES = CALLS | {"click": "click"}
-"""Of the messages in a batch: our snippet's clicks are among them."""
+"""The types of messages in a batch, which include clicks from our snippet."""
 
 _TYPES_OF_NAMES = {
     "Order Completed": "purchase",
@@ -35,7 +35,7 @@ _UNKNOWN_CALL = Fault("choice", f"A message's type must be one of: {', '.join(CA
 
 
 def messages_in(batch: Message) -> list[Any]:
-    """The messages of a batch, with what it says for those that lack it. Raises InvalidEventError."""
+    """The messages of a batch, with the batch's shared fields where they lack them. Raises InvalidEventError."""
     messages = batch.get("batch")
     if not isinstance(messages, list):
         raise InvalidEventError(f"batch: {_NO_BATCH}", {"batch": [_NO_BATCH]})
@@ -46,11 +46,11 @@ def messages_in(batch: Message) -> list[Any]:
 
 
 def to_event(message: Message, call: str | None, envelope: Envelope) -> dict[str, Any]:
-    """The event that a message is about. Raises InvalidEventError where it tells too little.
+    """Convert a message to an event. Raises InvalidEventError if a required field is missing.
 
-    `call`: which one the path says that it is; None where the message itself does.
+    `call`: its kind, from the path; None if the message has its own type.
     """
-    # What is not taken out of it in the end is extra.
+    # All fields that remain in it at the end become `extra`.
     left = dict(message)
     left.pop("writeKey", None)
     if call is None:

@@ -1,1 +1,1 @@
-"""What gunicorn runs: a loop that collects requests until they are whole, and writes answers."""
+"""gunicorn's worker: an event loop that collects complete requests and writes answers."""

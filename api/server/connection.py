@@ -1,6 +1,6 @@
-"""A client's connection: what is here of its next request, and what it has not yet taken of its answers.
+"""A client's connection: the received part of its next request, and the unsent part of its answer.
 
-It knows bytes, not sockets. What a request means is for gunicorn's parser to say; here is only told when it is whole.
+It handles bytes, not sockets. gunicorn's parser interprets a request; this module only detects when it is complete.
 """
 
 import io
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 CHUNKED_FOR_PLAIN = 2
-"""How much longer a chunked body may be, as it is sent, than it would be otherwise."""
+"""The factor by which a chunked body, as sent, may be longer than a plain one."""
 MAX_CHUNKS = 8192
-"""Of a body: each costs as much as a hundred bytes of events."""
+"""The limit for a body: a chunk costs as much as a hundred bytes of events."""
 MAX_CHUNK_LINES_BYTES = 64 * 1024
-"""Of the lines before a body's chunks, together: gunicorn parses each extension in them."""
+"""The limit for a body's chunk-size lines together: gunicorn parses each extension in them."""
 MAX_TRAILER_BYTES = 64 * 1024
 
 _HEAD_END = b"\r\n\r\n"
@@ -34,7 +34,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class Given(Unreader):  # type: ignore[misc]  # gunicorn has no types
-    """Gives gunicorn's parser what is here, and then says that there is no more."""
+    """Gives gunicorn's parser the received bytes, then the end of the input."""
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         del size_hint
@@ -42,20 +42,20 @@ class Given(Unreader):  # type: ignore[misc]  # gunicorn has no types
 
     @property
     def empty(self) -> bool:
-        """Whether the parser has taken all of it."""
+        """Whether the parser has consumed all bytes."""
         return not self.buf.getvalue()
 
 
 class EndlessHeadError(Exception):
-    """The head of a request is longer than any may be."""
+    """The head of a request is too long."""
 
 
 class EndlessBodyError(Exception):
-    """A chunked body is longer than any may be."""
+    """A chunked body is too long."""
 
 
 class Connection:
-    """One of a client's. `peer` and `own` are the addresses of its two ends."""
+    """One connection. `peer` and `own` are the addresses of its two ends."""
 
     __slots__ = (
         "_asked",
@@ -103,71 +103,71 @@ class Connection:
         self._request: Any = None
         self._unreader = Given()
         self.began: float | None = None
-        """When the request that is coming began to come, by the monotonic clock."""
+        """The time of the incoming request's first byte, by the monotonic clock."""
         self.deadline = 0.0
-        """When something has to have happened, by the same clock."""
+        """The deadline for the next progress, by the same clock."""
         self.least = 1
-        """How many bytes have to come before the loop is told."""
+        """The number of bytes that must arrive before the loop wakes up."""
         self.watched = 0
-        """What the loop waits for."""
+        """The selector events that the loop waits for."""
         self.whole = True
-        """Whether all of the last request's body was here."""
+        """Whether the last request's body was complete."""
         self.out = b""
-        """What is to be sent."""
+        """The bytes to send now."""
         self.rest: Iterator[bytes] | None = None
-        """What is to be sent after that, made when it is asked for."""
+        """The following pieces, produced on demand."""
         self.last = False
-        """Whether nothing comes after this answer."""
+        """Whether the connection ends after this answer."""
         self.busy = False
-        """Whether a thread makes the answer."""
+        """Whether a thread is producing the answer."""
         self.ended = False
-        """Whether the client has said that it sends no more."""
+        """Whether the client has closed its side."""
         self.leaving = False
-        """Whether we have said so."""
+        """Whether the API has closed its side."""
 
     @property
     def occupied(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is in progress."""
         return self.busy or self.leaving or bool(self.out) or self.rest is not None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, in neither direction."""
+        """Whether the connection is idle in both directions."""
         return not self.occupied and self.began is None
 
     @property
     def missing(self) -> int:
-        """How many bytes of the body are still to come, as far as that is known; else 1."""
+        """The number of missing bytes of the body if known; otherwise 1."""
         reader = self._request.body.reader if self._request is not None else None
         return reader.length - len(self._incoming) if isinstance(reader, LengthReader) else 1
 
     @property
     def held(self) -> int:
-        """How many bytes are here that the app has not got."""
+        """The number of received bytes that the app does not have yet."""
         return len(self._incoming)
 
     @property
     def head(self) -> bytes:
-        """The head of the last request, whole or not, proper or not."""
+        """The head of the last request, even if incomplete or invalid."""
         return self._head or bytes(self._incoming[:MAX_HEAD_BYTES])
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what the client has sent."""
+        """Add received data."""
         if self.began is None:
             self.began = now
             self._head = b""
         self._incoming += data
 
     def drop(self) -> None:
-        """Forget what is here: nobody will answer it."""
+        """Discard the received data without an answer."""
         self._incoming.clear()
         self.rest = None
 
     def next_request(self) -> Any | None:
-        """The next request with all of its body, as gunicorn reads it; None until it is here.
+        """The next request with its whole body, as gunicorn parses it; None while it is incomplete.
 
-        Of a body that nobody will take, since it is too long, or that has ended early, what is here: see `whole`.
-        Raises EndlessHeadError, EndlessBodyError, and what gunicorn's parser raises.
+        If the body is too long, or ended early, the request has only its received part: see `whole`. Raises
+        EndlessHeadError, EndlessBodyError, and the errors of gunicorn's parser.
         """
         if self._request is None and not self._read_head():
             return None
@@ -186,7 +186,7 @@ class Connection:
         self._scanned = 0
         request, self._request = self._request, None
         if isinstance(reader, LengthReader):
-            # All that its reader would do.
+            # Replaces gunicorn's reader.
             request.body = io.BytesIO(body)
         else:
             self._unreader.unread(body)
@@ -195,7 +195,7 @@ class Connection:
         return request
 
     def finish_body(self, request: Any) -> bool:
-        """Whether gunicorn saw the body end where the next request was taken to begin."""
+        """Whether gunicorn's end of the body is the start of the next request here."""
         if not self.whole or isinstance(request.body, io.BytesIO):
             return self.whole
         try:
@@ -205,23 +205,23 @@ class Connection:
         return not request.body.failed and self._unreader.empty
 
     def wants_to_be_asked(self) -> bool:
-        """Whether the client waits for a word before it sends the body. True once a request."""
+        """Whether the client waits for 100 Continue before it sends the body. True once per request."""
         if self._request is None or self._asked or self._request.version < (1, 1):
             return False
         self._asked = any(name == "EXPECT" for name, _ in self._request.headers)
         return self._asked and not self._incoming
 
     def _read_head(self) -> bool:
-        """Whether the head is here; then `_request` is what gunicorn makes of it."""
+        """Whether the head is complete; if so, sets `_request` to gunicorn's request."""
         end = self._incoming.find(_HEAD_END, self._scanned)
         if end < 0:
             if len(self._incoming) > MAX_HEAD_BYTES:
                 raise EndlessHeadError
             if not _BARE_LF.search(self._incoming, self._scanned):
-                # Only its last bytes can be the beginning of the end.
+                # Only the last bytes can be the start of the end marker.
                 self._scanned = max(0, len(self._incoming) - len(_HEAD_END) + 1)
                 return False
-            # gunicorn refuses it, whatever comes.
+            # gunicorn refuses this head in any case.
             end = len(self._incoming)
         elif end > MAX_HEAD_BYTES:
             raise EndlessHeadError
@@ -235,16 +235,16 @@ class Connection:
         request = Request(self.cfg, self._unreader, self.peer, self._number)
         codings = [value.strip().lower() for name, value in request.headers if name == "TRANSFER-ENCODING"]
         if codings and codings != ["chunked"]:
-            # gunicorn lets some pass that nobody undoes.
+            # gunicorn accepts some codings that it does not decode.
             raise UnsupportedTransferCoding(codings)
         self._most_bytes = most_bytes(request.path)
         self._request = request
         return True
 
     def _end_of_chunks(self) -> int | None:
-        """How many bytes the chunked body has; None while its end is not here. What is wrong, gunicorn will say.
+        """The length of the chunked body in bytes; None while it is incomplete. gunicorn reports invalid chunks.
 
-        Looks at each byte about once, however they come. Raises EndlessBodyError.
+        Scans each byte about once, however they arrive. Raises EndlessBodyError.
         """
         incoming = self._incoming
         while (end := incoming.find(_LINE_END, self._scanned, self._scanned + MAX_HEAD_BYTES)) >= 0:

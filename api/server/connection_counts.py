@@ -1,4 +1,4 @@
-"""How many connections each worker has, where all of them see it, so that new ones are shared out evenly."""
+"""The number of connections of each worker, in shared memory, to distribute new connections evenly."""
 
 import mmap
 
@@ -7,10 +7,10 @@ _NO_WORKER = 2**32 - 1
 
 
 class ConnectionCounts:
-    """Made before the fork: a worker writes its own count and reads the others'.
+    """Create it before the fork: a worker writes its own count and reads those of the others.
 
-    A worker's place follows from its age, of which gunicorn gives each worker another. Two that live together share a
-    place only when hundreds died between them, and then merely share less evenly.
+    A worker's slot follows from its age, gunicorn's serial number of workers. Two live workers share a slot only if
+    hundreds died between them, and then the distribution is merely less even.
     """
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class ConnectionCounts:
             self._counts[place] = _NO_WORKER
 
     def write(self, age: int, count: int) -> None:
-        """Say how many connections the worker of that age has."""
+        """Set the number of connections of the worker with that age."""
         self._counts[age % _PLACES] = count
 
     def forget(self, age: int) -> None:
-        """Say that the worker of that age accepts no more connections."""
+        """Record that the worker with that age accepts no more connections."""
         self._counts[age % _PLACES] = _NO_WORKER
 
     def fewest(self) -> int:
-        """How many the worker has that has fewest; more than any can have when there is none."""
+        """The smallest count of all workers; a huge number if there are no workers."""
         return min(self._counts)

@@ -1,4 +1,4 @@
-"""Answers given before the app sees anything, to what is not HTTP or does not arrive: in the form of all others."""
+"""Answers to requests that never reach the app (malformed or incomplete), in the same form as all others."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from api.protocols.paths import is_for_sdks
 from api.responses import error_body, spread_wait
 from api.server.connection import EndlessBodyError, EndlessHeadError
 
-# Of a request that gunicorn has not read, or not to its end.
+# For requests that gunicorn has not parsed completely.
 _PATH = re.compile(rb"\S+ ([!->@-~]+)")
 _ORIGIN = re.compile(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Refusal(NamedTuple):
-    """A status and what to say with it; in how many seconds the client may try again, if that is known."""
+    """A status with its message, and the seconds until the client may try again, if known."""
 
     status: HTTPStatus
     message: str
@@ -32,12 +32,10 @@ CROWDED = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Server busy receiving other r
 ENDLESS = Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too many or too long.")
 OUR_FAULT = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side.")
 NO_HTTP = Refusal(HTTPStatus.BAD_REQUEST, "Malformed HTTP request.")
-# The first that fits counts: the last is the base of those before it.
+# The first match counts, so base classes come last.
 _OF_ERRORS: dict[type[Exception], Refusal] = {
     EndlessHeadError: ENDLESS,
-    EndlessBodyError: Refusal(
-        HTTPStatus.BAD_REQUEST, "The body comes in too many chunks, or with too much around them."
-    ),
+    EndlessBodyError: Refusal(HTTPStatus.BAD_REQUEST, "The body has too many chunks, or too much framing around them."),
     errors.InvalidResponseHeader: OUR_FAULT,
     errors.InvalidResponseHeaderName: OUR_FAULT,
     errors.LimitRequestLine: Refusal(HTTPStatus.REQUEST_URI_TOO_LONG, "The URL is too long."),
@@ -54,29 +52,29 @@ _OF_ERRORS: dict[type[Exception], Refusal] = {
 
 
 def of_error(error: Exception) -> Refusal:
-    """The answer to a request that ended in this error."""
+    """The refusal for this error."""
     return next((refusal for kind, refusal in _OF_ERRORS.items() if isinstance(error, kind)), OUR_FAULT)
 
 
 def for_path(refusal: Refusal, path: str) -> Refusal:
-    """The refusal as clients at this path know it: SDKs wait after a 429 only, and not all of them as long."""
+    """The refusal for clients of this path: SDKs wait only after a 429, and get random waits."""
     if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE and is_for_sdks(path):
         return refusal._replace(status=HTTPStatus.TOO_MANY_REQUESTS, retry_after=spread_wait())
     return refusal
 
 
 def path_of(request_head: bytes) -> str:
-    """The path in a request's head, as far as it is here; without its query, which can hold a key."""
+    """The path in the received part of a request's head, without the query, which can contain a key."""
     found = _PATH.match(request_head)
     return found[1].decode("latin-1") if found else ""
 
 
 def answer(refusal: Refusal, request_head: bytes, reason: str, cors: Cors, request_id: str) -> bytes:
-    """All of the answer, in the form of the app's errors; logs it.
+    """The complete answer, in the form of the app's errors; logs it.
 
-    `request_head`: as far as it is here. Pages may read the answer where they may read the app's.
+    `request_head`: the received part. The answer has the same CORS headers as the app's.
     """
-    # Nothing of the request: its head can hold a key.
+    # Log no part of the request: its head can contain a key.
     logger.info("a request was refused before the app", extra={"status": refusal.status, "request_id": request_id})
     path = path_of(request_head)
     message = refusal.message

@@ -1,10 +1,10 @@
-"""The files in which gunicorn's workers count, for all of them to add up: filled when they are made.
+"""The metrics files of gunicorn's workers, allocated in full when they are created.
 
-prometheus_client maps them into memory, and makes them sparse: a write that finds no block on a full disk would kill
-the worker (SIGBUS). Here the blocks are there before a worker writes, in memory where the machine has a place for that.
+prometheus_client maps sparse files into memory: on a full disk, a write to a missing block would kill the worker
+(SIGBUS). Here the blocks exist before a worker writes, in shared memory if the machine has it.
 
-A worker gets a place rather than its process id: the next worker in its place counts on, so that neither a dead worker
-nor a reload resets a counter or leaves a file behind.
+A worker's files are named after a slot, not its process id: the next worker in the slot continues the counters, so that
+neither a dead worker nor a reload resets a counter or leaves a file behind.
 """
 
 import contextlib
@@ -36,18 +36,18 @@ SIZES = {
     "gauge_livemax": 64 * 1024,
     "gauge_livemostrecent": 64 * 1024,
 }
-"""Bytes by kind of file: more than all series together can need, since prometheus_client would let it grow sparse."""
+"""Bytes by kind of file: more than all series together need, since prometheus_client would grow a file sparsely."""
 
 _PREFIX = "pulse-metrics-"
 _IN_USE = "in-use"
 
 
 class MetricsFiles:
-    """The files of one gunicorn. Made in the master before anything else imports prometheus_client's values."""
+    """The files of one gunicorn. Create it in the master before anything imports prometheus_client's values."""
 
     def __init__(self, places: int) -> None:
-        """Make the files of so many workers, in the folder that PROMETHEUS_MULTIPROC_DIR names, or else in one of our
-        own, which the variable names from then on. Raises SettingsError where there is no room for them.
+        """Create the files for N slots, in the folder that PROMETHEUS_MULTIPROC_DIR names, or else in our own folder,
+        to which this then sets the variable. Raises SettingsError if there is no room for them.
         """
         given = os.environ.get(VARIABLE)
         self._lock: IO[bytes] | None = None
@@ -83,29 +83,29 @@ class MetricsFiles:
         raise SettingsError(VARIABLE, "", _allowed(places, why))
 
     def reserve(self, place: int) -> None:
-        """Make the files of a place, if it has none. In the master, before the fork. Raises nothing."""
+        """Create the files of a slot, if missing. In the master, before the fork. Never raises."""
         try:
             self._reserve(place)
         except OSError as error:
-            # Only a worker beyond those that were planned for: it is better off without its reserve than not there.
+            # Only for a worker beyond the planned slots: it is better to run it without reserved files than not at all.
             extra = {"folder": str(self.folder), "error": str(error)}
             logger.warning("there is no room to reserve the metrics files of another worker", extra=extra)
 
     def count_in(self, place: int) -> None:
-        """Count in the files of this place from now on. In the worker, after the fork, before there is any metric."""
+        """Use the files of this slot from now on. In the worker, after the fork, before the first metric."""
         identify: Any = lambda: place  # noqa: E731, its type is wrong in prometheus_client
         values.ValueClass = values.MultiProcessValue(identify)  # type: ignore[no-untyped-call]
 
     def forget_gauges(self, place: int) -> None:
-        """What a dead worker's gauges said is no longer so. In the master, before another takes its place."""
+        """Clear a dead worker's gauges. In the master, before another worker takes its slot."""
         for kind, size in SIZES.items():
             if kind.startswith("gauge"):
-                # In place, since blocks that are given back may not come again.
+                # In place, since freed blocks may not be available again.
                 with contextlib.suppress(OSError), self._file(kind, place).open("r+b") as file:
                     file.write(bytes(size))
 
     def remove(self) -> None:
-        """Remove the folder, if it is our own. In the master, at the end."""
+        """Remove the folder, if it is our own. In the master, before it exits."""
         if self._lock is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._lock.close()
@@ -129,12 +129,14 @@ class MetricsFiles:
 
 @functools.cache
 def metrics_files(places: int) -> MetricsFiles:
-    """Those of this process: gunicorn reads its configuration anew at each HUP, and counts on. Raises SettingsError."""
+    """The files of this process: after a HUP, gunicorn reloads its configuration and keeps them. Raises
+    SettingsError.
+    """
     return MetricsFiles(places)
 
 
 def drop_broken(folder: Path) -> None:
-    """Delete those files that prometheus_client cannot read, with an error in the log: the others shall be served."""
+    """Delete the files that prometheus_client cannot read, and log an error, so that the others are served."""
     for file in folder.glob("*.db"):
         _drop_if_broken(file)
 
@@ -145,7 +147,7 @@ def _drop_if_broken(file: Path) -> None:
             json.loads(key)
     except (struct.error, ValueError, RuntimeError) as error:
         extra = {"file": str(file), "error": str(error)}
-        logger.error("a metrics file is broken and was deleted; what it counted is gone", extra=extra)  # noqa: TRY400, it says it all
+        logger.error("a metrics file is broken and was deleted; its counts are lost", extra=extra)  # noqa: TRY400, it says it all
         file.unlink(missing_ok=True)
 
 
@@ -155,8 +157,8 @@ def _candidates() -> Iterable[Path]:
 
 
 def _own_folder(parent: Path) -> tuple[Path, IO[bytes]]:
-    """A new folder, and the lock that says that it is in use: it ends with the last of our processes."""
-    # Under another name until it is locked, or another gunicorn would sweep it away.
+    """A new folder, and its lock, which is released with the last of our processes."""
+    # Under another name until it is locked, or another gunicorn would remove it.
     folder = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
     lock = (folder / _IN_USE).open("ab")
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -164,7 +166,7 @@ def _own_folder(parent: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the folders of those that were killed."""
+    """Remove the folders of killed processes."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError), (folder / _IN_USE).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""The worker that gunicorn runs: one loop collects requests until they are whole, calls the app, and writes answers.
+"""gunicorn's worker: one event loop collects complete requests, calls the app, and writes answers.
 
-A slow client, in either direction, holds bytes and no thread. Each turn of the loop answers all requests that have
-become whole; their events go to the journal together, and only then do the answers leave.
+A slow client, in either direction, holds bytes but no thread. Each iteration of the loop processes all complete
+requests; it writes their events to the journal together, and only then sends the answers.
 """
 
 import contextlib
@@ -39,19 +39,19 @@ from common.logs import new_request_id
 logger = logging.getLogger(__name__)
 
 TESTED_GUNICORN = "27.0.1"
-"""The version whose parts this worker is made of."""
+"""The version whose internals this worker uses."""
 
 REQUEST_SECONDS = 30.0
 """How long a client may take to send a request, from its first byte to its last."""
 SEND_SECONDS = 10.0
-"""How long a client may take nothing of its answer."""
+"""How long a client may read nothing of its answer."""
 LEAVE_SECONDS = 2.0
-"""How long a client may take to close the connection after its last answer, or all of them at a stop."""
+"""How long a client may take to close the connection after its last answer, and any idle client at a stop."""
 STOP_SECONDS = 5.0
-"""How long a stop waits for what is under way."""
+"""How long a stop waits for requests in flight."""
 
 _PIECE_BYTES = 64 * 1024
-# What one client takes of its answers in a turn: two hundred that take large ones keep a small one waiting for less.
+# The limit for one client in an iteration, so that two hundred clients with large answers delay a small one less.
 _TURN_BYTES = 128 * 1024
 _MOST_HELD_BYTES = 64 * 1024 * 1024
 _LOOK_SECONDS = 0.25
@@ -62,14 +62,14 @@ _NO_ROOM_SECONDS = 0.05
 _WARN_EVERY_SECONDS = 10.0
 _OTHER_DESCRIPTORS = 100
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
-# What the app answers from memory; all else may read files, or ask Kafka.
+# The app answers these paths from memory; others may read files, or query Kafka.
 _QUICK = ("/api/", "/health/", "/pulse.js")
 _QUICK_SDK_BYTES = 64 * 1024
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class CachedConfig:
-    """gunicorn's configuration, each value looked up once: its own way there is long, and a request asks 15 times."""
+    """gunicorn's configuration, with each value cached: its own lookup is slow, and a request makes 15 of them."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -81,7 +81,7 @@ class CachedConfig:
 
 
 class Answer:
-    """What gunicorn's response writes to in place of a socket."""
+    """Replaces the socket that gunicorn's response writes to."""
 
     __slots__ = ("pieces", "size")
 
@@ -96,7 +96,7 @@ class Answer:
     send = sendall
 
     def taken(self) -> bytes:
-        """What was written since it was last asked."""
+        """The bytes written since the last call."""
         data = b"".join(self.pieces)
         self.pieces.clear()
         self.size = 0
@@ -104,19 +104,19 @@ class Answer:
 
 
 def most_connections(wanted: int) -> int:
-    """As many as there are descriptors for, beside those that a worker needs for other things."""
+    """The wanted number, limited by the file descriptors that a worker does not need otherwise."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(limit - _OTHER_DESCRIPTORS, limit // 2))
 
 
 def answer_of(app: Any, cfg: Any, connection: Connection, request: Any, *, close: bool) -> Iterator[bytes]:
-    """The app's answer in pieces, each made when it is asked for. Raises what gunicorn raises.
+    """The app's answer in pieces, each produced on demand. Raises gunicorn's errors.
 
-    `close`: whether it is to say that the connection ends. `connection.last` then tells whether it does.
+    `close`: whether to announce the end of the connection. Afterwards `connection.last` says whether it ends.
     """
     answer = Answer()
     response, environ = wsgi.create(request, answer, connection.peer, connection.own, cfg)
-    # The client has been told to go on, if it asked.
+    # Drop gunicorn's 100 Continue: the client has already got it if it asked.
     answer.taken()
     if close:
         response.force_close()
@@ -135,10 +135,10 @@ def answer_of(app: Any, cfg: Any, connection: Connection, request: Any, *, close
 
 
 class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's worker with one loop. Answers that may take their time are made by API_THREADS threads."""
+    """gunicorn's worker with one event loop. API_THREADS threads produce the answers that may be slow."""
 
     counts: ConnectionCounts
-    """Of all workers. To be set before the fork."""
+    """The counts of all workers. Set it before the fork."""
     cfg: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -159,14 +159,14 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """Blocks until the worker ends."""
         if self.cfg.is_ssl:
-            logger.critical("this server speaks no TLS: let a proxy in front of it do that")
+            logger.critical("this server does not support TLS: use a proxy in front of it")
             sys.exit(4)
         self._selector = selectors.DefaultSelector()
         self._threads = ThreadPoolExecutor(self.cfg.threads, thread_name_prefix="answers")
         super().init_process()
 
     def run(self) -> None:
-        """Serve until told to stop, then until all that is under way is answered. Blocks."""
+        """Serve until the stop, then until all requests in flight are answered. Blocks."""
         self._queue = self.wsgi.extensions["delivery"].queue
         self._queue.grouped_by = threading.get_ident()
         self._cors = self.wsgi.extensions.get("cors", Cors(frozenset(), frozenset()))
@@ -185,7 +185,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             listener.close()
 
     def _turn(self) -> None:
-        """Wait until something comes, answer all that is whole then, and send the answers."""
+        """Wait for input, process all complete requests, and send the answers."""
         now = time.monotonic()
         until = min(self._look_at, math.inf if self._listening else self._listen_at)
         events = self._selector.select(0 if self._ready else max(0.0, until - now))
@@ -219,13 +219,13 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # ── New connections ──
 
     def _accept(self, listener: socket.socket, now: float) -> None:
-        """Take a new connection, but leave a worker with fewer the time to do so first."""
+        """Accept a new connection, but give workers with fewer connections the first chance."""
         if now >= self._no_yields_until and len(self._connections) > self.counts.fewest():
             self._yields += 1
             if self._yields <= _YIELDS:
                 self._listen_at = now + _YIELD_SECONDS
                 return
-            # The others do not come: they are busy, or frozen.
+            # The others do not accept it: they are busy, or frozen.
             self._no_yields_until = now + _NO_YIELD_SECONDS
         self._yields = 0
         if len(self._connections) >= self._most_connections:
@@ -233,13 +233,13 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             sock, peer = listener.accept()
         except BlockingIOError:
-            # Another worker was quicker.
+            # Another worker was faster.
             return
         except OSError as error:
-            # Most of all it is a lack of descriptors, which a closed connection mends.
+            # Usually a lack of file descriptors, which closing a connection fixes.
             if now >= self._no_warning_until:
                 self._no_warning_until = now + _WARN_EVERY_SECONDS
-                logger.warning("a connection could not be taken", extra={"error": str(error)})
+                logger.warning("could not accept a connection", extra={"error": str(error)})
             self._make_room()
             self._listen_at = now + _NO_ROOM_SECONDS
             return
@@ -252,7 +252,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.counts.write(self.age, len(self._connections))
 
     def _listen(self, now: float) -> None:
-        """Listen, but not while others are to take new connections, nor during a stop."""
+        """Listen, except while other workers should accept new connections, and during a stop."""
         wanted = self.alive and now >= self._listen_at
         if wanted != self._listening:
             self._listening = wanted
@@ -263,7 +263,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                     self._selector.unregister(listener)
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle longest, or else refuse the request that has taken longest."""
+        """Close the connection that has been idle longest, or otherwise refuse the request that has taken longest."""
         waiting = [connection for connection in self._connections if not connection.occupied or connection.leaving]
         waiting.sort(key=lambda connection: (not (connection.idle or connection.leaving), connection.deadline))
         silent = next((connection for connection in waiting if _silent(connection.sock)), None)
@@ -278,7 +278,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # ── Requests in ──
 
     def _receive(self, connection: Connection, now: float) -> None:
-        """Take what the client has sent."""
+        """Read the client's data."""
         try:
             data = connection.sock.recv(_PIECE_BYTES)
         except BlockingIOError:
@@ -298,7 +298,9 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 connection.deadline = min(connection.deadline, now + LEAVE_SECONDS)
 
     def _advance(self, connection: Connection) -> bool:
-        """Answer the next request, if it is whole and the last answer has left; whether its events are uncommitted."""
+        """Process the next request if it is complete and the last answer is sent; returns whether its events are
+        uncommitted.
+        """
         if connection.occupied:
             return False
         try:
@@ -327,13 +329,15 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         elif connection.wants_to_be_asked():
             connection.out = _GO_ON
         elif connection.held > _PIECE_BYTES and sum(each.held for each in self._connections) > _MOST_HELD_BYTES:
-            # Those who send little are not to suffer from those who send much.
+            # Clients with small requests must not suffer from those with large ones.
             self._refuse(connection, early_answers.CROWDED)
         else:
             self._wake_at(connection, min(connection.missing, _PIECE_BYTES))
 
     def _wake_at(self, connection: Connection, least: int) -> None:
-        """Be told only when so many bytes are there: one that sends byte by byte would cost a turn for each."""
+        """Wake up only when `least` bytes are there: a client that sends single bytes would cost an iteration for
+        each.
+        """
         if least != connection.least:
             connection.least = least
             with contextlib.suppress(OSError):
@@ -350,7 +354,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 os.write(self.PIPE[1], b".")
 
     def _begin_answer(self, connection: Connection, request: Any) -> None:
-        """Make an answer, or have the app make the first piece of a long one. One that fails harms no other."""
+        """Produce an answer, or the first piece of a long one. A failure affects no other request."""
         close = self._stop_at is not None or not self.alive or not connection.whole
         try:
             if self._fast_path and not close and isinstance(request.body, io.BytesIO):
@@ -362,7 +366,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._refuse(connection, early_answers.of_error(error))
 
     def _commit(self, connections: list[Connection]) -> None:
-        """Have the journal keep the events of these requests, or else answer that they cannot be kept."""
+        """Commit the events of these requests to the journal; if that fails, answer 503."""
         try:
             self._queue.commit()
         except QueueFullError as error:
@@ -371,7 +375,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._refuse(connection, refusal, error.reason)
 
     def _send(self, connection: Connection, now: float) -> None:
-        """Send what the client takes, without waiting; then see to its next request."""
+        """Send as much as the client accepts, without waiting; then continue with its next request."""
         if connection.busy:
             self._watch(connection, 0)
             return
@@ -383,7 +387,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         elif had_answer and connection.last:
             self._leave(connection, now)
         elif had_answer and (connection.held or connection.ended):
-            # What is here comes first: no more is taken before.
+            # Process the received data first: read no more until then.
             self._watch(connection, 0)
             self._ready.append(connection)
         else:
@@ -392,9 +396,9 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._watch(connection, _READ)
 
     def _send_out(self, connection: Connection, now: float) -> bool:
-        """Send what there is, piece by piece, until the client takes no more or has had its share of this turn.
+        """Send piece by piece until the client accepts no more or has used up its share of this iteration.
 
-        Returns whether the connection lives.
+        Returns whether the connection is still open.
         """
         left = _TURN_BYTES
         while connection.out and left > 0:
@@ -414,14 +418,14 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return connection in self._connections
 
     def _next_piece(self, connection: Connection) -> bytes:
-        """What comes after what has been sent; nothing when the answer is over."""
+        """The next piece of the answer; empty at its end."""
         piece = b""
         try:
-            # A piece can be empty: what there was may have left with the one before.
+            # A piece can be empty if its data was sent with the previous one.
             piece = next(filter(None, connection.rest or ()), b"")
         except Exception:
-            # Its beginning has left: all that can be done is not to let it look whole.
-            logger.exception("an answer broke off")
+            # The beginning is already sent: closing the connection shows that the answer is incomplete.
+            logger.exception("an answer failed after its beginning was sent")
             self._close(connection)
         if not piece:
             connection.rest = None
@@ -439,15 +443,15 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.watched = events
 
     def _refuse(self, connection: Connection, refusal: Refusal, reason: str | None = None) -> None:
-        """Answer in place of the app, count as the app would, and let the connection end.
+        """Answer in place of the app, count as the app would, and end the connection.
 
-        `reason`: as the metric has it, where the status does not tell.
+        `reason`: the metric's reason, if it does not follow from the status.
         """
         metrics = self.wsgi.extensions["metrics"]
         request_id = new_request_id()
         reason = reason or reason_of(refusal.status)
         if refusal is early_answers.OUR_FAULT:
-            logger.error("a request failed outside of the app", exc_info=sys.exc_info())
+            logger.error("a request failed outside the app", exc_info=sys.exc_info())
         else:
             metrics.rejected.labels(reason).inc()
             if refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -462,7 +466,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # ── Ends ──
 
     def _leave(self, connection: Connection, now: float) -> None:
-        """Say that nothing more comes, and wait for the client to close: closing first can cost it the answer."""
+        """Close our side, and wait for the client to close: closing the socket first can destroy the answer."""
         connection.leaving = True
         connection.deadline = now + LEAVE_SECONDS
         connection.drop()
@@ -483,7 +487,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.counts.write(self.age, len(self._connections))
 
     def _look(self, now: float) -> None:
-        """See to deadlines, and to a stop."""
+        """Check deadlines, and begin a stop if requested."""
         self._look_at = now + _LOOK_SECONDS
         self.notify()
         if self.ppid != os.getppid():
@@ -501,7 +505,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._close(connection)
 
     def _begin_stop(self, now: float) -> None:
-        """Take no new connections; give those that are here a moment for what is on its way."""
+        """Accept no new connections; give the open ones a moment for data in transit."""
         self._stop_at = now + STOP_SECONDS
         self.counts.forget(self.age)
         for connection in self._connections:
@@ -510,7 +514,9 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _is_quick(request: Any) -> bool:
-    """Whether the app answers it from memory, and at once: what SDKs send may be large, or become so unzipped."""
+    """Whether the app answers it from memory, immediately: requests of SDKs may be large, or become large
+    decompressed.
+    """
     if not is_for_sdks(request.path):
         return bool(request.path.startswith(_QUICK))
     body = request.body.getvalue() if isinstance(request.body, io.BytesIO) else None
@@ -518,9 +524,9 @@ def _is_quick(request: Any) -> bool:
 
 
 def _silent(sock: socket.socket) -> bool:
-    """Whether nothing has come that is not yet read."""
+    """Whether there is no unread data."""
     try:
         return not sock.recv(1, socket.MSG_PEEK)
     except OSError:
-        # Nothing is there, or the client is gone.
+        # There is no data, or the client is gone.
         return True

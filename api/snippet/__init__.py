@@ -1,1 +1,1 @@
-"""The browser snippet: pulse.js as people read it, and as the API serves it."""
+"""The browser snippet: the source pulse.js, and the minified file that the API serves."""

@@ -1,4 +1,4 @@
-"""/pulse.js: the browser snippet (docs/snippet.md), answered from memory."""
+"""/pulse.js: the browser snippet (docs/snippet.md), served from memory."""
 
 import gzip
 from pathlib import Path
@@ -10,7 +10,7 @@ _SECONDS_TO_KEEP = 3600
 
 
 def snippet_routes() -> Blueprint:
-    """The route. Reads the file once, now; browsers keep it for an hour and then ask whether it still holds."""
+    """The route. Reads the file once, now; browsers cache it for an hour and then revalidate it."""
     routes = Blueprint("snippet", __name__)
     plain = _SERVED.read_bytes()
     zipped = gzip.compress(plain, mtime=0)
@@ -24,7 +24,7 @@ def snippet_routes() -> Blueprint:
         answer.vary.add("Accept-Encoding")
         answer.cache_control.public = True
         answer.cache_control.max_age = _SECONDS_TO_KEEP
-        # Pages that isolate themselves (COEP) load it too.
+        # Isolated pages (COEP) can load it too.
         answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.add_etag()

@@ -1,1 +1,1 @@
-"""`python -m consumer.dlq`: looks into the dead letter topic, and sends letters back."""
+"""`python -m consumer.dlq`: shows the dead letters, and sends them back."""

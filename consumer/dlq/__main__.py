@@ -1,6 +1,6 @@
 """`python -m consumer.dlq`: look at the dead letters, and send them back to their topic.
 
-Joins no consumer group and commits nothing. What a command sees is the topic as it was when it began.
+Joins no consumer group and never commits. A command sees the topic as it was at its start.
 """
 
 import functools
@@ -38,7 +38,7 @@ _WIDEST = 10_000  # characters
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The two topics and the way to them. To `events` goes a letter that does not say where it came from."""
+    """The two topics with their clients. A letter without an origin goes to `events`."""
 
     events: str
     letters: str
@@ -47,7 +47,7 @@ class Topics:
 
     @contextmanager
     def letter_box(self) -> Iterator[LetterBox]:
-        """The letters, read with a progress bar on standard error where that is a terminal."""
+        """The letters, read with a progress bar if standard error is a terminal."""
         errors = Console(stderr=True)
         with closing(self.open_reader()) as reader:
             watched = functools.partial(
@@ -73,11 +73,11 @@ class Moment(click.ParamType[datetime]):
             return parse_timestamp(value)
         except (ValueError, OverflowError):
             allowed = "give one such as 2026-01-31T12:00:00Z, or how long ago, such as 30m, 2h or 1d"
-            self.fail(f"{value} is no time: {allowed}.", param, ctx)
+            self.fail(f"{value} is not a time: {allowed}.", param, ctx)
 
 
 def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the options that say which letters are meant, as one `wanted: Filter`."""
+    """Adds the filter options to a command, as one `wanted: Filter`."""
 
     @click.option("--reason", "reasons", multiple=True, help="With this class of error; may be repeated.")
     @click.option("--key", "keys", multiple=True, help="With this key, that is customer; may be repeated.")
@@ -124,11 +124,11 @@ def cli(context: click.Context) -> None:
 @cli.command("list")
 @filtered
 @replayed_too
-@click.option("--limit", type=click.IntRange(1), help=f"The newest so many; without --json {LIST_LIMIT} by default.")
+@click.option("--limit", type=click.IntRange(1), help=f"The newest N; without --json {LIST_LIMIT} by default.")
 @click.option("--json", "in_json", is_flag=True, help="All of each letter, as one line of JSON.")
 @click.pass_obj
 def list_(topics: Topics, wanted: Filter, with_replayed: bool, limit: int | None, in_json: bool) -> None:
-    """The letters that wait, the newest last."""
+    """The waiting letters, the newest last."""
     with topics.letter_box() as box:
         letters = box.find(wanted, with_replayed=with_replayed)
         if limit is None:
@@ -138,7 +138,7 @@ def list_(topics: Topics, wanted: Filter, with_replayed: bool, limit: int | None
             for letter, record in box.fetch(shown):
                 click.echo(as_json(letter, record))
         elif shown:
-            # What a program reads is not cut to a width.
+            # Do not truncate the output for programs.
             width = None if sys.stdout.isatty() else _WIDEST
             Console(width=width).print(table(shown, with_replayed=with_replayed))
     if not letters:
@@ -151,7 +151,7 @@ def list_(topics: Topics, wanted: Filter, with_replayed: bool, limit: int | None
 @click.argument("letter")
 @click.pass_obj
 def show(topics: Topics, letter: str) -> None:
-    """One LETTER whole: headers and value. Name it as `list` does (0-17), or by its origin."""
+    """One LETTER in full: headers and value. Name it as `list` does (0-17), or by its origin."""
     with topics.letter_box() as box:
         found = box.get(letter)
     if found is None:
@@ -165,7 +165,7 @@ def show(topics: Topics, letter: str) -> None:
 @replayed_too
 @click.pass_obj
 def stats(topics: Topics, wanted: Filter, with_replayed: bool) -> None:
-    """How many letters wait, by reason and by day."""
+    """The number of waiting letters, by reason and by day."""
     with topics.letter_box() as box:
         letters = box.find(wanted, with_replayed=with_replayed)
     click.echo(f"{len(letters):,} letters in {topics.letters}")
@@ -175,19 +175,19 @@ def stats(topics: Topics, wanted: Filter, with_replayed: bool) -> None:
 
 @cli.command()
 @filtered
-@click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest first.")
+@click.option("--limit", type=click.IntRange(1), help="At most N, the oldest first.")
 @click.option(
-    "--max-replays", type=click.IntRange(1), default=3, show_default=True, help="Leave what was sent back so often."
+    "--max-replays", type=click.IntRange(1), default=3, show_default=True, help="Skip letters sent back N times."
 )
-@click.option("--keep-going", is_flag=True, help="Go on after a letter that cannot be sent.")
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--keep-going", is_flag=True, help="Continue after a letter that cannot be sent.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
 @click.pass_obj
 def replay(
     topics: Topics, wanted: Filter, *, limit: int | None, max_replays: int, keep_going: bool, dry_run: bool
 ) -> None:
     """Send letters back to their topics, oldest first. May be interrupted and repeated.
 
-    Exits 1 if a letter could not be sent, or if all that were meant have been sent back too often before.
+    Exits 1 if a letter could not be sent, or if all selected letters have been sent back too often before.
     """
     with topics.letter_box() as box:
         found = box.find(wanted)
@@ -223,7 +223,7 @@ def replay(
 
 
 def _what_stays(replays: Iterable[int]) -> str:
-    """What to say of the letters that were sent back so often, each too often; nothing if there are none."""
+    """The message for letters that were sent back too often; empty if there are none."""
     times = list(replays)
     if not times:
         return ""
@@ -242,13 +242,13 @@ def _print_outcome(outcome: replaying.Outcome, letters: int, stay: str) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one ends the process at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second one ends the process immediately."""
     stopping = threading.Event()
 
     def stop(number: int, _: object) -> None:
         stopping.set()
         signal.signal(number, before[number])
-        # Not through Python's buffers, which the signal may have found in use.
+        # Not through Python's buffers, which may be in use during the signal.
         os.write(2, b"\nStopping after this chunk ...\n")
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,7 +1,7 @@
-"""Dead letters read back: their topic, folded to the newest letter of each origin and whether it was sent back.
+"""Reads dead letters: folds their topic to the newest letter of each origin, and whether it was sent back.
 
-The topic is a log of letters and of notes; a note says that a letter was sent back. What waits is every newest letter
-without a note that names it.
+The topic is a log of letters and notes; a note records that a letter was sent back. The waiting letters are the newest
+ones without a note.
 """
 
 import json
@@ -18,7 +18,7 @@ from common.events import parse_timestamp
 from common.kafka import ReceivedRecord, RecordReader
 
 UNKNOWN = "unknown"
-"""The reason of a letter that gives none: other tools may write to the topic too."""
+"""The reason of a letter without one: other tools may write to the topic too."""
 
 _PLACE = re.compile(r"[0-9]{1,9}-[0-9]{1,18}")
 _NUMBER = re.compile(rb"\d{1,18}")
@@ -28,10 +28,10 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What is kept of a letter while all are looked at: not its value, there may be a million.
+    """A letter without its value, since there may be a million.
 
-    `partition` and `offset` are its place in the dead letter topic, `topic` where it goes back to. What its headers
-    do not tell is None.
+    `partition` and `offset` are its place in the dead letter topic, `topic` is its original topic. Fields that its
+    headers lack are None.
     """
 
     partition: int
@@ -55,9 +55,9 @@ class Letter:
 
     @classmethod
     def of(cls, record: ReceivedRecord, dlq_topic: str, default_topic: str) -> "Letter":
-        """The letter in a record of `dlq_topic`. Whatever the headers hold, it is one: the rest is fallbacks.
+        """The letter in a record of `dlq_topic`. Never fails: invalid headers are replaced by defaults.
 
-        `default_topic`: where it goes back to when it does not say where it came from.
+        `default_topic`: the topic of a letter without an origin.
         """
         found = dict(record.headers)
         named = _text(found.get(headers.SOURCE_TOPIC))
@@ -67,7 +67,7 @@ class Letter:
         if partition is None or offset is None:
             origin = f"{dlq_topic}-{_place(record.partition, record.offset)}"
         else:
-            # With its time: in a topic that was deleted and made anew, other records have the same offsets.
+            # With its time: in a topic that was deleted and created again, other records have the same offsets.
             origin = f"{topic}-{_place(partition, offset)}" + (f"@{produced}" if produced else "")
         return cls(
             partition=record.partition,
@@ -94,7 +94,7 @@ class Mail(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; what is empty or None leaves none out. `since` is included, `until` is not."""
+    """Selects letters; empty or None fields do not filter. `since` is inclusive, `until` is exclusive."""
 
     reasons: tuple[str, ...] = ()
     keys: tuple[bytes, ...] = ()
@@ -113,7 +113,7 @@ class Filter:
 
 
 class LetterBox:
-    """The dead letter topic as letters, read through one reader."""
+    """The letters of the dead letter topic, from one reader."""
 
     def __init__(
         self,
@@ -123,20 +123,20 @@ class LetterBox:
         *,
         watched: Callable[[Iterator[ReceivedRecord]], Iterable[ReceivedRecord]] = iter,
     ) -> None:
-        """`watched` gets all records to pass on while they are read: it may show progress."""
+        """`watched` wraps the records while they are read, for example to show progress."""
         self._reader = reader
         self.topic = topic
         self._default_topic = default_topic
         self._watched = watched
 
     def find(self, wanted: Filter, *, with_replayed: bool = False) -> list[Letter]:
-        """The letters that match, by time; without those sent back unless asked for. Blocks as the reader does."""
+        """The matching letters, by time; without those sent back unless `with_replayed`. Blocks as the reader does."""
         records = self._watched(self._reader.read())
         letters = fold(records, self.topic, self._default_topic, with_replayed=with_replayed)
         return sorted(filter(wanted.matches, letters.values()), key=attrgetter("failed_at"))
 
     def fetch(self, letters: Iterable[Letter]) -> Iterator[Mail]:
-        """The letters with their records, in the order of the topic; without those that were deleted meanwhile."""
+        """The letters with their records, in topic order; without those that were deleted in the meantime."""
         missing = {(letter.partition, letter.offset): letter for letter in letters}
         first: dict[int, int] = {}
         for partition, offset in missing:
@@ -163,7 +163,7 @@ class LetterBox:
 def fold(
     records: Iterable[ReceivedRecord], dlq_topic: str, default_topic: str, *, with_replayed: bool = False
 ) -> dict[str, Letter]:
-    """By origin, the newest letter of the topic's records, oldest first; without those sent back unless asked for."""
+    """The newest letter of each origin, oldest first; without those sent back unless `with_replayed`."""
     letters: dict[str, Letter] = {}
     for record in records:
         found = dict(record.headers)
@@ -187,7 +187,7 @@ def _place(partition: int, offset: int) -> str:
 
 
 def _noted(letters: Mapping[str, Letter], note: Mapping[str, bytes]) -> Letter | None:
-    """The letter a note speaks of, unless the origin has a newer one: that one has died since, and waits."""
+    """The letter that a note names, unless the origin has a newer one, which waits."""
     letter = letters.get(_text(note.get(headers.ORIGIN)))
     named = _text(note.get(headers.REPLAYED_LETTER))
     return letter if letter is not None and letter.place == named else None
@@ -212,7 +212,7 @@ def _appended_at(record: ReceivedRecord) -> datetime:
     try:
         return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     except (OverflowError, ValueError, OSError):
-        # A producer can set any time.
+        # A producer can set any timestamp.
         return _EPOCH
 
 

@@ -1,6 +1,6 @@
-"""Letters go back to their topics, a chunk at a time; then notes into the dead letter topic say so.
+"""Sends letters back to their topics, chunk by chunk, then records that as notes in the dead letter topic.
 
-Killed between the two, a letter is sent again by the next replay: the consumer stores by event_id, so once.
+After a kill between the two, the next replay sends the letters again: the consumer stores by event_id, so once.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ class Failed(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a replay. `problem` ended it before its time."""
+    """The result of a replay. `problem`: the error that ended it early."""
 
     sent: int = 0
     failed: list[Failed] = field(default_factory=list)
@@ -43,10 +43,10 @@ def replay(
     stopping: Callable[[], bool],
     on_progress: Callable[[int], None],
 ) -> Outcome:
-    """Send the letters back, until one cannot be sent unless `keep_going`, or until `stopping()` between two chunks.
+    """Send the letters back, until one fails (unless `keep_going`), or until `stopping()` between two chunks.
 
-    `on_progress` hears how many more are done with. Blocks as reading and sending do; raises nothing for a broker's
-    fault.
+    `on_progress` gets the number of letters of each chunk. Blocks as reading and sending do; does not raise errors of
+    the broker.
     """
     outcome = Outcome()
     try:
@@ -63,7 +63,7 @@ def replay(
 
 
 class Replayer:
-    """Sends letters back. Keeps one sender a topic; `close` drops them."""
+    """Sends letters back. Keeps one sender per topic; `close` closes them."""
 
     def __init__(self, dlq_topic: str, open_sender: Callable[[str], RecordSender]) -> None:
         self._dlq_topic = dlq_topic
@@ -72,9 +72,9 @@ class Replayer:
         self._given_up: dict[str, Exception] = {}
 
     def send(self, chunk: Iterable[Mail]) -> list[Failed]:
-        """Send the letters, note those acknowledged, and return the others. Blocks for some timeouts at most.
+        """Send the letters, note the acknowledged ones, and return the others. Blocks for a few timeouts at most.
 
-        A topic that fails for a reason that is not the letter's own is not tried again. Raises DeliveryError when
+        A topic that fails for another reason than the size of a letter is not tried again. Raises DeliveryError if
         letters were sent, but not noted.
         """
         by_topic: dict[str, list[Mail]] = defaultdict(list)
@@ -98,7 +98,7 @@ class Replayer:
             return [self._given_up[topic]] * len(mails)
         answers = self._sender(topic).send([_sent_back(mail) for mail in mails])
         if len(mails) > 1 and any(error and never_takes(error) for error in answers):
-            # Kafka refuses a batch as a whole: alone it takes all but the guilty one.
+            # Kafka refuses a batch as a whole: alone it accepts all but the letter that is too large.
             answers = [
                 self._deliver(topic, [mail])[0] if error else None for mail, error in zip(mails, answers, strict=True)
             ]
@@ -115,7 +115,7 @@ class Replayer:
         errors = [error for error in answers if error is not None]
         if errors:
             raise DeliveryError(
-                f"{len(errors):,} letters were sent back, but {self._dlq_topic} did not take the notes of it "
+                f"{len(errors):,} letters were sent back, but {self._dlq_topic} refused the notes about them "
                 f"({errors[0]!r}): the next replay sends them again, and they are stored once."
             )
 
@@ -126,7 +126,7 @@ class Replayer:
 
 
 def _chunks(mails: Iterable[Mail]) -> Iterator[list[Mail]]:
-    """The letters in their order, a chunk being what is sent, and then noted, at once."""
+    """The letters in order, in chunks that are sent and noted together."""
     chunk: list[Mail] = []
     size = 0
     for mail in mails:

@@ -1,4 +1,4 @@
-"""How letters look: as rows, as bars, whole, and as JSON. Safe to print, whatever they hold."""
+"""Formats letters: as rows, as bars, in full, and as JSON. Safe to print, whatever their contents."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ _COLUMNS = ("letter", "time (UTC)", "reason", "source", "key", "attempts", "repl
 
 
 def table(letters: Iterable[Letter], *, with_replayed: bool) -> Table:
-    """A row a letter, in the order given. Where there is little room, reasons and keys are cut."""
+    """One row per letter, in the given order. A narrow terminal truncates reasons and keys."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
     for name in _COLUMNS[: len(_COLUMNS) if with_replayed else -1]:
         least = {"letter": 8, "time (UTC)": 19, "source": 8}.get(name, len(name))
@@ -45,7 +45,7 @@ def table(letters: Iterable[Letter], *, with_replayed: bool) -> Table:
 
 
 def statistics(letters: Iterable[Letter]) -> RenderableType:
-    """How many there are by reason, the most first, and by day; bars as wide as the terminal lets them be."""
+    """The number of letters by reason, most frequent first, and by day, with bars in the width of the terminal."""
     reasons: Counter[str] = Counter()
     days: Counter[str] = Counter()
     for letter in letters:
@@ -61,7 +61,7 @@ def statistics(letters: Iterable[Letter]) -> RenderableType:
 
 
 def whole(letter: Letter, record: ReceivedRecord) -> Iterator[str]:
-    """All of a letter, line by line: headers, key, and the value as JSON if it is some, else as text or escaped."""
+    """All of a letter, line by line: headers, key, and the value as JSON, otherwise as text or escaped."""
     yield f"letter  {letter.place}"
     yield f"origin  {printable(letter.origin)}"
     yield f"key     {_key(letter)}"
@@ -78,7 +78,9 @@ def whole(letter: Letter, record: ReceivedRecord) -> Iterator[str]:
 
 
 def as_json(letter: Letter, record: ReceivedRecord) -> str:
-    """All of a letter as one line. Bytes that are no UTF-8 stand, in base64, under their name plus `_base64`."""
+    """All of a letter as one line of JSON. Bytes that are not UTF-8 are in base64, with `_base64` added to their
+    name.
+    """
     return json.dumps(
         {
             "letter": letter.place,
@@ -121,7 +123,7 @@ def _key(letter: Letter) -> str:
 
 
 def _readable(value: bytes) -> str:
-    """The text, or, where it is none, each byte that is not a letter of ASCII escaped."""
+    """The text, or, if it is not UTF-8, the bytes with non-ASCII ones escaped."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -129,7 +131,7 @@ def _readable(value: bytes) -> str:
 
 
 def _pretty(value: bytes) -> str | None:
-    """Indented JSON; None where that would not show the value as it is: no JSON, NaN, a name twice, too deep."""
+    """Indented JSON; None if that would not show the exact value: not JSON, NaN, a duplicate name, too deep."""
     try:
         content = json.loads(
             value.decode(), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite_float

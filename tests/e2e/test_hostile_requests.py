@@ -98,7 +98,7 @@ def test_a_zipped_body_called_merely_chunked_in_transfer_is_not_taken_for_unzipp
 def test_a_body_of_a_crowd_of_chunks_is_refused(api: ApiServer) -> None:
     body = chunks(*(b" " for _ in range(8_500)), EVENT)
     status, answer = post(api, CHUNKED, body)
-    assert (status, answer["message"]) == (400, "The body comes in too many chunks, or with too much around them.")
+    assert (status, answer["message"]) == (400, "The body has too many chunks, or too much framing around them.")
 
 
 def test_a_body_of_many_small_chunks_is_taken(api: ApiServer) -> None:

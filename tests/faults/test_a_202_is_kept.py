@@ -75,7 +75,7 @@ def test_events_that_wait_for_kafka_survive_kill_9_of_the_whole_api(scene: Scene
     scene.broker.start()
     scene.restart_api()
     assert scene.in_kafka(2000) == {"alice": list(range(2000))}
-    assert "the journal holds events from before; they are sent first" in scene.api.output()
+    assert "the journal holds earlier events; they are sent first" in scene.api.output()
 
 
 def test_events_accepted_at_full_speed_survive_kill_9_of_the_whole_api(scene: Scene) -> None:

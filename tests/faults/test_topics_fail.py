@@ -141,7 +141,7 @@ def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scen
     )
     problem = scene.problem("dead_letters")
     assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")
-    assert problem.endswith("its settings refuse them; its cleanup.policy has to be delete")
+    assert problem.endswith("its settings refuse them; its cleanup.policy must be delete")
     assert problem in scene.consumer.output()
     assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="delete")

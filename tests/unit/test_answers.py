@@ -65,10 +65,10 @@ SOME = {
 }
 TOO_LARGE = "The body may have at most 65536 bytes."
 BATCH_TOO_LARGE = "The body may have at most 1048576 bytes."
-UNZIPPED_TOO_LARGE = "The body may have at most 65536 bytes when unzipped."
-NO_GZIP = "The body is not proper gzip, or it ended early."
-ONE_MEMBER = "The body has to be one member of gzip, and nothing after it."
-IN_VAIN = "The body is much larger zipped than it is unzipped: send it as it is."
+UNZIPPED_TOO_LARGE = "The body may have at most 65536 bytes when decompressed."
+NO_GZIP = "The body is not valid gzip, or it ended early."
+ONE_MEMBER = "The body must be one gzip member, and nothing after it."
+IN_VAIN = "The body is much larger than its contents: send it without gzip."
 NOT_THAT = "Content-Type must be application/json."
 NOT_HERE = "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
 ONLY_POST = "This path takes POST."
@@ -109,7 +109,7 @@ TABLE = [
     Row("gzip of nothing but flushes", BATCH, zipped(*[b""] * 40_000, EVENT), 400, IN_VAIN, GZIP),
     Row("gzip as large as allowed", TRACK, gzip.compress(padded(MAX_EVENT_BYTES)), 202, ACCEPTED, GZIP),
     Row("gzip too large", TRACK, gzip.compress(padded(MAX_EVENT_BYTES + 1)), 413, UNZIPPED_TOO_LARGE, GZIP),
-    Row("a gzip bomb", BATCH, BOMB, 413, BATCH_TOO_LARGE[:-1] + " when unzipped.", GZIP),
+    Row("a gzip bomb", BATCH, BOMB, 413, BATCH_TOO_LARGE[:-1] + " when decompressed.", GZIP),
     Row("half a gzip", TRACK, gzip.compress(EVENT)[:-9], 400, NO_GZIP, GZIP),
     Row("gzip with a wrong check sum", TRACK, gzip.compress(EVENT)[:-8] + bytes(8), 400, NO_GZIP, GZIP),
     Row("gzip with something after it", TRACK, gzip.compress(EVENT) + b"more", 400, ONE_MEMBER, GZIP),

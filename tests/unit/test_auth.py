@@ -109,7 +109,7 @@ def test_a_file_without_keys_is_warned_of(keys_file: Path, caplog: pytest.LogCap
     keys_file.write_text("# none yet\n")
     with running_app(FakeBroker(), AccessSettings(keys_file=keys_file)) as app:
         assert status(app.test_client(), "first") == 401
-    assert "there are no write keys: nobody can send events" in [record.message for record in caplog.records]
+    assert "there are no write keys: no client can send events" in [record.message for record in caplog.records]
 
 
 def test_the_log_holds_no_secrets(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -165,7 +165,7 @@ def test_an_error_of_a_journal_left_behind_is_shown_and_does_not_end_the_worker(
     eventually(lambda: app.extensions["delivery"].producer.failing, what="its events on their way")
     with bad_disk(BROKEN, left_behind, synced_writes=True):
         broker.up = True
-        eventually(lambda: app.extensions["delivery"].unopened == {"worker-1": "its disk answers with errors"})
+        eventually(lambda: app.extensions["delivery"].unopened == {"worker-1": "its disk returns errors"})
     assert len(in_kafka(broker)) == 3
     assert app.test_client().post("/api/v1/track", json=EVENT).status_code == 202
     assert terminated == []

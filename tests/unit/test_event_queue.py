@@ -274,7 +274,7 @@ def test_the_metric_counts_what_is_on_the_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("device", "reason", "text"),
-    [(FULL, "disk_full", "The disk that keeps events"), (BROKEN, "journal_failing", "answers with errors")],
+    [(FULL, "disk_full", "The disk that keeps events"), (BROKEN, "journal_failing", "returns errors")],
 )
 def test_says_which_fault_of_the_disk_keeps_events_out(
     journal: Journal, tmp_path: Path, device: str, reason: str, text: str

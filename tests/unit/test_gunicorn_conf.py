@@ -108,7 +108,7 @@ def test_a_wrong_setting_ends_the_start_with_one_line(monkeypatch: pytest.Monkey
 
 def test_another_version_of_gunicorn_ends_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gunicorn, "__version__", "99.0")
-    with pytest.raises(SystemExit, match=r"^api: gunicorn 99.0 is installed, and the worker was tested with 27"):
+    with pytest.raises(SystemExit, match=r"^api: gunicorn 99.0 is installed, but the worker is only tested with 27"):
         runpy.run_path(str(CONF))
 
 

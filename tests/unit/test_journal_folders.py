@@ -208,7 +208,7 @@ def test_a_journal_of_another_version_of_lmdb_stops_the_start(data: Path, tmp_pa
     data.write_bytes(written[:20] + b"\7" + written[21:4096] + written[4096 : 4096 + 20] + b"\7" + written[4096 + 21 :])
     said = attempt(tmp_path)
     is_left_alone(data, said)
-    assert "run that one until it has sent all events" in said
+    assert "run that version until it has sent all events" in said
 
 
 def test_a_path_that_is_a_file_stops_the_start(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_journal_that_cannot_be_checked_is_left_alone(
     data: Path, reopen: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(JournalError, match="reads it through failed"):
+    with pytest.raises(JournalError, match="checks it failed"):
         reopen()
     monkeypatch.undo()
     assert reopen().events == 2000

@@ -25,7 +25,7 @@ def test_says_so_when_it_begins_each_minute_and_when_it_ends(
         clock.advance(10)
     outage.over()
     assert [record.getMessage() for record in caplog.records] == [
-        "storing events failed; trying until it works",
+        "storing events failed; retrying",
         "storing events still fails",
         "storing events still fails",
         "storing events works again",
@@ -94,7 +94,7 @@ def test_patience_has_an_end(patient: Outage, clock: FakeClock, caplog: pytest.L
     patient.failed(OSError("away"))
     clock.advance(60)
     patient.failed(OSError("away"))
-    assert messages(caplog)[1:] == ["following orders failed; trying until it works"]
+    assert messages(caplog)[1:] == ["following orders failed; retrying"]
 
 
 def test_patience_ends_with_the_first_success(
@@ -103,4 +103,4 @@ def test_patience_ends_with_the_first_success(
     patient.over()
     clock.advance(1)
     patient.failed(OSError("away"))
-    assert messages(caplog) == ["following orders failed; trying until it works"]
+    assert messages(caplog) == ["following orders failed; retrying"]

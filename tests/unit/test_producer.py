@@ -97,7 +97,7 @@ def test_logs_an_outage_once_when_it_starts_and_once_when_it_ends(
     parts.broker.up = True
     eventually(lambda: not parts.producer.failing)
     assert [record.message for record in caplog.records] == [
-        "sending events to Kafka failed; trying until it works",
+        "sending events to Kafka failed; retrying",
         "sending events to Kafka works again",
     ]
 

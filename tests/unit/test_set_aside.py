@@ -109,7 +109,7 @@ def test_two_restores_at_once_do_not_meet(root: Path) -> None:
     making.mkdir()
     other = claim(making)
     assert other is not None
-    with pytest.raises(JournalError, match="somebody else restores"):
+    with pytest.raises(JournalError, match="another process restores"):
         run("restore")
     other.release()
 
@@ -117,7 +117,7 @@ def test_two_restores_at_once_do_not_meet(root: Path) -> None:
 def test_a_file_of_which_nothing_can_be_read_stays(root: Path) -> None:
     file = set_aside_files(root)[0].file
     file.write_bytes(b"rubbish")
-    assert "nothing can be read" in run("restore").output
+    assert "no event can be read" in run("restore").output
     assert [aside.file for aside in set_aside_files(root)] == [file]
     assert list(root.glob("*restor*")) == []
 

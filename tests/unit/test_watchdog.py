@@ -43,7 +43,7 @@ def test_says_once_that_the_loop_hangs_and_once_that_it_moves_again(
     scene.let_pass(1)
     scene.health.progressed()
     scene.let_pass(1)
-    assert [record.message for record in caplog.records] == ["no progress; is Kafka there?", "progress again"]
+    assert [record.message for record in caplog.records] == ["no progress; is Kafka reachable?", "progress again"]
 
 
 def test_does_not_end_a_process_that_nobody_stops(scene: Scene) -> None:
