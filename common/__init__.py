@@ -1,1 +1,1 @@
-"""What the API and the consumer share: settings, the event, the Kafka client, metrics, logs, errors."""
+"""Shared by the API and the consumer: settings, the event, the Kafka client, metrics, logs, errors."""

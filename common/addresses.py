@@ -1,4 +1,4 @@
-"""`host:port` of the settings: checked once; how it is written, listened on and connected to."""
+"""`host:port` settings: validated once; with their text, bind address and URL."""
 
 import ipaddress
 import re
@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|(?P<host>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
-# The underscore is in the names of Compose.
+# Compose uses underscores in host names.
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _LIKE_AN_IP = re.compile(r".*:.*|(?:.*\.)?[0-9]+\.?", re.DOTALL)
@@ -36,7 +36,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only programs on this machine reach it."""
+        """Whether only programs on this machine can reach it."""
         if self.host == "localhost":
             return True
         try:
@@ -45,7 +45,7 @@ class Address:
             return False
 
     def to_bind(self) -> "Address":
-        """The same, with an address in place of an empty host: `::`, or 0.0.0.0 where that would not take IPv4 too."""
+        """The same, with an address in place of an empty host: `::`, or 0.0.0.0 if `::` would not accept IPv4."""
         if self.host:
             return self
         return Address("::" if _ipv6_takes_ipv4() else "0.0.0.0", self.port)
@@ -61,7 +61,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def is_host(text: str) -> bool:
-    """Whether it is an IP address, IPv6 without brackets, or a name that resolvers take: `a..b` raises in Python's."""
+    """Whether it is an IP address (IPv6 without brackets) or a valid host name: Python's resolver raises for `a..b`."""
     if _LIKE_AN_IP.fullmatch(text):
         try:
             ipaddress.ip_address(text)

@@ -1,4 +1,4 @@
-"""Which version of Pulse runs, and which commit it was made of."""
+"""The running version of Pulse, and its commit."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ _ROOT = Path(__file__).parent.parent
 
 @cache
 def commit() -> str:
-    """The commit: written into an image when it is built, asked of git in a checkout, else "unknown". Blocks for 2 s at
-    most, when first called.
+    """The commit: from the image's build, or from git in a checkout, otherwise "unknown". The first call blocks for up
+    to 2 s.
     """
     built_of = os.environ.get("PULSE_REVISION")
     if built_of:

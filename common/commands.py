@@ -1,4 +1,4 @@
-"""What the commands with subcommands share (the API's image has no click: nothing of it imports this)."""
+"""Shared by the commands with subcommands (the API's image has no click and must not import this)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from common.kafka import KafkaError
 
 
 class Commands(click.Group):
-    """Errors of ours and of Kafka end a command with one line."""
+    """Errors of Pulse and of Kafka end a command with one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

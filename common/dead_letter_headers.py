@@ -1,7 +1,7 @@
-"""The headers of a dead letter: what is known about why a record was given up, over all its lives.
+"""The headers of a dead letter: why a record could not be stored, across all replays.
 
-A letter that is sent back to its topic is a new record there. It carries ORIGIN, REPLAYS and FAILED_FIRST, and so does
-the letter it becomes if it dies again.
+A letter that is sent back to its topic is a new record there. It has ORIGIN, REPLAYS and FAILED_FIRST, and keeps them
+if it becomes a dead letter again.
 """
 
 from datetime import datetime
@@ -22,16 +22,16 @@ FAILED_FIRST = "dlq.failed.first"
 FAILED_LAST = "dlq.failed.last"
 
 ORIGIN = "dlq.origin"
-"""Which record died first; the tool sets it when it sends a letter back."""
+"""The original record; the tool sets it when it sends a letter back."""
 REPLAYS = "dlq.replays"
-"""How often the letter was sent back; missing: never."""
+"""The number of times that the letter was sent back; missing: never."""
 
 REPLAYED_AT = "dlq.replayed.at"
-"""Only on a note, the record that says that a letter was sent back: when."""
+"""Only on a note, the record for a letter that was sent back: the time."""
 REPLAYED_LETTER = "dlq.replayed.letter"
-"""On a note: which letter, as partition-offset of the dead letter topic."""
+"""On a note: the letter, as partition-offset of the dead letter topic."""
 
-_MOST_MESSAGE = 1000  # characters: the letter has to fit where the record fitted
+_MOST_MESSAGE = 1000  # characters: the letter must fit into its topic
 
 
 def dead_letter_headers(
@@ -44,10 +44,10 @@ def dead_letter_headers(
     first_failed_at: datetime | None = None,
     **source: int,
 ) -> Headers:
-    """All headers of a record's letter: the record's own `headers`, then why, when (UTC), after how many attempts.
+    """All headers of a record's letter: the record's own `headers`, then the error, times (UTC) and number of attempts.
 
-    `source`: partition, offset and timestamp (milliseconds since the epoch), as far as the record had them. What an
-    earlier life left in the record's headers is carried on (origin, replays, first failure) or replaced.
+    `source`: partition, offset and timestamp (milliseconds since the epoch), as far as the record had them. Dead letter
+    headers of an earlier replay are kept (origin, replays, first failure) or replaced.
     """
     why: dict[str, str | int] = {
         ERROR_CLASS: type(error).__name__,
@@ -65,5 +65,5 @@ def dead_letter_headers(
 
 
 def foreign(headers: Headers) -> Headers:
-    """The headers that are not ours."""
+    """The headers of other programs."""
     return tuple(header for header in headers if not header[0].startswith(PREFIX))

@@ -1,23 +1,23 @@
 """The tree of errors: everything Pulse raises on purpose.
 
 PulseError
-├── SettingsError          a variable of the environment is not usable; the process does not start
-│   └── EnvFileError       the file .env is not usable; the process does not start
-├── SchemaError            a schema has a rule that the fast decoder cannot follow; the process does not start
+├── SettingsError          an environment variable is invalid; the process does not start
+│   └── EnvFileError       the file .env is invalid; the process does not start
+├── SchemaError            a schema has a rule that the fast decoder does not support; the process does not start
 ├── InvalidEventError      bytes that are not an event, or an event that breaks a rule
-├── QueueFullError         the API can take no more events for now
+├── QueueFullError         the API cannot accept more events for now
 ├── RateError              the holder of a write key has sent more events than its rate allows
-├── JournalFullError       the journal can keep no more events for now
-├── JournalError           a journal cannot be used, though its events are not damaged; the process does not start
-├── TopicError             a topic is missing, or not as it has to be
+├── JournalFullError       the journal cannot keep more events for now
+├── JournalError           a journal is unusable, but not damaged; the process does not start
+├── TopicError             a topic is missing, or has wrong settings
 ├── ReadError              a topic cannot be read: no broker answers, or no longer
 ├── DeliveryError          Kafka did not acknowledge some records
-├── StoreError             MongoDB did not take a write; nothing is known about what it stored
+├── StoreError             MongoDB did not confirm a write; its outcome is unknown
 ├── ForgetError            a customer cannot be forgotten yet
-├── IndexConflictError     an index of the collection stands in the way of one of ours
-├── RefusedDocumentError   MongoDB will never take this document
-├── TooManyDeadLettersError  so many records cannot be stored that something else must be wrong
-├── ExportError            what is stored cannot be exported; nothing is lost, and a later run goes on
+├── IndexConflictError     an index of the collection conflicts with one of ours
+├── RefusedDocumentError   MongoDB will never accept this document
+├── TooManyDeadLettersError  too many records cannot be stored: the records are not at fault
+├── ExportError            stored events cannot be exported; nothing is lost, and a later run continues
 └── LocalStackError        a local server cannot be set up or started
 """
 
@@ -37,28 +37,28 @@ RULES = (
     "json",
     "other",
 )
-"""Which kinds of rule can be broken."""
+"""The kinds of rules."""
 
 
 class Fault(str):
-    """What to tell a client of a broken rule, and which kind of rule (`RULES`) that is. A message for marshmallow."""
+    """The message about a broken rule for the client, with the kind of rule (`RULES`). A message for marshmallow."""
 
     __slots__ = ("rule",)
     rule: str
 
     def __new__(cls, rule: str, message: str) -> Self:
-        """`message` may have places to `format`, as marshmallow's messages have."""
+        """`message` may have placeholders, as marshmallow's messages have."""
         fault = super().__new__(cls, message)
         fault.rule = rule
         return fault
 
     def format(self, *args: object, **kwargs: object) -> Self:
-        """As that of a str; the rule stays."""
+        """As `str.format`; keeps the rule."""
         return type(self)(self.rule, super().format(*args, **kwargs))
 
 
 class PulseError(Exception):
-    """Base of all errors below; its text is one line that a person can act on."""
+    """Base of all errors below; its text is one actionable line."""
 
 
 class SettingsError(PulseError):
@@ -69,17 +69,19 @@ class SettingsError(PulseError):
 
 
 class EnvFileError(SettingsError):
-    """The file `.env` is there and cannot be read, or has a line that is no setting."""
+    """The file `.env` exists, but cannot be read, or has an invalid line."""
 
     def __init__(self, allowed: str) -> None:
         PulseError.__init__(self, f".env cannot be used: give {allowed}")
 
 
 class SchemaError(PulseError):
-    """A schema has a rule that the fast decoder cannot follow for certain."""
+    """A schema has a rule that the fast decoder does not support."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(f"{where} has {what}, which common/fast_decoder.py does not know: teach it, or do without.")
+        super().__init__(
+            f"{where} has {what}, which common/fast_decoder.py does not support: add it there, or avoid it."
+        )
 
 
 class InvalidEventError(PulseError):
@@ -96,13 +98,13 @@ NO_ROOM = {
     "journal_lowered": "More events are waiting for Kafka than the limit, which was lowered, allows",
     "disk_full": "The disk that keeps events until Kafka has them is full",
     "journal_failing": "The disk that keeps events until Kafka has them returns errors",
-    "journal_fatal": "The journal that keeps events until Kafka has them has failed, and is being opened anew",
+    "journal_fatal": "The journal that keeps events until Kafka has them has failed, and is being opened again",
 }
-"""Why events can be kept nowhere, as the metric calls it and as a client reads it."""
+"""Why there is no room for events: the metric's reason, and the message for the client."""
 
 
 class QueueFullError(PulseError):
-    """The request's events can be kept nowhere. `reason` is one of NO_ROOM; `retry_after` in seconds."""
+    """There is no room for the request's events. `reason` is one of NO_ROOM; `retry_after` in seconds."""
 
     def __init__(self, reason: str, retry_after: int) -> None:
         super().__init__(f"{NO_ROOM[reason]}; try again in {retry_after} s.")
@@ -111,7 +113,7 @@ class QueueFullError(PulseError):
 
 
 class RateError(PulseError):
-    """A write key has no more events left of its rate. `retry_after` in seconds."""
+    """A write key has used up its rate. `retry_after` in seconds."""
 
     def __init__(self, key: str, rate: int, retry_after: int) -> None:
         super().__init__(f"This write key is for {rate} events a second; try again in {retry_after} s.")
@@ -121,7 +123,7 @@ class RateError(PulseError):
 
 
 class JournalFullError(PulseError):
-    """The journal has reached its limit, or the disk its end; nothing of the request is in it. `reason`: of NO_ROOM."""
+    """The journal or the disk is full, and no event of the request is in the journal. `reason`: one of NO_ROOM."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(NO_ROOM[reason])
@@ -129,11 +131,11 @@ class JournalFullError(PulseError):
 
 
 class JournalError(PulseError):
-    """A journal cannot be opened or read. Its events are where they were; the text says why and what to do."""
+    """A journal cannot be opened or read. It is unchanged; the text says why and what to do."""
 
 
 class TopicError(PulseError):
-    """A topic is missing, has fewer partitions or replicas than asked for, or a setting that loses or stops events."""
+    """A topic is missing, has too few partitions or replicas, or a setting that loses or blocks events."""
 
 
 class ReadError(PulseError):
@@ -141,43 +143,45 @@ class ReadError(PulseError):
 
 
 class DeliveryError(PulseError):
-    """Kafka did not acknowledge what was sent; it may or may not have stored it."""
+    """Kafka did not acknowledge some records; it may or may not have stored them."""
 
 
 class StoreError(PulseError):
-    """MongoDB did not confirm a write: treat what happened to it as unknown and write it again."""
+    """MongoDB did not confirm a write: treat its outcome as unknown and write it again."""
 
 
 class ForgetError(PulseError):
-    """A customer cannot be forgotten, or not yet; the next run goes on with what was begun."""
+    """A customer cannot be forgotten, or not yet; the next run continues."""
 
 
 class IndexConflictError(PulseError):
-    """An index of the collection, or what is stored in it, stands in the way of an index that the consumer needs."""
+    """An index of the collection, or its documents, conflict with an index that the consumer needs."""
 
-    def __init__(self, index: str, collection: str, why: str, mend: str) -> None:
-        """`collection` with its database. `why` goes on after the names, `mend` says what somebody has to do."""
-        super().__init__(f"Index {index} of {collection} {why}: {mend} (docs/operations.md#index-conflict).")
+    def __init__(self, index: str, collection: str, why: str, remedy: str) -> None:
+        """`collection` with its database. `why` continues the sentence after the names; `remedy` is for the
+        operator.
+        """
+        super().__init__(f"Index {index} of {collection} {why}: {remedy} (docs/operations.md#index-conflict).")
 
 
 class RefusedDocumentError(PulseError):
-    """MongoDB, or its BSON, has no place for this one document; the others of its batch are not concerned."""
+    """MongoDB, or its BSON, refuses this one document; the others of its batch are not affected."""
 
 
 class TooManyDeadLettersError(PulseError):
-    """So many of the recent records cannot be stored that the fault is ours, not theirs: better to stop."""
+    """Too many recent records cannot be stored: the records are probably not at fault, so the consumer stops."""
 
     def __init__(self, dead: int, records: int, max_ratio: float, newest: str) -> None:
-        """`newest` says where the newest of them is and what is wrong with it."""
+        """`newest`: the place and the fault of the newest of them."""
         super().__init__(
             f"{dead} of the last {records} records cannot be stored, more than CONSUMER_DLQ_MAX_RATIO={max_ratio:g} "
-            f"allows; {newest}. Mend what refuses them and start again, or start once with CONSUMER_DLQ_MAX_RATIO=1 "
-            "to have them all in the dead letter topic."
+            f"allows; {newest}. Fix the cause and start again, or start once with CONSUMER_DLQ_MAX_RATIO=1 "
+            "to send all of them to the dead letter topic."
         )
 
 
 class ExportError(PulseError):
-    """What is stored cannot be exported until somebody has mended something; the text says what."""
+    """Stored events cannot be exported until the operator has fixed the problem that the text names."""
 
 
 class LocalStackError(PulseError):

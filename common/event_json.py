@@ -1,7 +1,6 @@
-"""Events as JSON: read from what clients send and from what Kafka holds, written as Kafka gets them.
+"""Events as JSON: decodes requests and Kafka's records, and encodes events for Kafka.
 
-The common case takes the fast way: decoders made from the schemas, which are asked themselves only for what those do
-not take.
+The common case is fast: decoders generated from the schemas. Only events that these do not accept go to the schemas.
 """
 
 import json
@@ -27,21 +26,19 @@ from common.fast_decoder import fast_decoder
 from common.json_values import MAX_INNER
 
 MAX_INNER_OF_BATCH = MAX_BATCH_EVENTS * MAX_INNER
-"""Objects and arrays in a batch, counted by their brackets, those in texts too: to parse a crowd of them is dear."""
+"""The limit for objects and arrays in a batch, counting all brackets: parsing them is expensive."""
 
 _LONGEST_SHOWN = 80
-_CROWD = Fault(
-    "length", f"At most {MAX_INNER_OF_BATCH:,} objects and arrays in a batch, brackets in texts counted too."
-)
-# More than that is no usual batch.
+_CROWD = Fault("length", f"At most {MAX_INNER_OF_BATCH:,} objects and arrays in a batch, counting brackets in strings.")
+# A larger batch is unusual.
 _LARGE = 128 * 1024
 _MOST_BRACKETS = 10_000
-# Of an integer of twice as many digits. Python reads at least 640 of them, and raises ValueError when there are more.
+# Finds integers of at least twice as many digits. Python parses up to 640 digits, and raises ValueError for more.
 _PIECE_OF_DIGITS = 300
 
 
 class Batch(NamedTuple):
-    """The events of a batch by their index: those that are right, and the faults of those that are wrong."""
+    """The events of a batch by index: the valid ones, and the faults of the invalid ones."""
 
     events: dict[int, dict[str, Any]]
     errors: dict[int, Any]
@@ -58,13 +55,13 @@ _FAST_STORED = fast_decoder(StoredEventSchema(), VOUCHED)
 
 
 class _Split(msgspec.Struct):
-    """A batch in pieces, each the bytes of an event, or of anything else."""
+    """A batch, with the raw bytes of each event, or of any other value."""
 
     events: list[msgspec.Raw]
 
 
 class _SplitAny(msgspec.Struct):
-    """The same, of any protocol's batch."""
+    """The same, for a batch of any protocol."""
 
     events: list[msgspec.Raw] = []
     batch: list[msgspec.Raw] = []
@@ -77,12 +74,12 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def fast_event(body: bytes) -> dict[str, Any] | None:
-    """As `load_event`, but None for what the fast decoder does not take."""
+    """As `load_event`, but None if the fast decoder does not accept it."""
     return _FAST_EVENT(body)
 
 
 def fast_batch(body: bytes) -> list[dict[str, Any]] | None:
-    """The events of a batch request's body; None for what the fast decoder does not take."""
+    """The events of a batch request's body; None if the fast decoder does not accept it."""
     batch = None if len(body) > _LARGE and brackets_in(body) > _MOST_BRACKETS else _FAST_BATCH(body)
     return None if batch is None else batch["events"]
 
@@ -93,7 +90,7 @@ def load_event(body: bytes) -> dict[str, Any]:
 
 
 def load_batch(body: bytes) -> Batch:
-    """The events of a batch request's body. Raises InvalidEventError for a body that is no batch of 1 to 100 events."""
+    """The events of a batch request's body. Raises InvalidEventError if it is not a batch of 1 to 100 events."""
     fast = fast_batch(body)
     if fast is not None:
         return Batch(dict(enumerate(fast)), {})
@@ -116,35 +113,35 @@ def load_batch(body: bytes) -> Batch:
 
 
 def brackets_in(body: bytes) -> int:
-    """Of objects and arrays. Many small ones are dear, and mostly too many: they are looked at once."""
+    """The number of opening brackets: many small objects are expensive to parse, and usually over the limit."""
     return body.count(b"{") + body.count(b"[")
 
 
 def fast_mapped(event: bytes) -> dict[str, Any] | None:
-    """As `load_mapped`, but None for what the fast decoder does not take."""
+    """As `load_mapped`, but None if the fast decoder does not accept it."""
     return _FAST_MAPPED(event)
 
 
 def load_mapped(event: bytes) -> dict[str, Any]:
-    """The event that the API made of another protocol's message, from its JSON. Raises InvalidEventError.
+    """The JSON event that the API converted from another protocol's message. Raises InvalidEventError.
 
-    It may have what a client's may not: `extra`, `original_timestamp`, `sent_at`.
+    It may have fields that clients may not send: `extra`, `original_timestamp`, `sent_at`.
     """
     return _FAST_MAPPED(event) or _load(_MAPPED, parse_json(event))
 
 
 def invalid_batch(errors: Mapping[int, Any]) -> InvalidEventError:
-    """What to raise for a batch with these errors by index: at least one, the lowest first."""
+    """The exception for a batch with these errors by index: at least one, the lowest first."""
     return invalid({"events": dict(errors)})
 
 
 def invalid(errors: Any) -> InvalidEventError:
-    """What to raise for these errors: marshmallow's messages, at least one."""
+    """The exception for these errors: marshmallow's messages, at least one."""
     return InvalidEventError(first_fault(errors), errors if isinstance(errors, dict) else {})
 
 
 def split_batch(body: bytes) -> list[bytes]:
-    """The events, or messages, of a batch request's body as they were sent; none if it cannot be taken apart."""
+    """The raw events, or messages, of a batch request's body; empty if it cannot be split."""
     try:
         batch = _SPLIT_ANY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -153,9 +150,9 @@ def split_batch(body: bytes) -> list[bytes]:
 
 
 def _with_loaded_events(body: bytes) -> Any:
-    """The document in a batch request's body; what the fast decoder takes is loaded already. Raises InvalidEventError.
+    """The document in a batch request's body, with the valid plain events already loaded. Raises InvalidEventError.
 
-    So that one bad event does not make the others slow.
+    So one invalid event does not slow down the others.
     """
     document = parse_json(body)
     events = document.get("events") if isinstance(document, dict) else None
@@ -171,13 +168,13 @@ def _with_loaded_events(body: bytes) -> Any:
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
-    """An event as Kafka has it: compact JSON in UTF-8, times (which have to be in UTC) as RFC 3339.
+    """Encode an event for Kafka: compact JSON in UTF-8, times (which must be in UTC) as RFC 3339.
 
-    Raises ValueError for what is no JSON: NaN, infinities, lone surrogates.
+    Raises ValueError for values that JSON does not have: NaN, infinities, lone surrogates.
     """
     encoded = _ENCODER.encode(event)
     if b"null" in encoded:
-        # What msgspec makes of NaN, but also of None, and a text may hold the word.
+        # msgspec writes NaN as null, but also None, and a string may contain the word.
         json.dumps(event, allow_nan=False, default=format_timestamp)
     return encoded
 
@@ -195,9 +192,9 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_any_json(body: bytes) -> tuple[Any, bool]:
-    """JSON as programs write it: NaN, infinities, lone surrogates, integers of any length. Raises InvalidEventError.
+    """Lenient JSON: NaN, infinities, lone surrogates, integers of any length. Raises InvalidEventError.
 
-    Returns whether there may be such things in it, too.
+    Also returns whether it may have such values.
     """
     try:
         return _ANY.decode(body), False
@@ -206,7 +203,7 @@ def parse_any_json(body: bytes) -> tuple[Any, bool]:
 
 
 def _parse(body: bytes, constant: Callable[[str], Any], many_digits: Callable[[str], Any]) -> Any:
-    """`constant` is what becomes of NaN and the infinities, `many_digits` of integers if one is hundreds long."""
+    """`constant` converts NaN and the infinities, `many_digits` all integers if one has hundreds of digits."""
     if not body:
         raise InvalidEventError(Fault("json", "The body is empty."))
     try:
@@ -216,7 +213,7 @@ def _parse(body: bytes, constant: Callable[[str], Any], many_digits: Callable[[s
     if text.startswith("\ufeff"):
         raise InvalidEventError(Fault("json", "The body begins with a byte order mark: send it without one."))
     pieces = (body[at : at + _PIECE_OF_DIGITS] for at in range(0, len(body), _PIECE_OF_DIGITS))
-    # The event that holds too many digits shall be named.
+    # So that the error can name the event with too many digits.
     parse_int = many_digits if any(map(bytes.isdigit, pieces)) else None
     try:
         return json.loads(text, parse_constant=constant, parse_int=parse_int)
@@ -231,12 +228,12 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _shortened(digits: str) -> int:
-    """An integer; one far beyond 64 bits may become another one beyond them."""
+    """An integer; one far beyond 64 bits may become a different one, still beyond 64 bits."""
     return int(digits[:40])
 
 
 def _any_integer(digits: str) -> int | float:
-    """An integer; one beyond all floats may become an infinity."""
+    """An integer; one beyond the range of floats may become an infinity."""
     return int(digits) if len(digits) < _PIECE_OF_DIGITS else float(digits)
 
 
@@ -250,7 +247,7 @@ def _load(schema: Schema, document: Any) -> dict[str, Any]:
 
 
 def _plain(messages: Any, sent: Any) -> Any:
-    """marshmallow's messages without its word `_schema`, under which it tells of a value that should be an object."""
+    """marshmallow's messages without its key `_schema`, which it uses for a value that should be an object."""
     if not isinstance(messages, dict):
         return messages
     if isinstance(sent, dict):
@@ -275,12 +272,12 @@ def _lines(path: str, found: Any) -> Iterator[str]:
 
 
 def first_fault(messages: Any) -> str:
-    """The first of these lines."""
+    """The first line of `fault_lines`."""
     return next(fault_lines(messages))
 
 
 def _readable(name: str) -> str:
-    """A name that a client made up, fit for a line."""
+    """A client's name for a field, made printable and short."""
     shown = name[: _LONGEST_SHOWN + 1]
     shown = shown if shown.isprintable() else ascii(shown)[1:-1]
     return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"

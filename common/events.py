@@ -1,7 +1,7 @@
 """The event: its fields, their rules and limits (marshmallow schemas).
 
-The API validates with `EventSchema` what clients send; the consumer reads back with `NewerEventSchema` what the API
-wrote. What either could not store later (MongoDB's and Kafka's limits) is refused here.
+The API validates clients' events with `EventSchema`; the consumer validates the API's records with `NewerEventSchema`.
+Both refuse values that Kafka or MongoDB could not store.
 """
 
 import re
@@ -37,13 +37,13 @@ MAX_FIELDS = 32
 MAX_EVENT_ID_LENGTH = 128
 DOCUMENTED_CONTEXT = {
     "device": "Such as phone, or an object that says more.",
-    "session_id": "The visit that it belongs to.",
+    "session_id": "The visit of the event.",
     "ip": "The client's address.",
-    "user_agent": "The browser, in its own words.",
+    "user_agent": "The browser's User-Agent.",
 }
-"""Keys of `context` that mean the same to everybody; it takes any others."""
+"""The documented keys of `context`; it accepts any others."""
 NO_IDS = ("undefined", "null", "NaN", "[object Object]")
-"""What a program makes of an id that it does not have: the second event of that id would be taken for the first."""
+"""Strings that programs produce from a missing id: a second event with that id would count as a duplicate."""
 
 RFC_3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
@@ -57,7 +57,7 @@ _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 def parse_timestamp(text: str) -> datetime:
     """An RFC 3339 time with an offset, as UTC; digits after the microseconds are cut off. Raises ValueError."""
     if len(text) <= _LONGEST_PLAIN_TIME and text[-1:] == "Z":
-        # The quick way for nearly all of them.
+        # The fast path, for nearly all timestamps.
         try:
             moment: datetime = _convert(text, datetime)
         except msgspec.ValidationError:
@@ -68,7 +68,7 @@ def parse_timestamp(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:
-        # The offset moves it out of the years 1 to 9999.
+        # The offset moves it beyond the years 1 to 9999.
         raise ValueError(text) from None
 
 
@@ -102,7 +102,7 @@ _OBJECT = Fault("type", "Must be a JSON object.")
 
 
 def _messages(**own: Fault) -> dict[str, Any]:
-    """A field's own messages, beside those of every field."""
+    """A field's own messages, plus those of every field."""
     missing = Fault("required", "Missing data for required field.")
     return {"required": missing, "null": Fault("type", "Field may not be null."), **own}
 
@@ -114,7 +114,7 @@ class Text(fields.String):
 
 
 class Timestamp(fields.Field[datetime]):
-    """An RFC 3339 text, loaded as a datetime in UTC."""
+    """An RFC 3339 string, loaded as a datetime in UTC."""
 
     default_error_messages = _messages(
         invalid=Fault("format", "Not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00Z.")
@@ -129,7 +129,7 @@ class Timestamp(fields.Field[datetime]):
 
 
 class JsonObject(fields.Field[dict[str, Any]]):
-    """An object of any JSON values, exactly as it was sent; its schema looks into it."""
+    """An object of any JSON values, exactly as it was sent; its schema checks its contents."""
 
     default_error_messages = _messages(invalid=_OBJECT)
 
@@ -157,14 +157,14 @@ class ObjectSchema(Schema):
     error_messages = {"type": _OBJECT, "unknown": Fault("unknown", "Unknown field.")}  # noqa: RUF012, as marshmallow has it
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """Counted before it is looked at: a crowd of unknown fields is not worth a list of faults."""
+        """Check the number of fields first: a long list of unknown fields is useless."""
         if self.unknown == RAISE and isinstance(data, dict) and len(data) > MAX_FIELDS:
             raise ValidationError(Fault("length", f"At most {MAX_FIELDS} fields: all else goes into properties."))
         return super().load(data, **kwargs)
 
     @validates_schema(skip_on_field_errors=False)
     def look_into_objects(self, data: Mapping[str, Any], **_: Any) -> None:
-        """Judge them together: they have a limit of keys in common."""
+        """Check all objects together: they share a limit of keys."""
         judge = Judge()
         objects = [name for name, field in self.fields.items() if isinstance(field, JsonObject) and name in data]
         faults = {name: found for name in objects if (found := judge.faults_of(data[name]))}
@@ -177,7 +177,7 @@ def _id(description: str) -> Text:
 
 
 class EventSchema(ObjectSchema):
-    """What a client sends. An unknown field is refused: dropping it in silence would lose data."""
+    """A client's event. Refuses unknown fields, since dropping them silently would lose data."""
 
     class Meta:
         unknown = RAISE
@@ -186,7 +186,7 @@ class EventSchema(ObjectSchema):
         required=True,
         validate=[_length(1, 256), _not_blank, _storable_text],
         metadata={
-            "description": "Whose event; not blank. A customer's events stay in order.",
+            "description": "The customer; not blank. A customer's events stay in order.",
             "pattern": _NOT_BLANK,
         },
     )
@@ -196,7 +196,7 @@ class EventSchema(ObjectSchema):
     event_id = Text(
         validate=[*_EVENT_ID_RULES, _is_an_id],
         metadata={
-            "description": "Stored once, however often it is sent; made for you if missing.",
+            "description": "Stored once, however often it is sent; generated if missing.",
             "pattern": _NOT_BLANK,
             "not": {"enum": list(NO_IDS)},
         },
@@ -206,44 +206,42 @@ class EventSchema(ObjectSchema):
     )
     event_name = Text(
         validate=[_length(1, 200), _not_blank, _storable_text],
-        metadata={"description": "What you call it, such as Order Completed; not blank.", "pattern": _NOT_BLANK},
+        metadata={"description": "Your name for the event, such as Order Completed; not blank.", "pattern": _NOT_BLANK},
     )
-    anonymous_id = _id("Whose event before it was known who that is.")
-    user_id = _id("Who it was, by your own id.")
-    previous_id = _id("With alias: what the customer was called until now.")
-    group_id = _id("With group: the company, team or account that the customer belongs to.")
-    properties = JsonObject(metadata={"description": "Whatever you want to know about the event later."})
-    context = JsonObject(metadata={"description": "Where the event came from."})
-    traits = JsonObject(
-        metadata={"description": "Whatever you know about the customer, or with group about the group."}
-    )
+    anonymous_id = _id("The visitor before they sign in.")
+    user_id = _id("The user, by your own id.")
+    previous_id = _id("With alias: the customer's id until now.")
+    group_id = _id("With group: the customer's company, team or account.")
+    properties = JsonObject(metadata={"description": "Details of the event."})
+    context = JsonObject(metadata={"description": "The origin of the event."})
+    traits = JsonObject(metadata={"description": "Attributes of the customer, or with group of the group."})
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An event that the fast decoder has taken, in its place in a batch."""
+    """An event of a batch that the fast decoder has already loaded."""
 
     event: dict[str, Any]
 
 
 _MOST_FAULTS = 1_000
-_NOT_LOOKED_AT = Fault("other", "Not looked at: mend the events before it first.")
+_NOT_LOOKED_AT = Fault("other", "Not examined: fix the events before it first.")
 
 
 def _count(messages: Any) -> int:
-    """How many fields are at fault."""
+    """The number of faulty fields."""
     return sum(map(_count, messages.values())) if isinstance(messages, dict) else 1
 
 
 class _EventOfBatch(Object):
-    """An event, or what the fast decoder has made of it."""
+    """An event, already loaded by the fast decoder or not."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         return value.event if isinstance(value, Loaded) else super()._deserialize(value, *args, **kwargs)
 
 
 class Events(fields.List[dict[str, Any]]):
-    """The events of a batch: counted before they are looked at, and looked at while there are not too many faults."""
+    """The events of a batch: checks their number first, then each event until there are too many faults."""
 
     default_error_messages = _messages(invalid=Fault("type", "Must be an array of events."))
 
@@ -285,7 +283,7 @@ class BatchSchema(ObjectSchema):
 
 
 class MappedEventSchema(EventSchema):
-    """What is made of another protocol's message: a client's event, and what only the API may add to one."""
+    """An event converted from another protocol's message, with fields that only the API may add."""
 
     extra = JsonObject()
     original_timestamp = Timestamp()
@@ -293,7 +291,7 @@ class MappedEventSchema(EventSchema):
 
 
 class StoredEventSchema(MappedEventSchema):
-    """What the API writes to Kafka, and wrote before it refused what it refuses now."""
+    """An event in Kafka, also from an older API with fewer rules."""
 
     event_id = Text(required=True, validate=_EVENT_ID_RULES)
     timestamp = Timestamp(required=True)
@@ -303,7 +301,7 @@ class StoredEventSchema(MappedEventSchema):
 
 
 class NewerEventSchema(StoredEventSchema):
-    """What a newer API may write to Kafka: fields unknown here are kept, as far as MongoDB is sure to store them."""
+    """An event from a newer API: keeps unknown fields if MongoDB can store them."""
 
     class Meta:
         unknown = INCLUDE
@@ -324,4 +322,4 @@ VOUCHED = Vouched(
     same={Text: fields.String, Events: fields.List, Object: fields.Nested, _EventOfBatch: fields.Nested},
     implied=[_storable_text, ObjectSchema.load, ObjectSchema.look_into_objects],
 )
-"""What the fast decoder may take for granted of the fields above."""
+"""The properties of the fields above on which the fast decoder relies."""

@@ -1,8 +1,8 @@
-"""The quick way through the common case: msgspec decoders, generated from marshmallow schemas.
+"""The fast path for the common case: msgspec decoders, generated from marshmallow schemas.
 
-A schema stays the one source of truth. What its decoder takes, the schema takes too, with the same value; what the
-decoder does not take may be wrong or only uncommon: that is for the schema to say. So a decoder may be stricter than
-its schema, never laxer, and a schema with a rule of which that is not certain has no decoder.
+A schema stays the single source of truth. The schema accepts every document that its decoder accepts, with the same
+value; a document that the decoder does not accept may be invalid or only uncommon, and the schema decides. So a decoder
+may be stricter than its schema, never laxer; a schema with a rule that does not guarantee this gets no decoder.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,33 +16,33 @@ from common.errors import SchemaError
 
 Field = fields.Field[Any]
 Step = Callable[[Any], Any]
-"""What is left to do with a decoded value: returns the value to keep; raises ValidationError or ValueError."""
+"""The conversion of a decoded value: returns the final value; raises ValidationError or ValueError."""
 Check = Callable[[Any], object]
-"""The same for a value that is kept as it is."""
+"""A check that does not change the value."""
 Size = Callable[[Any], int]
-"""A check that tells the size of a value."""
+"""A check that returns the size of a value."""
 
 _PLAIN = vars(fields.Raw())
-# Attributes of fields: those that decide nothing about what is taken here, and those that are translated below.
+# Attributes of fields: those that do not affect validation, and those that are translated below.
 _MEANINGLESS = {"name", "parent", "root", "metadata", "error_messages", "load_only", "dump_default", "unknown"}
 _TRANSLATED = {"required", "validate", "validators", "inner", "nested", "_schema"}
 _TOO_LARGE = "More than a document may have."
 _WITHOUT_CODE = frozenset({"Meta", "opts", "error_messages", "_declared_fields", "_hooks", "_abc_impl"})
 FastDecoder = Callable[[bytes], dict[str, Any] | None]
-"""Decodes and validates JSON at once: returns what the schema makes of a document; None if that is for the schema to
-say. Threads may share it."""
+"""Decodes and validates JSON in one step: returns the schema's result for a document; None to leave it to the schema.
+Thread-safe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouched:
-    """What the author of a schema says of his own fields and validators; his tests have to show it.
+    """Properties of a schema's own fields and validators, guaranteed by its author and shown by tests.
 
-    checked: by class of field, the type of the JSON values that it takes as they are, once what is made here has
-        checked one and told its size.
-    most: what those of a document may have in size together.
-    parsers: by class of field, what makes its value of a text, or raises ValueError.
-    same: by class of field, the class of marshmallow's that takes the same, with the same value.
-    implied: validators that no text in valid UTF-8 breaks, and code of schemas that changes nothing about a document
+    checked: by field class, the type of the JSON values that it keeps unchanged, and a factory for the check that also
+        returns a value's size.
+    most: the maximum size of all these values of a document together.
+    parsers: by field class, the function that converts a string, or raises ValueError.
+    same: by field class, the equivalent class of marshmallow.
+    implied: validators that every string in valid UTF-8 satisfies, and code of schemas that does not change a document
         of known fields.
     """
 
@@ -54,7 +54,7 @@ class Vouched:
 
 
 def fast_decoder(schema: Schema, vouched: Vouched) -> FastDecoder:
-    """Raises SchemaError for a schema that has a rule not known here."""
+    """Generate the decoder; raises SchemaError for a schema with an unsupported rule."""
     type_, made = _Generator(vouched).of_schema(schema, type(schema).__name__)
     finish = made or dict
     decode = msgspec.json.Decoder(type_).decode
@@ -70,7 +70,7 @@ def fast_decoder(schema: Schema, vouched: Vouched) -> FastDecoder:
 
 
 class _Made(NamedTuple):
-    """What is made of a field: a type, which msgspec decodes and checks, and what is left to do after that."""
+    """The result for a field: a type, which msgspec decodes and checks, and the remaining steps."""
 
     type: Any
     step: Step | None = None
@@ -84,13 +84,13 @@ class _Made(NamedTuple):
 
 
 class _Generator:
-    """Makes decoders' types and steps of schemas and fields."""
+    """Generates decoders' types and steps from schemas and fields."""
 
     def __init__(self, vouched: Vouched) -> None:
         self._vouched = vouched
 
     def of_schema(self, schema: Schema, where: str) -> tuple[Any, Step | None]:
-        """A type, and a step if any is left. An unknown field is not taken, whatever the schema does with it."""
+        """A type, and the remaining step, if any. The decoder never accepts unknown fields, even if the schema does."""
         self._refuse_own_code(schema, where)
         made = {name: self._of_field(field, f"{where}.{name}") for name, field in schema.fields.items()}
         members: list[Any] = [
@@ -134,7 +134,7 @@ class _Generator:
         raise SchemaError(where, f"a {kind.__qualname__} field")
 
     def _with_validators(self, field: Field, made: _Made, *, sized: bool = False) -> _Made:
-        """Lengths and choices become part of the type; a validator that msgspec has no word for is called itself."""
+        """Lengths and choices become part of the type; other validators are called directly."""
         type_ = made.type
         called: list[Check] = []
         for validator in field.validators:
@@ -150,7 +150,7 @@ class _Generator:
 
 
 def _finish(made: Mapping[str, _Made], most: int) -> Step | None:
-    """The step that does what is left of each field of a document."""
+    """The step that does the remaining work for each field of a document."""
     checks = [(name, of.check) for name, of in made.items() if of.check and not of.step]
     steps = [(name, of.all) for name, of in made.items() if of.step and of.all]
     sizes = [(name, of.size) for name, of in made.items() if of.size]
@@ -204,7 +204,7 @@ def _then(step: Step | None, check: Check) -> Step:
 
 
 def _refuse_options(field: Field, where: str) -> None:
-    """Defaults, hooks, other names, null: whatever makes a field more than its class and its validators."""
+    """Refuse a field with options beyond its class and validators: defaults, hooks, other names, null."""
     for name, value in vars(field).items():
         if name not in _MEANINGLESS | _TRANSLATED and (value != _PLAIN[name] if name in _PLAIN else value):
             raise SchemaError(where, f"the option {name}")

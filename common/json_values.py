@@ -1,4 +1,4 @@
-"""JSON values, however nested: what of them MongoDB can store, told with all faults or found quickly."""
+"""Nested JSON values: checks whether MongoDB can store them, with all faults or fast."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,14 +10,14 @@ from marshmallow import ValidationError
 from common.errors import Fault
 
 MAX_KEYS = 1_000
-"""In an event's objects, at all of their levels together."""
+"""The limit for an event's objects, at all levels together."""
 MAX_LEVELS = 16
-"""Of objects and arrays in each other: `properties` itself is the first."""
+"""The limit for nested objects and arrays: `properties` itself is the first level."""
 MAX_INNER = 1_000
-"""Objects and arrays in an event."""
+"""The limit for objects and arrays in an event."""
 MAX_KEY_LENGTH = 256
 INT64_LEAST, INT64_MOST = -(2**63), 2**63 - 1
-HALF_CHARACTER = Fault("storable", "Holds half a character (a lone surrogate).")
+HALF_CHARACTER = Fault("storable", "Must not contain half a character (a lone surrogate).")
 TOO_MANY_KEYS = Fault("length", f"At most {MAX_KEYS:,} keys in an event, those of inner objects included.")
 TOO_MANY_INNER = Fault("length", f"At most {MAX_INNER:,} objects and arrays in an event.")
 _NOT_FINITE = Fault("storable", "Must be a finite number.")
@@ -30,7 +30,7 @@ _MOST_FAULTS = 100
 
 
 def is_storable(text: str) -> bool:
-    """Whether UTF-8 can hold a text."""
+    """Whether UTF-8 can encode a string."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -39,9 +39,9 @@ def is_storable(text: str) -> bool:
 
 
 class Judge:
-    """Tells what is wrong with JSON values, and counts on its way what they have together.
+    """Finds the faults of JSON values, and counts their keys and inner values.
 
-    It looks no further at a crowd of keys, of inner values, or of faults: that is not worth the time of listing it.
+    It stops at too many keys, inner values, or faults, since listing them all is not worth the time.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Judge:
         self._faults = 0
 
     def faults_of(self, value: Any) -> Any:
-        """A list of faults, or those of its parts by key or index; None if there are none."""
+        """A list of faults, or the faults of its parts by key or index; None if there are none."""
         try:
             found = self._faults_of_parts([(0, value)], MAX_LEVELS)
         except _CrowdError as error:
@@ -100,7 +100,7 @@ class Judge:
 
 
 class _CrowdError(Exception):
-    """There is too much of something."""
+    """A limit of keys or inner values is exceeded."""
 
 
 def _fault_of_scalar(value: Any, kind: type) -> Fault | None:
@@ -130,7 +130,7 @@ def _faults_of_key(key: str) -> list[Fault]:
     return faults
 
 
-# ── The quick way: for what msgspec has decoded as a SHALLOW_OBJECT ──
+# ── The fast path: for values that msgspec has decoded as a SHALLOW_OBJECT ──
 
 SHALLOW_LEVELS = 5
 _MOST_KNOWN_KEYS = 4096
@@ -146,14 +146,14 @@ def _of_levels(levels: int) -> Any:
 
 
 SHALLOW_OBJECT: Any = dict[str, _of_levels(SHALLOW_LEVELS - 1)]  # type: ignore[misc]
-"""A type for msgspec: objects of few levels, whose values can be stored. (msgspec has no types for any depth.)"""
+"""A type for msgspec: objects of a few levels with storable values. (msgspec has no types for any depth.)"""
 
 
 def quick_check() -> Callable[[dict[str, Any]], int]:
-    """Makes what tells the size of a decoded SHALLOW_OBJECT, or raises ValidationError unless its keys are right.
+    """Returns a function for the size of a decoded SHALLOW_OBJECT, which raises ValidationError for invalid keys.
 
-    The size is the number of keys, and of objects and arrays in it. A key is judged when it is first seen, since keys
-    come from a small vocabulary. Threads may share what is made.
+    The size is the number of keys, objects and arrays in it. The function checks a key only once, since keys come from
+    a small vocabulary. It is thread-safe.
     """
     known: set[str] = set()
     all_known = known.issuperset

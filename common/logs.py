@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line, or text for people, to standard error.
+"""Logging: one JSON object per line, or text for people, to standard error.
 
 Log what happened as a fixed message and everything that varies as `extra={…}`; never event contents or secrets.
 """
@@ -15,7 +15,7 @@ from common.settings import LogSettings
 from common.terminal import printable
 
 request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
-"""The id of the HTTP request being answered; stands in every line logged meanwhile."""
+"""The id of the current HTTP request, added to each of its log lines."""
 
 # ANSI: faint, yellow, red.
 _FAINT = 2
@@ -24,12 +24,12 @@ _PLAIN_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "as
 
 
 def new_request_id() -> str:
-    """For a request that brought none. It is no secret: it need not cost a call to the system."""
+    """An id for a request without one. It is not a secret, so it needs no system call."""
     return f"{random.getrandbits(128):032x}"
 
 
 class AddRequestId(logging.Filter):
-    """Puts the current request's id on each record that has none."""
+    """Adds the current request's id to each record without one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         current = request_id.get()
@@ -41,8 +41,8 @@ class AddRequestId(logging.Filter):
 class TextFormatter(logging.Formatter):
     """A line to read: the message, then the extras as key=value.
 
-    On a terminal with the time (UTC) and in colour. Elsewhere something collects the lines and stamps them: the printer
-    of `make run`, Docker, journald.
+    On a terminal with the time (UTC) and in colour. Elsewhere another program adds the time: the printer of `make run`,
+    Docker, journald.
     """
 
     converter = staticmethod(time.gmtime)
@@ -66,9 +66,9 @@ class TextFormatter(logging.Formatter):
 
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:
-    """A configuration for `logging.config.dictConfig`, which gunicorn takes as well."""
+    """A configuration for `logging.config.dictConfig`, also for gunicorn."""
     level = settings.level.upper()
-    # The Kafka client logs each failed try; what we make of it is logged by us, once an outage.
+    # The Kafka client logs each failed attempt; we log outages ourselves, once.
     kafka_level = "WARNING" if level == "DEBUG" else "CRITICAL"
     return {
         "version": 1,
@@ -77,7 +77,7 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
         "formatters": {
             "json": {
                 "()": "pythonjsonlogger.json.JsonFormatter",
-                # The process, since the API has several, each with a queue and a journal of its own.
+                # The process id, since the API has several workers, each with its own queue and journal.
                 "fmt": ["levelname", "process", "name", "message"],
                 "rename_fields": {"levelname": "level", "process": "pid", "name": "logger"},
                 "timestamp": True,
@@ -95,7 +95,7 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
         "loggers": {
             "kafka": {"level": kafka_level},
             "pymongo": {"level": "WARNING"},
-            # Its own debug lines are about itself.
+            # gunicorn's debug lines are only about itself.
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
         },
     }

@@ -1,8 +1,8 @@
-"""The one list of metrics, of both processes. `python -m common.metrics` writes docs/metrics.md from it.
+"""The single list of metrics, for all processes. `python -m common.metrics` writes docs/metrics.md from it.
 
-A label whose values are given as a tuple has just these, and their series are there from the start, at 0: so the first
-dead letter is an increase, and not a series out of nowhere that no alert sees. The other labels say where their values
-come from: no client can invent them.
+A label whose values are a tuple has only these, and their series exist from the start, at 0: so the first dead letter
+is an increase, and not a new series that no alert sees. The other labels state the source of their values: clients
+cannot invent them.
 """
 
 import collections
@@ -20,7 +20,7 @@ from common.events import EVENT_TYPES, EventSchema, JsonObject
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 Values = tuple[str, ...] | str
-"""What a label can be: these, or what the text says."""
+"""The values of a label: a closed set, or a description."""
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
@@ -40,20 +40,20 @@ REJECTED = (
     "crowded",
     "other",
 )
-"""Why a request can be refused as a whole."""
+"""The reasons for refusing a whole request."""
 
 MENDED = ("not_finite", "large_integer", "surrogate", "nul_in_key", "dollar_key", "empty_key", "too_deep")
-"""What can be wrong with a value that SDKs send and the API mends: see docs/sdks.md."""
+"""The faults of SDKs' values that the API repairs: see docs/sdks.md."""
 
 _FIELDS = EventSchema().fields
 _PARTS = tuple(f"{name}.*" for name, field in _FIELDS.items() if isinstance(field, JsonObject))
 REFUSED_FIELDS = (*_FIELDS, *_PARTS, "(unknown)", "(request)")
-"""Where a fault can be: in a field of an event; in a part of it; in one that is unknown; in no field."""
+"""The places of a fault: a field of an event, a part of a field, an unknown field, or no field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A metric, as its documentation needs it."""
+    """A metric, with the data for its documentation."""
 
     name: str
     kind: str
@@ -62,8 +62,8 @@ class Declared:
 
 
 class Children(dict[Any, Any]):
-    """A metric's children by the value of its label, or a tuple of values. Each is looked up once, since that costs as
-    much as counting. Threads may share it.
+    """A metric's children by the value of its label, or a tuple of values. Caches them, since a lookup costs as much as
+    counting. Thread-safe.
     """
 
     def __init__(self, metric: Counter | Histogram) -> None:
@@ -75,23 +75,23 @@ class Children(dict[Any, Any]):
         return child
 
     def count(self, values: Iterable[str]) -> None:
-        """Raise each value's counter once, by how often the value is there."""
+        """Increment each value's counter once, by the number of its occurrences."""
         for value, times in collections.Counter(values).items():
             self[value].inc(times)
 
 
 class _Metrics:
-    """Registers metrics with a registry, and remembers what was declared."""
+    """Registers metrics with a registry, and keeps their declarations."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self.declared: list[Declared] = []
         build_info = self._gauge(
             "pulse_build_info",
-            "Always 1; its labels tell what runs.",
+            "Always 1; its labels show the running version.",
             across_workers="max",
             version="the release",
-            commit="what it was made of, or unknown",
+            commit="the commit of the build, or unknown",
         )
         build_info.labels(VERSION, commit()).set(1)
 
@@ -106,7 +106,7 @@ class _Metrics:
         across_workers: Literal["sum", "min", "max", "mostrecent"] = "sum",
         **labels: Values,
     ) -> Gauge:
-        """`across_workers`: what becomes of the numbers of several processes: their sum, min or max, or the newest."""
+        """`across_workers`: how to aggregate several processes: sum, min, max, or the most recent value."""
         mode: Any = f"live{across_workers}"
         gauge = Gauge(name, meaning, tuple(labels), registry=self._registry, multiprocess_mode=mode)
         return self._declare(gauge, name, meaning, labels)
@@ -125,7 +125,7 @@ class _Metrics:
 
 
 class ApiMetrics(_Metrics):
-    """What the API counts; gunicorn's workers are summed when scraped, unless it says otherwise."""
+    """The API's metrics; a scrape sums gunicorn's workers, unless declared otherwise."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
@@ -145,21 +145,21 @@ class ApiMetrics(_Metrics):
         )
         self.authenticated = self._counter(
             "pulse_api_authenticated_requests_total",
-            "Requests with a valid write key: a key that nobody uses any more can be retired.",
+            "Requests with a valid write key. Unused keys can be retired.",
             key="the key's name, from API_KEYS or its file",
         )
         self.throttled = self._counter(
             "pulse_api_throttled_requests_total",
-            "Requests answered 429 since their write key had used up its rate.",
+            "Requests answered 429 because their write key had used up its rate.",
             key="the key's name, from API_KEYS or its file",
         )
         self.validation_errors = self._counter(
             "pulse_api_validation_errors_total",
-            "Requests with invalid events: refused (400), or taken only in part with ?partial=true.",
+            "Requests with invalid events: refused (400), or accepted only in part with ?partial=true.",
         )
         self.rejected = self._counter(
             "pulse_api_rejected_total",
-            "Requests refused as a whole, by reason. Our fault are queue_full, journal_…, disk_full, at times crowded.",
+            "Requests refused as a whole, by reason. Server-side: queue_full, journal_…, disk_full, sometimes crowded.",
             reason=REJECTED,
         )
 
@@ -172,16 +172,16 @@ class ApiMetrics(_Metrics):
         )
         self.values_mended = self._counter(
             "pulse_api_values_mended_total",
-            "Values that SDKs sent and that nothing could have stored, mended, by kind of fault (docs/sdks.md).",
+            "Values of SDKs that could not be stored and were repaired, by kind of fault (docs/sdks.md).",
             kind=MENDED,
         )
 
         self.refused_kept = self._counter(
-            "pulse_api_refused_kept_total", "Refused events, and refused requests, put on KAFKA_REFUSED_TOPIC."
+            "pulse_api_refused_kept_total", "Refused events, and refused requests, sent to KAFKA_REFUSED_TOPIC."
         )
         self.refused_dropped = self._counter(
             "pulse_api_refused_dropped_total",
-            "Refused events, and refused requests, not put there: more than 10 a second, Kafka away, or no such topic.",
+            "Refused events, and refused requests, not sent there: over 10 a second, Kafka unavailable, or no topic.",
         )
 
         # ── Events, on their way to Kafka ──
@@ -190,17 +190,17 @@ class ApiMetrics(_Metrics):
         )
         self.events_produced = self._counter(
             "pulse_api_events_produced_total",
-            "Events acknowledged by Kafka. Those sent again after a crash count again.",
+            "Events acknowledged by Kafka. Events sent again after a crash count again.",
             event_type=EVENT_TYPES,
         )
         self.produce_errors = self._counter(
             "pulse_api_produce_errors_total",
-            "Tries to send an event that Kafka did not acknowledge. It is sent again until Kafka does.",
+            "Failed attempts to send an event. The API retries until Kafka acknowledges it.",
         )
         self.refused = self._counter(
             "pulse_api_refused_events_total",
-            "Events that Kafka will never take, by where they went: the dead letter topic, refused.jsonl beside the "
-            "journal, or nowhere since the journal is off.",
+            "Events that Kafka will never accept, by where they are kept: in the dead letter topic, in refused.jsonl "
+            "beside the journal, or nowhere because the journal is off.",
             kept_in=("dlq", "file", "nothing"),
         )
 
@@ -208,42 +208,42 @@ class ApiMetrics(_Metrics):
         self.queue_depth = self._gauge("pulse_api_queue_depth", "Events in memory that Kafka has not acknowledged.")
         self.queue_filled = self._gauge(
             "pulse_api_queue_filled_ratio",
-            "How much of API_QUEUE_CAPACITY or API_QUEUE_MAX_BYTES is used, whichever is more, 0 to 1, by the worker "
-            "that uses most.",
+            "The used share of API_QUEUE_CAPACITY or API_QUEUE_MAX_BYTES, whichever is larger, 0 to 1, of the fullest "
+            "worker.",
             across_workers="max",
         )
         self.journal_events = self._gauge(
             "pulse_api_journal_events",
-            "Events on disk: those that Kafka has not acknowledged, among them those in memory, and those that it has "
-            "and a full disk does not let go yet.",
+            "Events on disk: those that Kafka has not acknowledged, including those in memory, and acknowledged ones "
+            "that a full disk does not let the API delete yet.",
         )
-        self.journal_bytes = self._gauge("pulse_api_journal_bytes", "What the journal uses of its limit.")
+        self.journal_bytes = self._gauge("pulse_api_journal_bytes", "The used part of the journal's limit.")
         self.journal_filled = self._gauge(
             "pulse_api_journal_filled_ratio",
-            "How much of API_JOURNAL_MAX_BYTES is used, 0 to 1, by the worker that uses most.",
+            "The used share of API_JOURNAL_MAX_BYTES, 0 to 1, of the fullest worker.",
             across_workers="max",
         )
         self.set_aside = self._gauge(
             "pulse_api_journal_set_aside_events",
-            "Accepted events in damaged journals that were set aside, as far as they can be read; 1 if none can. They "
-            "are not sent: `python -m api.journal` brings them back. Looked up at each scrape.",
+            "Readable accepted events in damaged journals that were set aside; 1 for a journal without any. They are "
+            "not sent: `python -m api.journal` restores them. Updated at each scrape.",
             across_workers="mostrecent",
         )
         self.unopened = self._gauge(
             "pulse_api_journal_unopened",
-            "Journals of dead workers that cannot be opened, by the worker that found most; /health says why. Their "
-            "events are not sent.",
+            "Journals of dead workers that cannot be opened, as seen by the worker that found most; /health says why. "
+            "Their events are not sent.",
             across_workers="max",
         )
         self.oldest_unsent = self._gauge(
             "pulse_api_oldest_unsent_timestamp_seconds",
-            "When the oldest event came in that Kafka has not acknowledged, of all workers; +Inf when there is none.",
+            "Time of receipt of the oldest event that Kafka has not acknowledged, of all workers; +Inf if none.",
             across_workers="min",
         )
 
 
 class ConsumerMetrics(_Metrics):
-    """What the consumer counts."""
+    """The consumer's metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
@@ -254,30 +254,30 @@ class ConsumerMetrics(_Metrics):
         )
         self.lag = self._gauge(
             "pulse_consumer_kafka_lag",
-            "Records behind those read, as Kafka told with the last ones; 0 before the first. It stands still while "
-            "nothing can be stored.",
+            "Unread records, as of Kafka's last fetch; 0 before the first. It stays constant while the consumer cannot "
+            "store events.",
             partition="the partition's number, of those this consumer has",
         )
         self.buffer_size = self._gauge("pulse_consumer_buffer_size", "Records read and not yet stored.")
         self.writes = self._counter(
             "pulse_consumer_writes_total",
-            "Bulk writes. An error is one whose outcome is unknown; it is tried again.",
+            "Bulk writes. An error is one with an unknown outcome; it is retried.",
             status=("success", "error"),
         )
         self.write_duration = self._histogram(
-            "pulse_consumer_write_duration_seconds", "Time of a bulk write, failed ones too.", _SECONDS
+            "pulse_consumer_write_duration_seconds", "Time of a bulk write, including failed ones.", _SECONDS
         )
         self.events_stored = self._counter("pulse_consumer_events_stored_total", "Events that are new in MongoDB.")
         self.duplicates_skipped = self._counter(
-            "pulse_consumer_duplicates_skipped_total", "Events that were stored already."
+            "pulse_consumer_duplicates_skipped_total", "Events that were already stored."
         )
         self.conflicting_ids = self._counter(
             "pulse_consumer_conflicting_ids_total",
-            "Of these, events that are other events than the ones stored under their ids. They are not stored.",
+            "Of these, events that differ from the stored events with the same ids. They are not stored.",
         )
         self.forgotten = self._counter(
             "pulse_consumer_forgotten_total",
-            "Records that are not stored, or were deleted at once, since their customer is forgotten.",
+            "Records that were not stored, or deleted immediately, because their customer is forgotten.",
         )
         self.end_to_end = self._histogram(
             "pulse_consumer_end_to_end_seconds",
@@ -287,7 +287,7 @@ class ConsumerMetrics(_Metrics):
 
         # ── What goes wrong ──
         self.retries = self._counter(
-            "pulse_consumer_retries_total", "Flushes tried again, after MongoDB or the dead letter topic failed."
+            "pulse_consumer_retries_total", "Flushes retried after MongoDB or the dead letter topic failed."
         )
         self.dead_letters = self._counter(
             "pulse_consumer_dlq_total",
@@ -300,59 +300,58 @@ class ConsumerMetrics(_Metrics):
         )
         self.records_lost = self._counter(
             "pulse_consumer_records_lost_total",
-            "Records that Kafka deleted before this consumer had read them: its retention is over, or somebody did. "
-            "They are gone; places without a record, such as transaction markers, are counted with them.",
+            "Records that Kafka deleted before this consumer had read them, by its retention or by hand. They are "
+            "lost; the number includes offsets without a record, such as transaction markers.",
             partition="the partition's number, of those this consumer has or had",
         )
 
         # ── Its own state, asked for at each scrape ──
         self.dependency_up = self._gauge(
             "pulse_consumer_dependency_up",
-            "Whether (1 or 0; NaN: not known yet) the consumer is in its group and polls Kafka, MongoDB takes writes, "
-            "and the dead letter topic takes letters.",
+            "Whether (1 or 0; NaN: not known yet) the consumer is in its group and polls Kafka, MongoDB accepts "
+            "writes, and the dead letter topic accepts letters.",
             dependency=("kafka", "mongodb", "dead_letters"),
         )
         self.progress_age = self._gauge(
             "pulse_consumer_progress_age_seconds",
-            "How long ago its loop last made progress. Having nothing to do and waiting for MongoDB are progress too.",
+            "Time since the last progress of its loop. Having nothing to do and waiting for MongoDB count as progress.",
         )
 
 
 class ExportMetrics(_Metrics):
-    """How far the export is, read from its state four times a minute."""
+    """The progress of the export, read from its state four times a minute."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
 
         self.rows = self._gauge(
             "pulse_export_rows",
-            "Events in written files: those that are not loaded, and those that are; without BigQuery none ever is.",
+            "Events in written files, by whether they are loaded; without BigQuery they never are.",
             state=("written", "loaded"),
         )
         self.lag_events = self._gauge(
             "pulse_export_lag_events",
-            "Records that the consumer's group has committed and no written file covers.",
+            "Records that the consumer's group has committed but no written file covers.",
             partition="the partition's number",
         )
         self.lag_seconds = self._gauge(
-            "pulse_export_lag_seconds", "How long ago the oldest event of them was stored; 0 when there is none."
+            "pulse_export_lag_seconds", "Time since the oldest of these events was stored; 0 if there is none."
         )
         self.open_loads = self._gauge("pulse_export_open_loads", "Loads into BigQuery that are not done.")
         self.failures = self._gauge("pulse_export_failed_loads", "Jobs that failed, of the loads that are not done.")
-        self.up = self._gauge("pulse_export_up", "Whether (1 or 0) Kafka and MongoDB told all of this the last time.")
+        self.up = self._gauge("pulse_export_up", "Whether (1 or 0) the last query of Kafka and MongoDB succeeded.")
 
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "metrics.md"
 
 _PREFACE = """# Metrics
 
-Written by `make docs` from [common/metrics.py](../common/metrics.py); edit that. The API shows its metrics on
-port 8080, the consumer on 8083, the export on 8085, all under `/metrics`; [ops/prometheus](../ops/prometheus) scrapes
-them, [the dashboard](../ops/grafana) draws them, and [operations.md](operations.md) says what to do when they look
-wrong.
+`make docs` writes this page from [common/metrics.py](../common/metrics.py); edit that file. The API serves its metrics
+on port 8080, the consumer on 8083, the export on 8085, all under `/metrics`; [ops/prometheus](../ops/prometheus)
+scrapes them, [the dashboard](../ops/grafana) shows them, and [operations.md](operations.md) has the runbooks.
 
-gunicorn's workers are summed, whichever of them answers the scrape, unless it says otherwise below. The series of a
-label with a closed set of values are there from the start, at 0.
+A scrape of any of gunicorn's workers returns the sum of all, unless stated otherwise below. The series of a label with
+a closed set of values exist from the start, at 0.
 """
 
 

@@ -1,6 +1,6 @@
-"""What is wrong with a MongoDB URI, said without a part of it: what pymongo quotes may be half of a password.
+"""Validates a MongoDB URI without quoting any part of it: pymongo's messages may quote half of a password.
 
-Only those who use MongoDB have pymongo.
+Only processes that use MongoDB have pymongo.
 """
 
 import re
@@ -20,7 +20,9 @@ _ENCODED = "@ : / ? % in user name and password percent-encoded (%40 %3A %2F %3F
 
 
 def fault(uri: str) -> str | None:
-    """What to give instead of the URI; None if it can be used. Asks no DNS; reads the files that its options name."""
+    """The allowed form if the URI is invalid, otherwise None. Does not query DNS; reads the files that its options
+    name.
+    """
     match = _URI.fullmatch(uri)
     if match is None:
         return _EXAMPLE
@@ -43,7 +45,7 @@ def fault(uri: str) -> str | None:
 
 def _check_login(login: str | None, rest: str) -> None:
     if "@" in rest:
-        # It would be read as another host, with the rest of the password as its database or options.
+        # pymongo would read another host, and the rest of the password as its database or options.
         raise ValueError
     if login is not None:
         parse_userinfo(login)
@@ -58,7 +60,7 @@ def _check_hosts(hosts: str, *, srv: bool) -> None:
 
 
 def _works(check: Callable[[], object]) -> bool:
-    """Whether pymongo takes it without an error, or a warning that it ignores a part of it."""
+    """Whether pymongo accepts it without an error, and without a warning that it ignores a part of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,6 +1,4 @@
-"""An outage in the log and in time: a line when it begins, one a minute and for each new cause, one when it ends;
-growing pauses meanwhile.
-"""
+"""An outage: log lines at its start, every minute, for each new cause, and at its end; back-off in between."""
 
 import logging
 import math
@@ -15,14 +13,15 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """What is tried until it works. For one thread."""
+    """An operation that is retried until it works. For one thread."""
 
     def __init__(
         self, what: str, backoff: Backoff, clock: Callable[[], float] = time.monotonic, *, patience: float = 0.0
     ) -> None:
-        """`what` is tried, as the log calls it: "storing events".
+        """`what`: the name of the operation in the log, such as "storing events".
 
-        Until a try has worked, failures in the first `patience` seconds are no outage yet: servers start beside it.
+        Until the first success, failures in the first `patience` seconds do not count, since servers start at the same
+        time.
         """
         self._what = what
         self._backoff = backoff
@@ -35,11 +34,11 @@ class Outage:
 
     @property
     def ongoing(self) -> bool:
-        """Whether the last try failed."""
+        """Whether the last attempt failed."""
         return self._pauses is not None
 
     def failed(self, error: Exception, **extra: object) -> float:
-        """A try failed; returns the seconds to wait before the next one."""
+        """Record a failure; returns the seconds to wait before the next attempt."""
         now = self._clock()
         extra = {"error": str(error) or repr(error), **extra}
         if self._pauses is None:
@@ -55,14 +54,14 @@ class Outage:
             self._told = now
             logger.error("%s failed; retrying", self._what, extra=extra)
         elif now - self._told >= _REMIND_SECONDS or type(error) not in self._causes:
-            # What keeps it from working now may not be what it began with: a broker came back, and refuses.
+            # The cause may change during an outage: for example, a broker is back, but refuses requests.
             self._causes.add(type(error))
             self._told = now
             logger.error("%s still fails", self._what, extra={"seconds": round(now - self._began), **extra})
         return next(self._pauses)
 
     def over(self, **extra: object) -> None:
-        """A try worked."""
+        """Record a success."""
         self._patient_until = -math.inf
         if self._pauses is None:
             return
@@ -72,5 +71,5 @@ class Outage:
             logger.warning("%s works again", self._what, extra={"seconds": seconds, **extra})
 
     def forget(self) -> None:
-        """What failed is no longer our business."""
+        """End the outage without a log line: this process no longer does the operation."""
         self._pauses = None

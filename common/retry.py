@@ -1,4 +1,4 @@
-"""Growing, jittered pauses between tries."""
+"""Exponential back-off with jitter."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before each further try, in seconds: doubling from `first` up to `most`.
+    """The seconds to wait before each retry, doubling from `first` up to `most`.
 
-    Each pause is shortened by up to half, at random (`jitter`: 0 to 1), so that clients that failed
-    together do not come back together.
+    Each pause is shortened at random by up to half (`jitter`: 0 to 1), so that clients that failed together do not
+    retry together.
     """
 
     first: float = 0.1
@@ -18,7 +18,7 @@ class Backoff:
     jitter: Callable[[], float] = random.random
 
     def pauses(self) -> Iterator[float]:
-        """The pauses of one outage, without end."""
+        """The infinite sequence of pauses of one outage."""
         pause = self.first
         while True:
             yield pause * (1 - self.jitter() / 2)

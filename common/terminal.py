@@ -1,6 +1,6 @@
-"""Text from anyone, made safe to print on a terminal."""
+"""Makes untrusted text safe to print on a terminal."""
 
 
 def printable(text: str) -> str:
-    """Whatever could steer a terminal (escapes, line ends, direction marks) is written out."""
+    """The text with all control characters (escapes, line ends, direction marks) escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Threads of ours: each reports its own death; and what all threads are doing, for the log."""
+"""Threads that report their own death; and the stacks of all threads, for the log."""
 
 import logging
 import sys
@@ -12,13 +12,13 @@ _MOST_FRAMES = 40
 
 
 def start_thread(name: str, run: Callable[[], None], on_death: Callable[[], None]) -> threading.Thread:
-    """Run `run` in a thread that ends with the process. If it raises, that is logged, and `on_death` called in it."""
+    """Run `run` in a thread that ends with the process. If it raises, log that and call `on_death`, in that thread."""
 
     def live() -> None:
         try:
             run()
         except BaseException:
-            # Not raised again: the thread ends in any case, and Python would print it past the log.
+            # Not raised again: the thread ends anyway, and Python would print the error outside the log.
             logger.critical("the thread %s died", name, exc_info=True, extra={"stacks": all_stacks()})
             on_death()
 
@@ -28,9 +28,9 @@ def start_thread(name: str, run: Callable[[], None], on_death: Callable[[], None
 
 
 def all_stacks() -> str:
-    """What each thread of the process is doing: lines of code, innermost last, no values. Does not block.
+    """The stack of each thread of the process: lines of code, innermost last, no values. Does not block.
 
-    Not from `faulthandler`, which writes past the log and does not know the threads' names.
+    Not from `faulthandler`, which writes outside the log and does not know the threads' names.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks = [

@@ -1,7 +1,7 @@
-"""`python -m common.topics`: creates the topics that are missing, checks the rest, and exits; `--fix` mends them.
+"""`python -m common.topics`: creates missing topics, checks the others, and exits; `--fix` changes their settings.
 
-Compose, Kubernetes and `make run` all use it. Exits 1 when a topic is such that accepted events get lost or stuck, else
-0; what differs otherwise is logged.
+Compose, Kubernetes and `make run` all use it. Exits 1 if accepted events could get lost or stuck in a topic, otherwise
+0; logs other differences.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _FOREVER = -1
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it has to be."""
+    """The required settings of a topic."""
 
     name: str
     partitions: int
@@ -37,7 +37,7 @@ class Topic:
 
 
 class _Difference(NamedTuple):
-    """A setting that is not as it has to be. `serious`: it loses or stops accepted events."""
+    """A wrong setting. `serious`: it loses or blocks accepted events."""
 
     setting: str
     consequence: str
@@ -45,16 +45,16 @@ class _Difference(NamedTuple):
 
 
 def wanted_topics(settings: TopicSettings) -> list[Topic]:
-    """The events topic, the dead letter topic, and the one for what was refused, if there is to be one."""
+    """The events topic, the dead letter topic, and the topic for refused events, if configured."""
     all_of_them = {
-        # A 202 must survive the loss of a broker: with three replicas, two have to hold a record before it counts.
+        # A 202 must survive the loss of a broker: with three replicas, two must have a record before it counts.
         "min.insync.replicas": str(max(1, settings.replication_factor - 1)),
         "cleanup.policy": "delete",
         "retention.bytes": str(_FOREVER),
         "compression.type": "producer",
     }
     events = {"retention.ms": str(7 * _DAY_MS), "max.message.bytes": str(1_048_588), **all_of_them}
-    # A dead letter is a record plus headers: whatever fitted into the events topic has to fit here.
+    # A dead letter is a record plus headers: every record of the events topic must fit here.
     letters = {"retention.ms": str(30 * _DAY_MS), "max.message.bytes": str(1_048_588 + 65_536), **all_of_them}
     refused = {"retention.ms": str(_DAY_MS), "max.message.bytes": str(1_048_588), **all_of_them}
     topics = [
@@ -67,10 +67,10 @@ def wanted_topics(settings: TopicSettings) -> list[Topic]:
 
 
 def ensure_topics(admin: Any, topics: list[Topic], *, fix: bool = False) -> None:
-    """Create what is missing and check the rest; with `fix`, change those settings of a topic that differ.
+    """Create missing topics and check the others; with `fix`, change the settings that differ.
 
-    Raises TopicError for topics with too few partitions or replicas, or with a setting that loses or stops events.
-    Blocks for the admin client's own timeout at most; raises KafkaError when the broker fails.
+    Raises TopicError for topics with too few partitions or replicas, or with a setting that loses or blocks events.
+    Blocks for the admin client's own timeout at most; raises KafkaError if the broker fails.
     """
     existing = set(admin.list_topics())
     problems = [
@@ -96,13 +96,13 @@ def wait_for_admin(settings: KafkaSettings, *, patience: float, backoff: Backoff
             if time.monotonic() + pause > deadline:
                 raise TopicError(
                     f"No broker answered at {settings.broker_list} within {patience:g} s: "
-                    "start Kafka, or mend KAFKA_BROKERS, KAFKA_SECURITY_PROTOCOL or the login."
+                    "start Kafka, or fix KAFKA_BROKERS, KAFKA_SECURITY_PROTOCOL or the login."
                 ) from None
             time.sleep(pause)
 
 
 def _create(admin: Any, topic: Topic, *, fix: bool) -> str | None:
-    """Returns why it cannot be used, if somebody else has created it meanwhile."""
+    """Returns the problem if another process has created an unusable topic in the meantime."""
     new = kafka.NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=topic.config)
     try:
         admin.create_topics([new])
@@ -113,7 +113,7 @@ def _create(admin: Any, topic: Topic, *, fix: bool) -> str | None:
 
 
 def _check(admin: Any, topic: Topic, *, fix: bool) -> str | None:
-    """Returns why it cannot be used, if so."""
+    """Returns the problem if the topic is unusable."""
     partitions = admin.describe_topics([topic.name])[0]["partitions"]
     # The two clients name this field differently.
     replicas = min(len(partition.get("replicas") or partition.get("replica_nodes")) for partition in partitions)
@@ -121,13 +121,13 @@ def _check(admin: Any, topic: Topic, *, fix: bool) -> str | None:
         return (
             f"Topic {topic.name} has {len(partitions)} partitions and {replicas} replicas, "
             f"not {topic.partitions} and {topic.replication_factor}: change the topic, or set "
-            "KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR to what it has."
+            "KAFKA_PARTITIONS and KAFKA_REPLICATION_FACTOR to its values."
         )
     logger.info("topic is there", extra={"topic": topic.name, "partitions": len(partitions)})
     try:
         config = kafka.topic_config(admin, topic.name).values
     except kafka.KafkaError as error:
-        # noida-db knows no such request, and a login may lack the right to ask.
+        # noida-db does not support this request, and a login may lack the right for it.
         logger.warning(
             "the settings of the topic are not checked", extra={"topic": topic.name, "error": _reason(error)}
         )
@@ -155,24 +155,24 @@ def _check(admin: Any, topic: Topic, *, fix: bool) -> str | None:
 
 
 def _differences(topic: Topic, replicas: int, config: Mapping[str, str]) -> list[_Difference]:
-    """Of each setting the worst that is wrong with it."""
+    """The most serious difference of each setting."""
     is_ = {**topic.config, **config}
     in_sync, largest, kept, most_kept = (
         int(is_[name]) for name in ("min.insync.replicas", "max.message.bytes", "retention.ms", "retention.bytes")
     )
     batch = kafka.MAX_RECORD_BATCH_BYTES
-    alone = "without one of its brokers nothing can be sent"
+    alone = "while one of its brokers is down, nothing can be sent"
     table = [
         ("cleanup.policy", "compact" in is_["cleanup.policy"], "Kafka keeps only the last record of each key", True),
         ("min.insync.replicas", in_sync > replicas, "Kafka acknowledges nothing", True),
         (
             "min.insync.replicas",
             in_sync < int(topic.config["min.insync.replicas"]),
-            "what one broker acknowledges can die with it",
+            "records that only one broker has can be lost with it",
             True,
         ),
         ("min.insync.replicas", in_sync == replicas > 1, alone, False),
-        ("max.message.bytes", largest < batch, f"Kafka refuses what is sent, up to {batch} bytes at once", True),
+        ("max.message.bytes", largest < batch, f"Kafka refuses the API's batches of up to {batch} bytes", True),
         (
             "max.message.bytes",
             largest < int(topic.config["max.message.bytes"]),
@@ -185,8 +185,8 @@ def _differences(topic: Topic, replicas: int, config: Mapping[str, str]) -> list
             "Kafka deletes earlier, read or not",
             False,
         ),
-        ("retention.bytes", most_kept != _FOREVER, "Kafka deletes what is more than that, read or not", False),
-        ("compression.type", is_["compression.type"] != "producer", "Kafka compresses each batch once more", False),
+        ("retention.bytes", most_kept != _FOREVER, "Kafka deletes records beyond that size, read or not", False),
+        ("compression.type", is_["compression.type"] != "producer", "Kafka compresses each batch again", False),
     ]
     found: dict[str, _Difference] = {}
     for setting, differs, consequence, serious in table:
@@ -196,17 +196,15 @@ def _differences(topic: Topic, replicas: int, config: Mapping[str, str]) -> list
 
 
 def _reason(error: Exception) -> str:
-    """What the broker says, where the client shows it amid all of request and response."""
+    """The broker's message, extracted from the client's dump of request and response."""
     said = re.search(r"error_message=(['\"])(.+?)\1[,)]", str(error))
     return said[2] if said else str(error)
 
 
 def main() -> None:
-    """The command. Waits up to a minute for a broker; leaves with status 1 and one line when it fails."""
+    """The command. Waits up to a minute for a broker; exits with status 1 and one line if it fails."""
     parser = argparse.ArgumentParser(prog="python -m common.topics", description="Create and check Kafka's topics.")
-    parser.add_argument(
-        "--fix", action="store_true", help="change the settings of topics that are not as they have to be"
-    )
+    parser.add_argument("--fix", action="store_true", help="change the wrong settings of topics")
     fix = parser.parse_args().fix
     try:
         read_dotenv()

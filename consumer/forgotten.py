@@ -1,6 +1,6 @@
 """Forgotten customers: their list in MongoDB, and the records that the consumer leaves out because of it.
 
-For the proof that none of their old events is stored again, see "How a customer is forgotten" in docs/architecture.md.
+For the proof that none of their old events is stored again, see "A customer is forgotten" in docs/architecture.md.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""Kafka: records in, records out. The only package that knows the Kafka client."""
+"""Sends and reads records of Kafka. The only package that uses the Kafka client."""
 
 from kafka import TopicPartition
 from kafka.admin import NewTopic

@@ -1,4 +1,4 @@
-"""Topics and their settings, as brokers tell and change them; whether a broker is there."""
+"""Topics and their settings, as brokers report and change them; whether a broker is reachable."""
 
 import inspect
 import socket
@@ -13,7 +13,7 @@ from kafka.errors import UnknownError, UnknownTopicOrPartitionError, for_code
 from common.kafka.client import connect
 from common.settings import KafkaSettings
 
-# In the answer to DescribeConfigs: where a value comes from.
+# In the answer to DescribeConfigs: the source of a value.
 _OF_THE_TOPIC = 1
 
 
@@ -23,14 +23,14 @@ def connect_admin(settings: KafkaSettings) -> Any:
 
 
 class TopicConfig(NamedTuple):
-    """The settings of a topic. `own`: those that were made for it; in `values` are the broker's too."""
+    """The settings of a topic. `own`: those set on the topic; `values` also has the broker's defaults."""
 
     values: Mapping[str, str]
     own: Mapping[str, str]
 
 
 def topic_config(admin: Any, topic: str) -> TopicConfig:
-    """What the broker says of the topic. Blocks; raises KafkaError if it fails or does not say."""
+    """The topic's settings from the broker. Blocks; raises KafkaError if the broker fails or does not report them."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     if "config_filter" in inspect.signature(admin.describe_configs).parameters:
         told = admin.describe_configs([resource], config_filter="all").get("topic", {}).get(topic)
@@ -51,7 +51,7 @@ def topic_config(admin: Any, topic: str) -> TopicConfig:
 
 def change_topic_config(admin: Any, topic: str, changes: Mapping[str, str]) -> None:
     """Change these settings of the topic, and no others. Blocks; raises KafkaError if the broker refuses."""
-    # kafka-python-ng's request resets what it does not name.
+    # kafka-python-ng's request resets all settings that it does not name.
     whole = {**topic_config(admin, topic).own, **changes}
     answer = admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, whole)])
     if isinstance(answer, dict):
@@ -64,7 +64,7 @@ def change_topic_config(admin: Any, topic: str, changes: Mapping[str, str]) -> N
 
 
 def missing_topics(admin: Any, topics: Sequence[str]) -> frozenset[str]:
-    """Those of the topics that do not exist. Can block for as long as no broker answers; raises KafkaError."""
+    """The topics that do not exist. Can block while no broker answers; raises KafkaError."""
     described = admin.describe_topics(list(topics))
     # The two clients name this field differently.
     return frozenset(
@@ -75,13 +75,13 @@ def missing_topics(admin: Any, topics: Sequence[str]) -> frozenset[str]:
 
 
 def reachable(settings: KafkaSettings, timeout: float = 1.0) -> bool:
-    """Whether any of the brokers takes connections. Blocks at most `timeout` seconds."""
+    """Whether any of the brokers accepts connections. Blocks at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     for broker in settings.brokers:
         try:
             socket.create_connection((broker.host, broker.port), timeout=max(0.05, deadline - time.monotonic())).close()
         except (OSError, UnicodeError):
-            # A resolver's ways with names are many; what it cannot look up is not reachable.
+            # Resolvers raise several errors; a broker whose name cannot be resolved is unreachable.
             continue
         return True
     return False

@@ -1,7 +1,7 @@
-"""Gives the Kafka client a chunk of records at once: what its `send` does for each record, done once a batch.
+"""Passes a chunk of records to the Kafka client at once: does the work of its `send` once per batch, not per record.
 
-Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `client` and `sender` use this. The
-tests show that Kafka gets what `send` would have given it, byte for byte.
+It uses internals of kafka-python-ng 2.2.3, so it works only with that version. Only `client` and `sender` use it. The
+tests show that Kafka gets the same bytes as from `send`.
 """
 
 import threading
@@ -25,7 +25,7 @@ Record = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
 
 
 def supported() -> bool:
-    """Whether the client is the one whose inner parts are known here."""
+    """Whether the client is the version whose internals this module uses."""
     try:
         return version("kafka-python-ng") == _VERSION
     except PackageNotFoundError:
@@ -33,18 +33,19 @@ def supported() -> bool:
 
 
 def lift_limit(producer: Any) -> None:
-    """Let a chunk go to any number of partitions at once.
+    """Allow a chunk to go to any number of partitions at once.
 
-    The client has 32 buffers, lends one to each batch, and waits for one to come back before any batch of the chunk is
-    sent. It writes nothing into them: what a chunk holds bounds the memory, and each batch takes as much as is in it.
+    The client has 32 buffers, assigns one to each batch, and waits for a free one before it sends any batch of the
+    chunk. It does not write into them: the size of a chunk limits the memory, and each batch uses only its own
+    size.
     """
     without_limit = type(producer._accumulator._free)(0, 0)
     producer._accumulator._free = without_limit
 
 
 def takes(producer: Any, records: Sequence[Record]) -> bool:
-    """Whether the records are of the common kind: with key and value, without headers, far from any limit of size; and
-    go to a broker that knows today's format (Kafka 0.11).
+    """Whether the records are plain (with key and value, without headers, far below any size limit), and the broker
+    supports the current format (Kafka 0.11).
     """
     return producer._accumulator.config["message_version"] == _MAGIC and all(
         key and value is not None and not headers and len(key) + len(value) < _SMALL_BYTES
@@ -53,7 +54,7 @@ def takes(producer: Any, records: Sequence[Record]) -> bool:
 
 
 def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
-    """Have the producer send records that `takes` agrees to; returns for each, in order, the future of its batch.
+    """Have the producer send records that `takes` accepts; returns the future of each record's batch, in order.
 
     Blocks for at most `max_block_ms` for the topic's metadata; raises KafkaTimeoutError.
     """
@@ -64,7 +65,7 @@ def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
     filling: dict[TopicPartition, ProducerBatch] = {}
     futures: list[Any] = []
     for key, value, _ in cast("Sequence[tuple[bytes, bytes, Any]]", records):
-        # As the client's default partitioner has it, and Java's.
+        # The same as the client's default partitioner, and Java's.
         partition = partitions[(_HASHES[key] & 0x7FFFFFFF) % len(partitions)]
         batch = filling.get(partition)
         if batch is None or not write(batch.records, now_ms, key, value):
@@ -79,12 +80,12 @@ def append(producer: Any, topic: str, records: Sequence[Record]) -> list[Any]:
 def write(records: MemoryRecordsBuilder, now_ms: int, key: bytes, value: bytes) -> bool:
     """Add a record as the builder's own `append` would, in a third of the time; False when the batch is full.
 
-    All records of a batch have to be given the same time.
+    All records of a batch must have the same time.
     """
     builder = records._builder
     buffer, offset = builder._buffer, records._next_offset
     key_size, value_size, place = _VARINTS[len(key)], _VARINTS[len(value)], _VARINTS[offset]
-    # Attributes, the difference in time and the number of headers, none of them, are a byte each.
+    # The attributes, the time difference and the number of headers, all 0, are one byte each.
     size = 3 + len(place) + len(key_size) + len(key) + len(value_size) + len(value)
     record = b"".join((_VARINTS[size], b"\0\0", place, key_size, key, value_size, value, b"\0"))
     if offset and len(buffer) + len(record) > builder._batch_size:
@@ -97,9 +98,9 @@ def write(records: MemoryRecordsBuilder, now_ms: int, key: bytes, value: bytes) 
 
 
 class Hashes(dict[bytes, int]):
-    """The hashes of keys: the client takes 8 us for a short one, 380 us for one of 1 KiB.
+    """Caches the hashes of keys: the client takes 8 us for a short key, 380 us for one of 1 KiB.
 
-    Forgets all of them before their memory grows beyond 8 MiB: that is 40,000 keys of 36 bytes.
+    Clears the cache before it exceeds 8 MiB: 40,000 keys of 36 bytes.
     """
 
     _MAX_BYTES = 8 * 1024 * 1024
@@ -119,7 +120,7 @@ class Hashes(dict[bytes, int]):
 
 
 class _Varints(dict[int, bytes]):
-    """Numbers as the format of records has them, each encoded once; but for large ones, of which there are many."""
+    """Caches small numbers in the encoding of the record format; there are too many large ones."""
 
     _COMMON = 16_384
 
@@ -139,13 +140,13 @@ _HASHES = Hashes()
 def _new_batch(accumulator: Any, partition: TopicPartition) -> ProducerBatch:
     config = accumulator.config
     records = MemoryRecordsBuilder(_MAGIC, config["compression_attrs"], config["batch_size"])
-    # Comes at once, since `lift_limit`.
+    # Does not wait, because of `lift_limit`.
     buffer = accumulator._free.allocate(config["batch_size"], 0)
     return ProducerBatch(partition, records, buffer)
 
 
 def _enqueue(accumulator: Any, batches: list[ProducerBatch]) -> None:
-    """As the accumulator's own `append` does, so that a close in the meantime finds them too."""
+    """As the accumulator's own `append`, so that a concurrent close finds them too."""
     accumulator._appends_in_progress.increment()
     try:
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Connections of the Kafka client, and what its two versions do differently.
+"""Connections of the Kafka client, and the differences of its two versions.
 
 Written against what kafka-python-ng 2.2.3 and the current kafka-python share (docs/decisions). Only this package
 imports the client.
@@ -20,22 +20,22 @@ from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
 _NO_OFFSET = "NoOffsetForPartitionError"
-# The two clients have it in different places.
+# The two clients define it in different places.
 NO_OFFSET: type[KafkaError] = getattr(fetcher, _NO_OFFSET, None) or getattr(kafka_errors, _NO_OFFSET)
-"""What `poll` raises where the group has committed nothing."""
+"""The error of `poll` if the group has no committed offset."""
 OUT_OF_RANGE: tuple[type[KafkaError], ...] = (
     OffsetOutOfRangeError,
-    # kafka-python alone looks whether a log has been cut.
+    # Only kafka-python checks whether a log was truncated.
     *filter(None, [getattr(kafka_errors, "LogTruncationError", None)]),
 )
-"""What `poll` raises where the record that comes next is gone, or was never there."""
+"""The errors of `poll` if the next record was deleted, or never existed."""
 
 MAX_POLL_RECORDS = 500
-"""Values can be large: so many are decoded before the caller looks how much it has."""
-# Of all partitions of a broker together; one batch of records comes whole, however large it is.
+"""Values can be large: a poll decodes up to N of them before the caller can check their size."""
+# For all partitions of a broker together; one batch of records is always complete, however large.
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
-# What kafka-python-ng makes of a connection that was closed at once (by a proxy whose Kafka is away, by some other
-# server): it asks for the socket when that is gone.
+# kafka-python-ng's error for a connection that was closed immediately (by a proxy without its Kafka, by another kind
+# of server): it uses the socket after the close.
 _NO_SOCKET = "Invalid file object: None"
 _POSITION_HAS_DEADLINE = "timeout_ms" in inspect.signature(KafkaConsumer.position).parameters
 
@@ -44,7 +44,7 @@ def connect(client: Callable[..., Any], settings: KafkaSettings, **options: Any)
     try:
         return client(**_connection(settings), **options)
     except UnicodeError as error:
-        # Of those that a broker gives for itself and others; KAFKA_BROKERS has none.
+        # A name that a broker advertises; the names in KAFKA_BROKERS are valid.
         raise KafkaConnectionError(f"a broker's name cannot be looked up: {error}") from error
     except ValueError as error:
         if str(error) != _NO_SOCKET:
@@ -53,7 +53,7 @@ def connect(client: Callable[..., Any], settings: KafkaSettings, **options: Any)
 
 
 def connect_consumer(settings: KafkaSettings, **options: Any) -> Any:
-    """A consumer that commits nothing by itself and reads, of transactions, only what was committed."""
+    """A consumer without auto-commit that reads only committed transactions."""
     consumer = connect(
         KafkaConsumer,
         settings,
@@ -63,7 +63,7 @@ def connect_consumer(settings: KafkaSettings, **options: Any) -> Any:
         **options,
     )
     if bulk_append.supported():
-        # Here, since what it is built on does not exist in kafka-python.
+        # Imported here, since kafka-python lacks its base.
         from common.kafka import fetcher  # noqa: PLC0415
 
         fetcher.install(consumer)
@@ -73,7 +73,7 @@ def connect_consumer(settings: KafkaSettings, **options: Any) -> Any:
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
     return {
         "client_id": "pulse",
-        # How long to look for a broker before giving up; kafka-python-ng has a fixed two seconds.
+        # How long to try to connect; kafka-python-ng has a fixed two seconds.
         **where_known(KafkaProducer, bootstrap_timeout_ms=5_000),
         "bootstrap_servers": [str(broker) for broker in settings.brokers],
         "security_protocol": settings.security_protocol,
@@ -85,7 +85,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def where_known(client: Any, **options: Any) -> dict[str, Any]:
-    """Those options that this version of the client has."""
+    """The options that this version of the client supports."""
     return {name: value for name, value in options.items() if name in client.DEFAULT_CONFIG}
 
 
@@ -100,9 +100,9 @@ def bounds(consumer: Any, topic: str) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def poll(consumer: Any, timeout: float) -> list[ReceivedRecord]:
-    """New records of a consumer, waiting up to `timeout` seconds for some; none of an aborted transaction.
+    """New records of a consumer, waiting up to `timeout` seconds for some; without those of aborted transactions.
 
-    Can block longer while the broker is away. Raises KafkaError, and ReadError for what no package here decompresses.
+    Can block longer while the broker is unavailable. Raises KafkaError, and ReadError for an unsupported compression.
     """
     try:
         polled = consumer.poll(timeout_ms=int(timeout * 1000))
@@ -115,18 +115,20 @@ def poll(consumer: Any, timeout: float) -> list[ReceivedRecord]:
 
 
 def position(consumer: Any, partition: Any) -> int:
-    """The offset that an assigned partition goes on from: past the last record polled, and past what is left out.
+    """The next offset of an assigned partition: after the last polled record, and after skipped ones.
 
-    Does not block once something was polled of the partition, or a position sought.
+    Does not block after a poll or a seek of the partition.
     """
-    # kafka-python may ask the broker again where a position stands: without a deadline, unless it is given one.
+    # kafka-python may query the broker for the position: without a deadline, unless it gets one.
     deadline = {"timeout_ms": 0} if _POSITION_HAS_DEADLINE else {}
     offset: int = consumer.position(partition, **deadline)
     return offset
 
 
 def _received(record: Any) -> ReceivedRecord:
-    """The client's record as ours. A header may lack a value; the client sends none without: it becomes empty."""
+    """Convert the client's record. A missing header value becomes empty, since the client cannot send it back
+    otherwise.
+    """
     return ReceivedRecord(
         partition=record.partition,
         offset=record.offset,
@@ -138,20 +140,22 @@ def _received(record: Any) -> ReceivedRecord:
 
 
 def out_of_range(error: KafkaError) -> dict[int, int | None]:
-    """By partition, the offset that was asked for in vain; None where only known is that the log was cut before it."""
+    """By partition, the requested offset that does not exist; None if the error only says that the log was
+    truncated.
+    """
     if isinstance(error, OffsetOutOfRangeError):
         return {partition.partition: offset for partition, offset in error.args[0].items()}
     return {partition.partition: None for partition in error.divergent_offsets}
 
 
 def without_offset(error: KafkaError) -> list[Any]:
-    """The partitions of which nothing is committed, by the client's error."""
+    """The partitions without a committed offset, from the client's error."""
     (named,) = error.args
-    # kafka-python-ng names one at a time.
+    # kafka-python-ng names only one.
     return [named] if isinstance(named, TopicPartition) else list(named)
 
 
 def offset_to_commit(offset: int) -> Any:
-    """The offset to go on from, as the client's `commit` wants it."""
+    """The next offset, in the form for the client's `commit`."""
     # kafka-python has a third field, the leader's epoch: -1 is "not known".
     return OffsetAndMetadata(offset, "", *(-1,) * (len(OffsetAndMetadata._fields) - 2))

@@ -1,6 +1,6 @@
-"""Gives kafka-python-ng's consumer what kafka-python's has: all codecs, and of transactions only what was committed.
+"""Adds to kafka-python-ng's consumer what kafka-python's has: all codecs, and reading only committed transactions.
 
-Built on inner parts of kafka-python-ng 2.2.3, so it is for that version alone. Only `client` uses this.
+It uses internals of kafka-python-ng 2.2.3, so it works only with that version. Only `client` uses it.
 """
 
 from collections import defaultdict, deque
@@ -16,8 +16,8 @@ from kafka.protocol.fetch import FetchRequest
 from kafka.protocol.offset import OffsetRequest
 from kafka.record.default_records import DefaultRecordBatch
 
-# The first version whose sender is given batches compressed by zstd. Without it the broker answers with an error that
-# the client only logs. Kafka has it since 2.1.
+# The first version with zstd batches. With an older one the broker answers with an error that the client only logs.
+# Kafka has it since 2.1.
 _FETCH_VERSION = 10
 _NO_SESSION, _NO_EPOCH, _NO_OFFSET = 0, -1, -1
 _READS_ZSTD = (2, 1)
@@ -26,15 +26,15 @@ _PRODUCER_ID = 9  # its place in the header of a batch
 
 
 def install(consumer: Any) -> None:
-    """Have a new consumer fetch this way."""
+    """Replace the fetcher of a new consumer."""
     consumer._fetcher = CommittedFetcher(consumer._client, consumer._subscription, **consumer.config)
 
 
 class CommittedFetcher(Fetcher):  # type: ignore[misc]  # the client has no types
-    """The client's own, but for what it asks the broker and which batches of the answer it looks at."""
+    """The client's fetcher, with other fetch requests, and a filter for the batches of the answer."""
 
     def __init__(self, client: Any, subscriptions: Any, **config: Any) -> None:
-        # The consumer's metrics have those of its first fetcher already.
+        # Separate metrics, since the consumer's already contain those of its first fetcher.
         super().__init__(client, subscriptions, Metrics(), **config)
         self._isolation_level = READ_COMMITTED
         self._aborted: Sequence[tuple[int, int]] = ()
@@ -47,13 +47,13 @@ class CommittedFetcher(Fetcher):  # type: ignore[misc]  # the client has no type
 
     def _handle_fetch_response(self, request: Any, send_time: float, response: Any) -> None:
         if request.API_VERSION >= _FETCH_VERSION:
-            # The client looks for partition and offset where it would have put them itself.
+            # The client expects partition and offset at the positions of its own request.
             asked = [(topic, [(entry[0], entry[2]) for entry in partitions]) for topic, partitions in request.topics]
             request = SimpleNamespace(topics=asked)
         super()._handle_fetch_response(request, send_time, response)
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
-        # Of each transaction that was aborted: its producer and its first offset.
+        # The aborted transactions, each with its producer and its first offset.
         self._aborted = completed_fetch.partition_data[-2] or () if completed_fetch.response_version >= 4 else ()
         return super()._parse_fetched_data(completed_fetch)
 
@@ -61,11 +61,13 @@ class CommittedFetcher(Fetcher):  # type: ignore[misc]  # the client has no type
         batches = _CommittedBatches(records, self._aborted)
         yield from super()._unpack_message_set(tp, batches)
         if batches.last_offset is not None:
-            # From there on the next fetch goes, also where the last batches were left out.
+            # The next fetch starts there, even if the last batches were skipped.
             self._subscriptions.assignment[tp].last_offset_from_message_batch = batches.last_offset
 
     def _send_offset_request(self, node_id: Any, timestamps: dict[Any, int]) -> Any:
-        """As the client's own; the end is that of the last transaction which is over, or one could wait for it."""
+        """As the client's own, but the end is that of the last finished transaction, or readers would wait for open
+        ones.
+        """
         if self.config["api_version"] < _KNOWS_TRANSACTIONS:
             return super()._send_offset_request(node_id, timestamps)
         by_topic = defaultdict(list)
@@ -79,7 +81,7 @@ class CommittedFetcher(Fetcher):  # type: ignore[misc]  # the client has no type
 
 
 class _CommittedBatches:
-    """The batches of an answer without transactions' markers and what was aborted. `last_offset`: of all batches."""
+    """The batches of an answer, without transaction markers and aborted batches. `last_offset`: that of all batches."""
 
     def __init__(self, records: Any, aborted: Sequence[tuple[int, int]]) -> None:
         self.last_offset: int | None = None
@@ -90,7 +92,7 @@ class _CommittedBatches:
     def next_batch(self) -> Any:
         while (batch := self._records.next_batch()) is not None:
             if not isinstance(batch, DefaultRecordBatch):
-                # Older than transactions and zstd.
+                # This format is older than transactions and zstd.
                 return batch
             self.last_offset = batch.base_offset + batch.last_offset_delta
             if not self._is_left_out(batch, self.last_offset):
@@ -104,7 +106,7 @@ class _CommittedBatches:
         while self._aborted and self._aborted[0][1] <= last_offset:
             self._aborting.add(self._aborted.popleft()[0])
         if batch.is_control_batch:
-            # What this producer sends next is another transaction.
+            # The producer's next batch belongs to another transaction.
             self._aborting.discard(producer_id)
             return True
         return batch.is_transactional and producer_id in self._aborting
@@ -129,7 +131,7 @@ def _modern(request: Any) -> Any:
 
 
 def _decompress(batch: DefaultRecordBatch) -> None:
-    """What the client does for a batch, which gives up beyond 1 MiB when the size is not noted in it, as Java's is."""
+    """As the client, which fails beyond 1 MiB if the batch does not contain its size, as Java's does not."""
     compressed = memoryview(batch._buffer)[batch._pos :]
     with zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True) as reader:
         batch._buffer = bytearray(reader.read())

@@ -1,4 +1,4 @@
-"""Reads a topic as it was when the reader was opened, and tells how far a group has come."""
+"""Reads a topic up to its end at the time of opening, and the committed offsets of a group."""
 
 import threading
 import time
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class RecordReader(Protocol):
-    """Reads a topic as it was when the reader was opened: what comes later is not seen."""
+    """Reads a topic up to its end at the time of opening, without later records."""
 
     @property
     def size(self) -> int:
-        """How many records there are, at most: deleted ones may be counted."""
+        """The maximum number of records: it may include deleted ones."""
 
     def read(self, first: Mapping[int, int] | None = None) -> Iterator[ReceivedRecord]:
         """The records, in the order of each partition; can be called again. Blocks; raises ReadError, KafkaError.
@@ -56,7 +56,7 @@ class KafkaReader:
 
     @property
     def ends(self) -> dict[int, int]:
-        """By partition, the offset after the last record: where another reader goes on."""
+        """By partition, the offset after the last record, where another reader can continue."""
         return dict(self._ends)
 
     def since(self, moment_ms: int) -> dict[int, int]:
@@ -81,10 +81,11 @@ class KafkaReader:
             for record in records:
                 if record.offset < self._ends[record.partition]:
                     yield record
-            # Not the offsets of the records: others may hold none, and only the client knows that it is past them.
+            # Not the offsets of the records: some offsets have no record, and only the client knows that it has passed
+            # them.
             before, positions = positions, {n: position(self._consumer, self._partition(n)) for n in positions}
             if records or positions != before:
-                # Now, not before: the caller may have taken its time with the records.
+                # The time now, since the caller may have been slow with the records.
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > self._timeout:
                 raise ReadError(f"{self._silence}; the rest of {self._topic} was not read.")
@@ -97,7 +98,9 @@ class KafkaReader:
 
 
 class GroupOffsets(NamedTuple):
-    """Of a partition: its oldest offset, the one after its newest, and where a group goes on (None: nowhere yet)."""
+    """A partition's oldest offset, the one after its newest, and the group's committed one (None: not committed
+    yet).
+    """
 
     begin: int
     end: int
@@ -107,14 +110,14 @@ class GroupOffsets(NamedTuple):
 def group_offsets(
     settings: KafkaSettings, topic: str, group_id: str, *, timeout: float = 15.0
 ) -> dict[int, GroupOffsets]:
-    """By partition, how far a group has come. Joins no group.
+    """By partition, the offsets of a group. Does not join it.
 
     Blocks up to `timeout` seconds for each answer; raises ReadError, TopicError, KafkaError.
     """
     consumer = _connect_reader(settings, timeout, group_id=group_id)
 
     def ask() -> dict[int, GroupOffsets]:
-        # First what is committed: the end is then never before it, unless the topic was made anew.
+        # First the committed offset: then the end is never before it, unless the topic was created again.
         numbers = consumer.partitions_for_topic(topic) or ()
         committed = {number: consumer.committed(TopicPartition(topic, number)) for number in numbers}
         begins, ends = bounds(consumer, topic)
@@ -127,11 +130,12 @@ def group_offsets(
 
 
 def _connect_reader(settings: KafkaSettings, timeout: float, **options: Any) -> Any:
-    """A consumer that is no member of a group. Raises ReadError."""
+    """A consumer that does not join a group. Raises ReadError."""
     try:
         return connect_consumer(
             settings,
-            # A position is always sought: were it gone, the client would ask for another without a deadline.
+            # The caller always seeks: if the position were deleted, the client would ask for another one without a
+            # deadline.
             auto_offset_reset="none",
             max_poll_records=MAX_POLL_RECORDS,
             request_timeout_ms=int(timeout * 1000),
@@ -145,7 +149,7 @@ def _connect_reader(settings: KafkaSettings, timeout: float, **options: Any) -> 
 
 
 def _within(timeout: float, call: Callable[[], T], silence: str) -> T:
-    """The call's result. The client waits for metadata without a deadline: so it does that in a thread."""
+    """The call's result. Runs it in a thread, since the client waits for metadata without a deadline."""
     result: Future[T] = Future()
 
     def run() -> None:

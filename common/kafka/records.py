@@ -1,10 +1,10 @@
-"""What goes to Kafka, and what comes from it."""
+"""Records for Kafka, and records from Kafka."""
 
 from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """What goes to Kafka. Records with the same key go to the same partition."""
+    """A record for Kafka. Records with the same key go to the same partition."""
 
     key: bytes | None
     value: bytes | None
@@ -12,7 +12,7 @@ class Record(NamedTuple):
 
 
 class ReceivedRecord(NamedTuple):
-    """What comes from Kafka. `timestamp_ms`: when it was produced, since the epoch."""
+    """A record from Kafka. `timestamp_ms`: the time of its production, since the epoch."""
 
     partition: int
     offset: int

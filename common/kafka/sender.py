@@ -14,13 +14,13 @@ from common.kafka.records import Record
 from common.settings import KafkaSettings
 
 MAX_RECORD_BATCH_BYTES = 1_000_000
-"""The largest batch of records the client builds; a broker takes 1,048,588 bytes by default."""
+"""The largest batch of records that the client builds; a broker accepts 1,048,588 bytes by default."""
 _MAX_REQUEST_BYTES = 2 * MAX_RECORD_BATCH_BYTES
 _METADATA_TIMEOUT_MS = 10_000
 
 
 class RecordSender(Protocol):
-    """Sends records to one topic and says of each whether Kafka has it."""
+    """Sends records to one topic and returns for each whether Kafka has it."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         """Send the records and wait for Kafka's answer: None for each acknowledged, else its error.
@@ -36,12 +36,12 @@ class RecordSender(Protocol):
 class KafkaSender:
     """`RecordSender` on a real broker. Connects when first used. For one thread at a time.
 
-    The client itself retries nothing: a caller that sends a failed record again before any later one
-    keeps the order of each partition, whatever failed.
+    The client itself never retries: a caller that sends a failed record again before any later one keeps the order of
+    each partition, whatever failed.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str, *, timeout: float = 30.0) -> None:
-        """`timeout`: seconds to wait for an acknowledgement, a batch of records (one a partition)."""
+        """`timeout`: seconds to wait for the acknowledgement of a batch of records (one per partition)."""
         self._settings = settings
         self._topic = topic
         self._timeout = timeout
@@ -61,14 +61,14 @@ class KafkaSender:
         results = [answer.exception if answer.is_done else unfinished for answer in answers]
         results += [unfinished] * (len(records) - len(answers))
         if unfinished in results:
-            # What is still under way would be sent behind our back, after what we send next.
+            # Otherwise the client would send unfinished records later, after our next ones.
             self.close()
         return results
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # kafka-python complains of what is given up.
+            # kafka-python raises an error about unsent records.
             with contextlib.suppress(KafkaError):
                 producer.close(timeout=0)
 
@@ -80,12 +80,12 @@ class KafkaSender:
 
     def _append_one(self, producer: Any, record: Record) -> Any:
         """The future of a record's answer."""
-        # The client sends none that lacks both.
+        # The client refuses a record without both.
         value = b"" if record.key is None and record.value is None else record.value
         try:
             return producer.send(self._topic, value=value, key=record.key, headers=list(record.headers))
         except MessageSizeTooLargeError as error:
-            # kafka-python raises it, kafka-python-ng answers with it.
+            # kafka-python raises it, kafka-python-ng returns it as the answer.
             return Future().failure(error)
 
     def _connect(self) -> Any:
@@ -98,12 +98,12 @@ class KafkaSender:
                 max_in_flight_requests_per_connection=1,
                 batch_size=MAX_RECORD_BATCH_BYTES,
                 max_request_size=_MAX_REQUEST_BYTES,
-                # `flush` sends; until then a batch is only filled, so that a call makes one batch a partition.
+                # `flush` sends; until then a batch is only filled, so that a call makes one batch per partition.
                 linger_ms=1000,
                 max_block_ms=_METADATA_TIMEOUT_MS,
                 request_timeout_ms=int(self._timeout * 1000),
                 compression_type=None if self._settings.compression == "none" else self._settings.compression,
-                # kafka-python turns this on by default and would then want retries of its own.
+                # kafka-python turns this on by default, and then requires its own retries.
                 **where_known(KafkaProducer, enable_idempotence=False),
             )
             if self._in_bulk:
@@ -112,5 +112,5 @@ class KafkaSender:
 
 
 def never_takes(error: Exception) -> bool:
-    """Whether an answer to `send` means that sending the record again is in vain."""
+    """Whether this error of `send` means that Kafka will never accept the record."""
     return isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError)

@@ -1,4 +1,4 @@
-"""The Kafka side: records in, offsets out, and whose partitions they are."""
+"""The Kafka side of the consumer: records in, offsets out, and the group's partitions."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 
 class RebalanceHandler(Protocol):
-    """What hears, during a `poll`, of partitions that come and go, and of records that will never come."""
+    """Is called, during a `poll`, for assigned and revoked partitions, and for deleted records."""
 
     def on_assigned(self, partitions: frozenset[int]) -> None:
-        """These partitions are ours now."""
+        """The group has assigned these partitions."""
 
     def on_revoked(self) -> None:
-        """All partitions go; what was read of them can still be committed, now."""
+        """The group revokes all partitions; a commit is still possible now."""
 
     def on_lost(self) -> None:
-        """All partitions are somebody else's already."""
+        """All partitions already belong to other members."""
 
     def on_jump(self, partition: int, offset: int, *, lost: int) -> None:
-        """A partition goes on at another offset than the next one, having lost so many records that were never read."""
+        """A partition continues at another offset than the next one, after it has `lost` unread records."""
 
 
 class Source(Protocol):
@@ -49,29 +49,29 @@ class Source(Protocol):
         """Join the group, at the next poll."""
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
-        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away.
+        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is unavailable.
 
-        Raises TopicError when the topic was deleted.
+        Raises TopicError if the topic was deleted.
         """
 
     def commit(self, offsets: Mapping[int, int]) -> None:
-        """Have Kafka store, by partition, the offset to go on from. Does not wait for it, and raises nothing.
+        """Commit the next offset of each partition. Does not wait for the result, and never raises.
 
-        Kafka gets it before it learns that this member leaves or rejoins. A commit that fails is sent again by a later
-        `poll`; what is not committed when the partitions go is read again.
+        Kafka gets the commit before it learns that this member leaves or rejoins. A later `poll` repeats a failed
+        commit; if the partitions are revoked before it succeeds, the records are read again.
         """
 
     def pause(self) -> None:
-        """Get no records from `poll`, which keeps the membership. A rebalance ends it."""
+        """Make `poll` return no records, but keep the membership. A rebalance ends the pause."""
 
     def resume(self) -> None:
-        """Get records again."""
+        """End the pause."""
 
     def lag(self) -> dict[int, int]:
-        """By partition, how many records there are behind those polled, where it is known. Does not block."""
+        """By partition, the number of unpolled records, if known. Does not block."""
 
     def close(self) -> None:
-        """Leave the group; commits nothing."""
+        """Leave the group, without a commit."""
 
 
 class KafkaSource:
@@ -84,7 +84,7 @@ class KafkaSource:
         *,
         topic_missing: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`topic_missing`: whether the topic is known to be gone.
+        """`topic_missing`: whether the topic is known to be missing.
 
         Call `connect` before anything else, and again after TopicError.
         """
@@ -99,7 +99,7 @@ class KafkaSource:
     def connect(self) -> None:
         """Blocks some seconds; raises KafkaError without a broker and TopicError without the topic."""
         consumer = connect_member(self._settings, self._group_id)
-        # Also because kafka-python, when it joins without having seen the topic, is given no partition of it.
+        # Also because kafka-python gets no partition if it joins before it has seen the topic.
         if self._topic_missing() or not consumer.partitions_for_topic(self._settings.topic):
             consumer.close(autocommit=False)
             raise TopicError(f"Topic {self._settings.topic} does not exist: run `python -m common.topics`.")
@@ -130,16 +130,16 @@ class KafkaSource:
         self._commit_failed = False
         self._to_commit.update(offsets)
         commits = {self._partition(number): offset_to_commit(offset) for number, offset in self._to_commit.items()}
-        # The client's `commit` has no deadline while the broker is away, and kafka-python rebalances in a thread that
-        # must not wait for its own answers.
+        # The client's `commit` has no deadline while the broker is unavailable, and kafka-python rebalances in a thread
+        # that must not wait for its own answers.
         self._consumer.commit_async(commits, callback=self._after_commit)
 
     def pause(self) -> None:
         self._consumer.pause(*self._consumer.assignment())
 
     def resume(self) -> None:
-        # kafka-python-ng throws away what it has fetched for a paused partition, and then goes on behind it as if
-        # it had been polled. Seeking makes it fetch that again.
+        # kafka-python-ng drops the fetched records of a paused partition, and then continues after them as if they had
+        # been polled. A seek makes it fetch them again.
         for partition in self._consumer.paused():
             if partition.partition in self._next_offsets:
                 self._consumer.seek(partition, self._next_offsets[partition.partition])
@@ -150,7 +150,7 @@ class KafkaSource:
         for partition, offset in self._next_offsets.items():
             end = self._consumer.highwater(self._partition(partition))
             if end is not None:
-                # Behind the last record may be transactions' markers alone: the client goes past them, nobody polls
+                # After the last record there may be only transaction markers: the client passes them, but never returns
                 # them.
                 at = position(self._consumer, self._partition(partition)) if end > offset else offset
                 lag[partition] = max(0, end - at)
@@ -160,7 +160,7 @@ class KafkaSource:
         self._consumer.close(autocommit=False)
 
     def _begin_at_the_oldest_record(self, partitions: Sequence[Any]) -> None:
-        """Where the group has committed nothing: it is new, or was away until Kafka forgot its offsets."""
+        """Seek if the group has no committed offset: it is new, or its offsets have expired."""
         try:
             begins = self._consumer.beginning_offsets(partitions)
         except KafkaError as error:
@@ -169,16 +169,16 @@ class KafkaSource:
             return
         for partition, begin in begins.items():
             self._consumer.seek(partition, begin)
-            # Or what retention takes before the first record is polled would not be missed.
+            # Otherwise a deletion by retention before the first poll would go unnoticed.
             self._next_offsets[partition.partition] = begin
             if begin:
                 places = {"partition": partition.partition, "begins_at": begin}
                 logger.warning(
-                    "the group has no offset; it begins at the oldest record, and others are gone", extra=places
+                    "the group has no offset; it begins at the oldest record, and older ones are gone", extra=places
                 )
 
     def _go_on_behind_what_is_gone(self, positions: Mapping[int, int | None]) -> None:
-        """Seek to the oldest record of each of these partitions; say how many were deleted before they were read."""
+        """Seek to the oldest record of each of these partitions; report the number of deleted, unread records."""
         try:
             self._poll_again_what_the_client_dropped()
             begins = self._consumer.beginning_offsets([self._partition(number) for number in positions])
@@ -190,23 +190,25 @@ class KafkaSource:
             begin = begins[self._partition(number)]
             self._consumer.seek(self._partition(number), begin)
             self._next_offsets[number] = begin
-            # What is on its way there is about what is no more.
+            # A pending commit would be about deleted records.
             self._to_commit.pop(number, None)
             places = {"partition": number, "offset": asked, "goes_on_at": begin}
             lost = 0 if asked is None else max(0, begin - asked)
             if lost:
                 gone = {**places, "records": lost}
-                logger.error("records were gone before they were read: Kafka's retention is over", extra=gone)
+                logger.error("records were deleted before they were read: Kafka's retention is over", extra=gone)
             else:
-                logger.error("Kafka has fewer records than were read: the topic was made anew or cut", extra=places)
+                logger.error(
+                    "Kafka has fewer records than were read: the topic was created again or truncated", extra=places
+                )
             self._handler.on_jump(number, begin, lost=lost)
 
     def _poll_again_what_the_client_dropped(self) -> None:
-        """kafka-python-ng loses what it has for a `poll` that raises, and goes on behind it."""
+        """Seek back: if a `poll` raises, kafka-python-ng drops its fetched records, and continues after them."""
         for partition in self._consumer.assignment():
             offset = self._next_offsets.get(partition.partition)
             if offset is None:
-                # Nothing of it was polled: it stands where the group left it.
+                # Not polled yet: it is at the group's committed offset.
                 offset = self._consumer.committed(partition)
             if offset is not None:
                 self._consumer.seek(partition, offset)
@@ -221,10 +223,10 @@ class KafkaSource:
 
     def _after_commit(self, _: Any, answer: Any) -> None:
         if isinstance(answer, Exception):
-            # The first sentence: the client explains some errors at length, in several lines.
+            # Only the first sentence: the client explains some errors in several lines.
             sentence = " ".join(str(answer).split()).partition(". ")[0]
             logger.info("offsets not committed yet", extra={"error": sentence})
-            # Not if its partitions are gone: they are another member's business then.
+            # Not after a revocation: then the partitions belong to another member.
             self._commit_failed = bool(self._to_commit)
 
     def _partition(self, number: int) -> Any:
@@ -232,7 +234,7 @@ class KafkaSource:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
-    """Turns the client's callbacks into the handler's; the client logs what they raise and goes on."""
+    """Maps the client's callbacks to the handler's; the client logs their exceptions and continues."""
 
     def __init__(self, during_rebalance: Callable[[Callable[[], None]], None], handler: RebalanceHandler) -> None:
         self._during_rebalance = during_rebalance
@@ -251,18 +253,18 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the client 
 
 
 def connect_member(settings: KafkaSettings, group_id: str) -> Any:
-    """A consumer of the group that commits nothing by itself. `poll` of it raises NO_OFFSET and OUT_OF_RANGE.
+    """A consumer of the group without auto-commit. Its `poll` raises NO_OFFSET and OUT_OF_RANGE.
 
     A poll returns 500 records at most. Blocks some seconds; raises KafkaError without a broker.
     """
     return connect_consumer(
         settings,
         group_id=group_id,
-        # The client would go on at the oldest record in silence: nobody would hear of those that are gone.
+        # Otherwise the client would silently continue at the oldest record, and deleted ones would go unnoticed.
         auto_offset_reset="none",
         max_poll_records=MAX_POLL_RECORDS,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
-        # Eager: a rebalance revokes all partitions, which is what `consumer/loop.py` counts on.
+        # Eager: a rebalance revokes all partitions; `consumer/loop.py` relies on that.
         partition_assignment_strategy=[RangePartitionAssignor],
     )

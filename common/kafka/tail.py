@@ -9,7 +9,7 @@ from common.kafka.client import MAX_POLL_RECORDS, bounds, connect_consumer, poll
 from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
-# Under load most of what is fetched ahead is thrown away.
+# Under load most of the prefetched records are dropped.
 _MAX_FETCH_BYTES = 512 * 1024
 
 
@@ -19,7 +19,7 @@ class KafkaTail:
     def __init__(
         self, settings: KafkaSettings, topic: str, first: Mapping[int, int] | None = None, *, last: int
     ) -> None:
-        """Connects. Begins at the offsets in `first`, where they exist, else `last` records before the end.
+        """Connects. Begins at the offsets in `first`, if they exist, otherwise `last` records before the end.
 
         Blocks some seconds; raises TopicError, KafkaError.
         """
@@ -37,10 +37,10 @@ class KafkaTail:
             raise
 
     def poll(self, timeout: float) -> list[ReceivedRecord]:
-        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is away.
+        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is unavailable.
 
-        Raises KafkaError, ReadError for what no package here decompresses, and TopicError when there are more
-        partitions than there were: it takes another tail to see them.
+        Raises KafkaError, ReadError for an unsupported compression, and TopicError if the topic has new partitions:
+        only a new tail sees them.
         """
         records = poll(self._consumer, timeout)
         if len(self._consumer.partitions_for_topic(self._topic) or ()) > len(self._partitions):
@@ -48,9 +48,9 @@ class KafkaTail:
         return records
 
     def skip(self, most: int) -> int:
-        """Go on with the newest where more than `most` records of a partition are ahead; returns how many are left out.
+        """Skip to the newest `most` records of each partition; returns the number of skipped records.
 
-        As far as is known from the last records that came. Does not block.
+        Uses the end of the partition from the last fetch. Does not block.
         """
         left_out = 0
         for partition in self._partitions:
@@ -71,7 +71,7 @@ class KafkaTail:
 
     @property
     def positions(self) -> dict[int, int]:
-        """By partition, where another tail would go on."""
+        """By partition, the offset where another tail can continue."""
         return {partition.partition: position(self._consumer, partition) for partition in self._partitions}
 
     def close(self) -> None:

@@ -216,7 +216,7 @@ def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, t
         scene.mongo.thaw()
         eventually(lambda: set(scene.produced[lost:]) <= set(scene.stored()), 60, "the later events", every=0.2)
         assert len(scene.stored()) == len(set(scene.stored())) < len(scene.produced)
-        assert "records were gone before they were read" in scene.consumer.output()
+        assert "records were deleted before they were read" in scene.consumer.output()
         assert scene.metric("pulse_consumer_records_lost_total") == len(scene.produced) - len(scene.stored())
     finally:
         scene.kill()

@@ -311,7 +311,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
     assert [record.value for record in poll_until(source, 3)] == [b"0", b"1", b"2"]
     assert handler.heard[-1] == "jump to 0"
     assert sum(handler.lost.values()) == 0
-    assert "Kafka has fewer records than were read: the topic was made anew or cut" in caplog.messages
+    assert "Kafka has fewer records than were read: the topic was created again or truncated" in caplog.messages
 
 
 def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:

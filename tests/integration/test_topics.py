@@ -179,7 +179,7 @@ def test_a_broker_that_does_not_answer_is_one_clear_line() -> None:
     with pytest.raises(TopicError) as raised:
         wait_for_admin(away, patience=0, backoff=Backoff())
     assert str(raised.value) == (
-        f"No broker answered at {away.broker_list} within 0 s: start Kafka, or mend KAFKA_BROKERS, "
+        f"No broker answered at {away.broker_list} within 0 s: start Kafka, or fix KAFKA_BROKERS, "
         "KAFKA_SECURITY_PROTOCOL or the login."
     )
 

@@ -110,7 +110,7 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"customer_id": " \t"}, "customer_id: Must not be blank."),
         ({"customer_id": 5}, "customer_id: Must be a string."),
         ({"customer_id": None}, "customer_id: Field may not be null."),
-        ({"customer_id": "\ud800"}, "customer_id: Holds half a character (a lone surrogate)."),
+        ({"customer_id": "\ud800"}, "customer_id: Must not contain half a character (a lone surrogate)."),
         ({"event_type": "login"}, f"event_type: Must be one of: {', '.join(events.EVENT_TYPES)}."),
         ({"event_id": ""}, "event_id: Length must be between 1 and 128."),
         ({"event_id": "x" * 129}, "event_id: Length must be between 1 and 128."),
@@ -124,14 +124,14 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"properties": {"$a": 1}}, "properties.$a: Must not begin with '$'."),
         ({"properties": {"": 1}}, "properties.: Length must be between 1 and 256."),
         ({"properties": {"a\0": 1}}, "properties.a\\x00: Must not hold a NUL character."),
-        ({"properties": {"a": "\udfff"}}, "properties.a: Holds half a character (a lone surrogate)."),
+        ({"properties": {"a": "\udfff"}}, "properties.a: Must not contain half a character (a lone surrogate)."),
         ({"properties": {"a" * 257: 1}}, f"properties.{'a' * 80}…: Length must be between 1 and 256."),
         ({"properties": {"of": [1, {"a": [2**63]}]}}, "properties.of[1].a[0]: Integers must fit into 64 bits."),
         ({"properties": {"of": [{"a": {"$b": 1}}]}}, "properties.of[0].a.$b: Must not begin with '$'."),
         ({"traits": {"of": [{"": 1}]}}, "traits.of[0].: Length must be between 1 and 256."),
         ({"traits": {"of": [{"a\0": 1}]}}, "traits.of[0].a\\x00: Must not hold a NUL character."),
-        ({"context": {"of": ["\udfff"]}}, "context.of[0]: Holds half a character (a lone surrogate)."),
-        ({"context": {"of": {"\udfff": 1}}}, "context.of.\\udfff: Holds half a character (a lone surrogate)."),
+        ({"context": {"of": ["\udfff"]}}, "context.of[0]: Must not contain half a character (a lone surrogate)."),
+        ({"context": {"of": {"\udfff": 1}}}, "context.of.\\udfff: Must not contain half a character (a lone surrogate)."),
         ({"properties": nested(17)}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
         ({"properties": {"a": nested(15, [])}}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
         ({"properties": {"of": [[]] * 998}, "traits": {"of": []}}, f"traits: {TOO_MANY_INNER}"),
@@ -298,7 +298,7 @@ def test_what_comes_after_a_crowd_of_faults_is_named_but_not_looked_at() -> None
     right, wrong = load_batch(batch(*[crowd] * 30, {"customer_id": 5}, LEAST))
     assert right == {31: LEAST}
     assert wrong.keys() == {*range(31)}
-    assert wrong[30] == ["Not looked at: mend the events before it first."]
+    assert wrong[30] == ["Not examined: fix the events before it first."]
 
 
 def test_an_endless_integer_is_the_fault_of_one_event() -> None:

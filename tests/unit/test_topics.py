@@ -40,7 +40,7 @@ def topics(replication_factor: int = REPLICAS) -> list[Topic]:
     return wanted_topics(settings)
 
 
-@pytest.mark.parametrize(("replicas_in_sync", "consequence"), [("1", "can die with it"), ("4", "acknowledges nothing")])
+@pytest.mark.parametrize(("replicas_in_sync", "consequence"), [("1", "can be lost with it"), ("4", "acknowledges nothing")])
 def test_too_few_or_too_many_replicas_in_sync_lose_or_stop_events(
     replicas_in_sync: str, consequence: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -52,7 +52,7 @@ def test_too_few_or_too_many_replicas_in_sync_lose_or_stop_events(
 def test_as_many_replicas_in_sync_as_there_are_is_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     ensure_topics(Admin({"min.insync.replicas": "3"}), topics())
     assert [(record.levelno, record.message) for record in caplog.records] == [
-        (logging.WARNING, "the topic differs: without one of its brokers nothing can be sent")
+        (logging.WARNING, "the topic differs: while one of its brokers is down, nothing can be sent")
     ] * 3
 
 
