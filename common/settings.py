@@ -1,8 +1,8 @@
-"""Every environment variable, parsed and validated once: one frozen object a process, made at its start.
+"""Every environment variable, parsed and validated once: one frozen object per process, created at its start.
 
 A command begins with `read_dotenv`. Each `load_…` then reads the environment and raises `SettingsError` for the first
-value that is not allowed. An empty variable counts as not set, but for API_JOURNAL_DIR and KAFKA_REFUSED_TOPIC. Nothing
-is read at import.
+value that is not allowed. An empty variable counts as not set, except for API_JOURNAL_DIR and KAFKA_REFUSED_TOPIC. The
+module reads nothing at import.
 """
 
 import io
@@ -36,9 +36,9 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka, and the topics. What is sent there goes in batches compressed by `compression`.
+    """The address of Kafka, and the topics. The API compresses batches with `compression`.
 
-    Without `refused_topic` what was refused is not kept.
+    Without `refused_topic`, refused events are not kept.
     """
 
     brokers: tuple[Address, ...]
@@ -68,7 +68,7 @@ class MongoSettings:
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """Where accepted events are kept until Kafka has them, a folder a worker in `folder`. `max_bytes` is a worker's."""
+    """The journal of accepted events, with a folder per worker in `folder`. `max_bytes` is the limit per worker."""
 
     folder: Path
     max_bytes: int
@@ -77,9 +77,9 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True)
 class WriteKey:
-    """A secret that lets its bearer send events, and the name under which it is counted.
+    """A secret that allows its bearer to send events, and its name for logs and metrics.
 
-    With `origins` only pages of these may send with it. `rate` bounds its events a second, in each worker.
+    With `origins`, only pages of these origins may use it. `rate` limits its events per second, in each worker.
     """
 
     name: str
@@ -90,10 +90,9 @@ class WriteKey:
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """Who may send events: the bearers of `keys` and of those in `keys_file`; everybody when both are missing.
+    """Who may send events: the bearers of `keys` and of those in `keys_file`; every client if both are missing.
 
-    Pages of `origins` may read the answers; `*` stands for any page. Pages of `sdk_origins` may do so on the routes of
-    SDKs.
+    Pages of `origins` may read the answers; `*` means any page. On the routes of SDKs, pages of `sdk_origins` may.
     """
 
     keys: tuple[WriteKey, ...] = ()
@@ -104,10 +103,10 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Of one API process. `queue_capacity` counts events in memory that Kafka has not acknowledged, a worker;
-    `queue_max_bytes` bounds their size.
+    """Settings of an API process. `queue_capacity` limits the unacknowledged events in memory, per worker;
+    `queue_max_bytes` limits their size.
 
-    Without `journal` events are kept in memory only. `refused_bodies`: whether the bodies of what was refused are kept.
+    Without `journal`, events are only in memory. `refused_bodies`: whether the bodies of refused events are kept.
     """
 
     log: LogSettings
@@ -124,7 +123,9 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """Of one consumer process. `flush_interval` is in seconds; `dlq_max_ratio` from 0 to 1, of recent records."""
+    """Settings of a consumer process. `flush_interval` is in seconds; `dlq_max_ratio`, of recent records, from 0 to
+    1.
+    """
 
     log: LogSettings
     kafka: KafkaSettings
@@ -147,7 +148,7 @@ class TopicSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSettings:
-    """Of the dead letter tool."""
+    """Settings of the dead letter tool."""
 
     log: LogSettings
     kafka: KafkaSettings
@@ -155,8 +156,8 @@ class DeadLetterSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
-    """Of the exporter. `url`: of the folder or bucket that the files go to. `bigquery_table`: project.dataset.table, or
-    None: files only. A file covers `max_rows` records of Kafka at most; events younger than `min_age` seconds wait.
+    """Settings of the exporter. `url`: the folder or bucket for the files. `bigquery_table`: project.dataset.table, or
+    None for files only. A file covers at most `max_rows` records of Kafka; events younger than `min_age` seconds wait.
     """
 
     log: LogSettings
@@ -172,7 +173,7 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True)
 class ForgetSettings:
-    """Of the tool that forgets customers."""
+    """Settings of the tool that forgets customers."""
 
     log: LogSettings
     kafka: KafkaSettings
@@ -181,10 +182,11 @@ class ForgetSettings:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSettings:
-    """Of the console. `key` is asked of who looks. `api_urls` and `consumer_urls`: whose /metrics to read.
+    """Settings of the console. `key`: the viewers' password. `api_urls` and `consumer_urls`: the processes whose
+    /metrics it reads.
 
-    `hosts`: names under which it is reached, beside those of this machine. `public_api_url`: where browsers reach the
-    API; `demo_key`: what the demo shop sends with.
+    `hosts`: the console's names, besides those of this machine. `public_api_url`: the API's address for browsers;
+    `demo_key`: the demo shop's write key.
     """
 
     log: LogSettings
@@ -202,7 +204,7 @@ class ConsoleSettings:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """Of `make run` and the tools around it: which servers to start where, and where the parts answer."""
+    """Settings of `make run` and its tools: the servers to start, and the addresses of all parts."""
 
     broker: LocalBroker
     data_dir: Path
@@ -214,9 +216,9 @@ class LocalSettings:
 
 
 def read_dotenv(file: Path = Path(__file__).parent.parent / ".env") -> None:
-    """Put what `.env` in the repository says into the environment, which wins. For the start of a command.
+    """Add the settings in the repository's `.env` to the environment, which wins. Call it at the start of a command.
 
-    Without the file nothing happens. Raises EnvFileError, which shows none of its contents.
+    Does nothing without the file. Raises EnvFileError, which never shows the file's contents.
     """
     try:
         text = file.read_text("utf-8")
@@ -227,7 +229,7 @@ def read_dotenv(file: Path = Path(__file__).parent.parent / ".env") -> None:
         raise EnvFileError(f"a file that can be read ({reason})") from None
     for line in parse_stream(io.StringIO(text)):
         if line.error or (line.key is not None and line.value is None):
-            # Blank lines before it are a part of it.
+            # The parser includes the preceding blank lines.
             number = line.original.line + line.original.string[: -len(line.original.string.lstrip())].count("\n")
             raise EnvFileError(f"NAME=value, or a comment, in line {number}")
     load_dotenv(stream=io.StringIO(text))
@@ -242,7 +244,7 @@ def load_api_settings() -> ApiSettings:
         workers=_whole_number("API_WORKERS", os.cpu_count() or 1, 1, 256),
         threads=_whole_number("API_THREADS", 4, 1, 256),
         queue_capacity=_whole_number("API_QUEUE_CAPACITY", 10_000, 100, 10_000_000),
-        # A request has to fit: a batch has up to 1 MiB.
+        # A request must fit: a batch has up to 1 MiB.
         queue_max_bytes=_size("API_QUEUE_MAX_BYTES", 64 * 1024**2, least_mib=8),
         journal=_journal_settings(),
         access=_access_settings(),
@@ -281,13 +283,11 @@ def load_dead_letter_settings() -> DeadLetterSettings:
 
 
 def load_export_settings() -> ExportSettings:
-    """Settings of the exporter, and of what compares and restores its files."""
+    """Settings of the exporter, and of the tools that compare and restore its files."""
     url = _text("EXPORT_URL", Path("var/export").absolute().as_uri(), *_EXPORT_URL).rstrip("/")
     table = _text("EXPORT_BIGQUERY_TABLE", "", *_TABLE) or None
     if table and not url.startswith("gs://"):
-        raise SettingsError(
-            "EXPORT_URL", url, "gs://bucket/prefix, since BigQuery loads files from Cloud Storage alone"
-        )
+        raise SettingsError("EXPORT_URL", url, "gs://bucket/prefix, since BigQuery loads files only from Cloud Storage")
     return ExportSettings(
         log=_log_settings(),
         kafka=_kafka_settings(),
@@ -330,7 +330,7 @@ def load_console_settings() -> ConsoleSettings:
     address = _console_address()
     key = _text("CONSOLE_KEY", "", r"[!-~]{8,256}", "at least 8 characters of ASCII, without spaces") or None
     if key is None and not address.is_loopback:
-        allowed = "127.0.0.1, [::1] or localhost, or else set CONSOLE_KEY: it shows events to everybody who reaches it"
+        allowed = "127.0.0.1, [::1] or localhost, or set CONSOLE_KEY: it shows events to every client that reaches it"
         raise SettingsError("CONSOLE_ADDR", str(address), allowed)
     api_urls = _urls("CONSOLE_API_URLS", ("http://localhost:8080",))
     return ConsoleSettings(
@@ -349,9 +349,9 @@ def load_console_settings() -> ConsoleSettings:
 
 
 def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
-    """The keys in API_KEYS_FILE, one a line; blank lines and those that begin with # do not count.
+    """The keys in API_KEYS_FILE, one per line, without blank lines and those that begin with #.
 
-    Raises SettingsError, which shows none of the file's contents.
+    Raises SettingsError, which never shows the file's contents.
     """
     try:
         lines = file.read_text("utf-8").splitlines()
@@ -371,8 +371,8 @@ def read_write_keys(file: Path) -> tuple[WriteKey, ...]:
 
 
 def own_write_key() -> str | None:
-    """The secret with which tools on the API's machine send: the first of its keys that is not for pages alone, if it
-    wants one.
+    """The secret for tools on the API's machine: the first of its keys that is not only for pages, if it requires
+    one.
     """
     access = _access_settings()
     keys = access.keys or (read_write_keys(access.keys_file) if access.keys_file else ())
@@ -390,7 +390,7 @@ def _log_settings() -> LogSettings:
 
 
 def _journal_settings() -> JournalSettings | None:
-    # Here an empty variable has a meaning of its own: off.
+    # An empty value means off.
     if os.environ.get("API_JOURNAL_DIR", "var/journal") == "":
         return None
     sync: Any = _choice("API_JOURNAL_SYNC", "normal", ("normal", "full"))
@@ -404,7 +404,7 @@ def _journal_settings() -> JournalSettings | None:
 def _access_settings() -> AccessSettings:
     keys_file = Path(path) if (path := _text("API_KEYS_FILE", "")) else None
     if keys_file:
-        # `api.auth` reads it again; here it is only checked.
+        # Only a check: `api.auth` reads it again.
         read_write_keys(keys_file)
     origins = _origins("API_CORS_ORIGINS")
     sdk_cors = _choice("API_SDK_CORS", "any", ("any", "listed"))
@@ -441,13 +441,13 @@ def _group_id() -> str:
 def _dlq_topic(topic: str) -> str:
     dlq_topic = _text("KAFKA_DLQ_TOPIC", "pulse.events.dlq.v1", *_TOPIC)
     if dlq_topic == topic:
-        # Each dead letter would be read as an event, and die again, for ever.
+        # The consumer would read each dead letter as an event, and send it there again, forever.
         raise SettingsError("KAFKA_DLQ_TOPIC", dlq_topic, "another topic than KAFKA_TOPIC")
     return dlq_topic
 
 
 def _refused_topic(*others: str) -> str | None:
-    # Here an empty variable has a meaning of its own: off.
+    # An empty value means off.
     if os.environ.get("KAFKA_REFUSED_TOPIC") == "":
         return None
     refused_topic = _text("KAFKA_REFUSED_TOPIC", "pulse.refused.v1", *_TOPIC)
@@ -477,38 +477,38 @@ def _console_address() -> Address:
     return _address("CONSOLE_ADDR", Address("127.0.0.1", 8084))
 
 
-# ── Parsers: each takes the variable's name and its default, and names what is allowed when the value is not ──
+# ── Parsers: each takes the variable's name and its default, and its error names the allowed values ──
 
 _NOT_SHOWN = "(not shown)"
 _SECRET = ("API_KEYS", "CONSOLE_DEMO_KEY", "CONSOLE_KEY", "KAFKA_SASL_PASSWORD", "MONGO_URI")
-# Python's own int, float and \d take the digits of every script, and int takes 1_0 for 10.
+# Python's own int, float and \d accept the digits of every script, and int reads 1_0 as 10.
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}")
 _DURATION = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)(?P<unit>ms|s|m)")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18})(?: ?(?P<unit>KiB|MiB|GiB))?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-# No '=' in a secret without a name: `web=` is not one, but a name whose secret was forgotten.
+# No '=' in a secret without a name: `web=` is a name without its secret.
 _WRITE_KEY = re.compile(
     r"(?:(?P<name>[A-Za-z0-9_.-]{1,64})=(?P<secret>[!-:<>-~][!-:<-~]{0,255})|(?P<bare>[!-:<>-~]{1,256}))"
     r"(?P<bounds>(?:;[a-z]+=[^;]*)*)"
 )
 _KEY_RATE = re.compile(r"(?P<events>[1-9][0-9]{0,8})/s")
 _KEY_FORM = "name=secret, or name=secret;origins=https://shop.example;rate=500/s"
-# No port that browsers leave out: an origin with it would fit none of theirs.
+# No default port: browsers omit it, so an origin with it would never match.
 _ORIGIN = re.compile(
     r"(?!http://.*:80$|https://.*:443$)"
     r"(?:[a-z][a-z0-9+.-]*://[a-z0-9._-]+|https?://\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
 _BASE_URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-# Kafka has no topics of these two names.
+# Kafka does not allow these two names.
 _TOPIC = (r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}", "letters, digits, '.', '_' and '-' (at most 249)")
 _EXPORT_URL = (
     r"(?:file:///|gs://[a-z0-9]|s3://[a-z0-9])[^\s?#]*",
     "file:///folder, gs://bucket/prefix or s3://bucket/prefix",
 )
 _TABLE = (r"[a-z0-9:.-]+\.[A-Za-z0-9_]+\.[A-Za-z0-9_-]+", "project.dataset.table")
-# MongoDB has reasons of its own for each dot that is not allowed.
+# MongoDB restricts dots.
 _COLLECTION = (
     r"(?!system\.)(?=.{1,100}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
     "letters, digits, '_' and '-' (at most 100), with single dots between them, and no 'system.' before them",
@@ -522,7 +522,7 @@ def _read(name: str, default: T, parse: Callable[[Env], T], allowed: str) -> T:
         return parse(Env())
     except EnvError:
         value = os.environ[name]
-        # What has an @ in it may hold a login, as URLs do.
+        # A value with an @ may contain a login, as URLs do.
         shown = _NOT_SHOWN if name in _SECRET or "@" in value else value
         raise SettingsError(name, shown, allowed) from None
 
@@ -569,7 +569,7 @@ def _required(name: str, protocol: str) -> str:
 
 
 def _mongo_uri(name: str, default: str) -> str:
-    # The API, which reads no such setting, has no pymongo.
+    # The API does not use this setting, and has no pymongo.
     from common.mongo_uri import fault  # noqa: PLC0415
 
     uri = _text(name, default)
@@ -601,9 +601,9 @@ def _brokers(name: str, default: tuple[Address, ...]) -> tuple[Address, ...]:
 
 
 def _parse_write_key(text: str, number: int) -> WriteKey | None:
-    """A `name=secret`, or a secret alone, which is named after its number; None for what is neither.
+    """A `name=secret`, or only a secret, which is named after its number; None if it is neither.
 
-    After it, in any order, may stand `;origins=` with origins, separated by `|`, and `;rate=` with events a second.
+    `;origins=`, with origins separated by `|`, and `;rate=`, with events per second, may follow in any order.
     """
     match = _WRITE_KEY.fullmatch(text.strip())
     if match is None:

@@ -1,6 +1,6 @@
 """What an event costs: the figures that `loadtest/plan.py` estimates with, each with where it is from.
 
-A figure that was measured anew, or that you know better for your own machines, is changed here and nowhere else; then
+Change a figure that was measured again, or that you know better for your own machines, only here; then
 `make docs`.
 """
 

@@ -55,7 +55,7 @@ DESKTOP, TABLET, MOBILE = DEVICES = (
 class Visit:
     """One customer's session: each method is something they do, after a while of thinking, and notes its event.
 
-    With `anonymous_id` nobody knows the customer before they sign in.
+    With `anonymous_id` the customer is anonymous until they sign in.
     """
 
     customer_id: str
@@ -186,7 +186,7 @@ def _ben(visit: Visit) -> None:
 
 
 def _chloe(visit: Visit) -> None:
-    """Nobody knows her before she signs in; then she orders her usual coffee again, on the phone."""
+    """Anonymous until she signs in; then she orders her usual coffee again, on the phone."""
     visit.anonymous_id = f"anonymous-{visit.session_id}"
     visit.look_at(BEANS)
     visit.sign_in(orders=7)

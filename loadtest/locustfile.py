@@ -100,7 +100,7 @@ class Misbehaving(PulseUser):
 
     @task
     def bad_json(self) -> None:
-        self._expect(400, "bad JSON", data='{"customer_id": "nobody", "event_type"', headers=JSON)
+        self._expect(400, "bad JSON", data='{"customer_id": "unknown", "event_type"', headers=JSON)
 
     @task
     def wrong_event_type(self) -> None:

@@ -57,7 +57,7 @@ class Plan:
 
 
 def plan(rate: int) -> Plan:
-    """What so many events a second need, at least what the manifests start with."""
+    """The resources for N events a second, at least those that the manifests start with."""
     consumers = _enough(rate, consumer_rate())
     megabytes = rate * EVENT.value * COMPRESSED.value / 1e6
     copies_a_day = rate * _SECONDS_A_DAY * COPIES.value
@@ -126,7 +126,7 @@ def main() -> int:
     """Prints the plan; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.plan", description="What a rate of events needs.")
     parser.add_argument("--rate", type=_rate, nargs="+", default=RATES, metavar="N", help="events a second")
-    parser.add_argument("--write", action="store_true", help="write docs/scaling.md anew instead")
+    parser.add_argument("--write", action="store_true", help="update docs/scaling.md instead")
     arguments = parser.parse_args()
     if arguments.write:
         DOCUMENT_FILE.write_text(document())

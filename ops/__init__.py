@@ -1,1 +1,1 @@
-"""What runs and watches Pulse outside its own processes: the local stack, tools, dashboards."""
+"""Runs and monitors Pulse from outside its processes: the local stack, tools, dashboards."""

@@ -30,7 +30,7 @@ MOST_PROPERTIES = 5
 
 
 def main() -> int:
-    """Never returns while there is something to follow and someone to read it. Raises PulseError, BrokenPipeError."""
+    """Never returns while there are events to follow and a reader of the output. Raises PulseError, BrokenPipeError."""
     parser = argparse.ArgumentParser(prog="python -m ops.tail", description="Follow the events stored in MongoDB.")
     parser.add_argument("-n", type=int, default=20, metavar="N", help="of the events stored last, first (%(default)s)")
     parser.add_argument("--customer", metavar="ID", help="of this customer only")
@@ -111,7 +111,7 @@ def _shown(value: object) -> str:
 def _collection(settings: MongoSettings) -> Collection[Document]:
     client: MongoClient[Document] = MongoClient(
         settings.uri,
-        connect=False,  # else mongodb+srv would ask the DNS here, where nobody expects an error
+        connect=False,  # else mongodb+srv would query the DNS here, where its errors are not handled
         serverSelectionTimeoutMS=5_000,
         connectTimeoutMS=5_000,
         socketTimeoutMS=60_000,

@@ -36,9 +36,9 @@ class BigQueryServer:
         self.asked_until_done = 0
         """How often a job is RUNNING before it is done."""
         self.fails = 0
-        """So many of the next jobs fail."""
+        """The next N jobs fail."""
         self.lost_answers = 0
-        """So many of the next submissions are answered 503, though the job runs."""
+        """The next N submissions are answered 503, although the job runs."""
         self._lock = threading.Lock()
 
     @contextlib.contextmanager

@@ -59,7 +59,7 @@ class Client(threading.Thread):
 
 
 class SteadyClient(threading.Thread):
-    """Sends one customer's numbered events one by one, so many a second, each once, and counts the answers."""
+    """Sends one customer's numbered events one by one, at a rate per second, each once, and counts the answers."""
 
     def __init__(self, url: str, customer: str, count: int, *, rate: float) -> None:
         super().__init__(name=customer, daemon=True)
@@ -78,7 +78,7 @@ class SteadyClient(threading.Thread):
 
 @contextlib.contextmanager
 def connections(url: str, count: int, begin: bytes) -> Iterator[list[socket.socket]]:
-    """So many clients that send this and then say nothing."""
+    """N clients that send this and then stay silent."""
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
         opened = []

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud"]
 
-# Nor does any read the .env of whoever runs it.
+# Nor does any test read the .env of the developer.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
 # No test asserts a speed: a busy machine is no failure. HYPOTHESIS_EXAMPLES asks for more than the everyday number.

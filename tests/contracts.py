@@ -44,7 +44,7 @@ class Recorder:
 
 
 def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
-    """Poll until there are so many records."""
+    """Poll until there are N records."""
     records: list[ReceivedRecord] = []
 
     def enough() -> bool:

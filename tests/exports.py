@@ -434,7 +434,7 @@ class FilesInMemory(FakeDestination):
 
 
 class FakeWarehouse:
-    """BigQuery: a job runs once, whoever starts it again. `fails`: new jobs load nothing."""
+    """BigQuery: a job runs once, however often it is started. `fails`: new jobs load nothing."""
 
     table = "project.dataset.events"
 

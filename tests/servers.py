@@ -305,7 +305,7 @@ class Pipeline:
             return list(events.find())
 
     def wait_until_stored(self, count: int, timeout: float = 60.0) -> None:
-        """Wait until so many events are stored. Looks rarely: the database has better things to do."""
+        """Wait until N events are stored. Polls rarely, to spare the database."""
         with pymongo.MongoClient[dict[str, Any]](self.mongo.uri) as client:
             events = client[self.mongo.database][self.mongo.collection]
             eventually(

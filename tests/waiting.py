@@ -6,7 +6,7 @@ from typing import Any
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 30.0, what: str = "it", every: float = 0.01) -> Any:
-    """The condition's value once it is true; fails the test after `timeout` seconds. Looks `every` so many seconds."""
+    """The condition's value once it is true; fails the test after `timeout` seconds. Checks `every` N seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not come true within {timeout:g} s"

@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _part(name: str, extent: int, *, write: bool) -> bool:
-    """Measures it, for so many rounds or, the soak, seconds; returns whether its targets are met."""
+    """Runs this part, for N rounds or, for the soak, seconds; returns whether its targets are met."""
     machine = report.machine(os.getloadavg()[0])
     # Each on a broker of its own: what one has sent the other need not read.
     with broker() as kafka:

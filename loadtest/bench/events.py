@@ -20,7 +20,7 @@ _FIELDS = ("customer_id", "event_type", "timestamp", "context")
 
 
 def batches(size: int, events: int, customers: int | None = None, wrong: float = 0.0) -> Iterator[bytes]:
-    """Requests of `size` events each, so many events in all; single events go to their own route.
+    """Requests of `size` events each, for a total number of events; single events go to their own route.
 
     `customers`: how many there are, evenly; else as shoppers come. `wrong`: the share of requests with a bad event.
     """
@@ -46,7 +46,7 @@ def records(count: int) -> list[Record]:
 
 
 def purchases(items: int) -> list[Event]:
-    """Two hundred purchases of so many line items each."""
+    """Two hundred purchases of N line items each."""
     journeys = generated_journeys(_DISTINCT_EVENTS, "bench", datetime.now(UTC), random.Random(3))
     of_products = (event for journey in journeys for event in journey if event["event_type"] == "purchase")
     found = (event for event in of_products if len(event["properties"]["products"]) == items)

@@ -11,7 +11,7 @@ from common.settings import KafkaSettings
 
 
 def produce(settings: KafkaSettings, records: Sequence[Record], times: int) -> float:
-    """Sends the records so many times over, as safely as the API does; returns records a second, to the last answer."""
+    """Sends the records N times, as safely as the API; returns the records per second until the last answer."""
     producer = Producer(
         {
             "bootstrap.servers": settings.broker_list,

@@ -1,4 +1,4 @@
-"""A client that costs little: prepared requests over kept-alive connections, one thread, nothing parsed in vain."""
+"""A cheap client: prepared requests over kept-alive connections, one thread, minimal parsing."""
 
 import heapq
 import itertools
@@ -50,7 +50,7 @@ def answer(sock: socket.socket) -> int:
 
 
 def drive(port: int, requests: Iterable[bytes], connections: int, rate: float | None = None) -> Load:
-    """Send them all: each as soon as a connection is free or, with a `rate`, so many a second.
+    """Send all of them: each as soon as a connection is free or, with a `rate`, at that rate per second.
 
     A 503 is sent again after its Retry-After. Blocks until everything has another answer. Raises OSError.
     """

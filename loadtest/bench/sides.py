@@ -57,7 +57,7 @@ class Broker:
         self._client.close(autocommit=False)
 
     def wait_for(self, count: int) -> None:
-        """Blocks until so many are there. Raises PulseError when no more come."""
+        """Blocks until N events are there. Raises PulseError if no more arrive."""
         wait(lambda: self.records() >= count, f"{count:,} records in Kafka")
 
 
@@ -195,5 +195,5 @@ def wait(until: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not until():
         if time.monotonic() > deadline:
-            raise PulseError(f"Waited {PATIENCE:.0f} s in vain for {what}.")
+            raise PulseError(f"No sign of {what} within {PATIENCE:.0f} s.")
         time.sleep(0.02)

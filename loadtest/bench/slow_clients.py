@@ -31,7 +31,7 @@ class Waits:
 def waits(server: Server) -> Waits:
     """With 200 half-sent events, every other one chunked, and 200 readers that read nothing of large answers.
 
-    Each probe connects anew, once the server has done for them what it can do. Blocks for up to a minute.
+    Each probe opens a new connection, once the server is idle again. Blocks for up to a minute.
     """
     port = server.port
     singles = list(events.batches(1, SLOW))

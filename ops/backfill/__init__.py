@@ -1,1 +1,1 @@
-"""Brings events of earlier days in, from a file."""
+"""Imports earlier events from a file."""

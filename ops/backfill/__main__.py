@@ -1,6 +1,6 @@
-"""`python -m ops.backfill FILE`: sends events of earlier days, from CSV or NDJSON, to the API.
+"""`python -m ops.backfill FILE`: sends earlier events, from CSV or NDJSON, to the API; see docs/backfill.md.
 
-docs/backfill.md tells how. Each event has an id of its own from the file, so a line that is sent again is stored once.
+Each event has an id derived from the file, so a line that is sent again is stored once.
 """
 
 import argparse
@@ -30,14 +30,14 @@ _NO_TIME = "Missing: the API would take the time of receipt for it."
 
 
 class Ready(NamedTuple):
-    """A line as the API gets it."""
+    """A line as an event for the API."""
 
     number: int
     event: bytes
 
 
 class Refused(NamedTuple):
-    """A line that is no event, and why."""
+    """An invalid line, with its fault."""
 
     number: int
     errors: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far a file is: what is in it, how it is mapped, and the last line that is dealt with."""
+    """The progress of a file: its digest, its mapping, and the last finished line."""
 
     digest: str
     mapping: str
@@ -55,10 +55,10 @@ class State:
 
 
 class Diary:
-    """Beside the file: how far it is (`FILE.backfill`), and the refused lines (`FILE.refused.ndjson`)."""
+    """The files beside the input: its progress (`FILE.backfill`), and the refused lines (`FILE.refused.ndjson`)."""
 
     def __init__(self, file: Path, identity: Identity, mapping: LineMapping) -> None:
-        """Raises PulseError if another run has begun with other contents or another mapping; OSError."""
+        """Raises PulseError if an earlier run had other contents or another mapping; OSError."""
         self.state_file = file.with_name(f"{file.name}.backfill")
         self.report_file = file.with_name(f"{file.name}.refused.ndjson")
         self.state = State(identity.digest, hashlib.sha256(repr(mapping).encode()).hexdigest())
@@ -67,7 +67,9 @@ class Diary:
         self._keep_report()
 
     def add(self, accepted: int, wrong: Sequence[Refused], line: int) -> None:
-        """All up to this line is dealt with. Killed before that, the next run sends some lines again: harmless."""
+        """Record that all lines up to this one are finished. After a kill, the next run may repeat some lines:
+        harmless.
+        """
         with self.report_file.open("a") as report:
             report.writelines(json.dumps({"line": one.number, "errors": one.errors}) + "\n" for one in wrong)
         state = self.state
@@ -81,13 +83,13 @@ class Diary:
             before = State(**json.loads(self.state_file.read_text()))
         except (ValueError, TypeError) as error:
             raise PulseError(
-                f"{self.state_file} is damaged: delete it to begin anew, nothing is stored twice."
+                f"{self.state_file} is damaged: delete it to start again; nothing is stored twice."
             ) from error
-        anew = f"delete {self.state_file} to begin anew"
+        restart = f"delete {self.state_file} to start again"
         if before.digest != self.state.digest:
-            raise PulseError(f"The file has changed since it was begun. Its lines get other ids then: {anew}.")
+            raise PulseError(f"The file has changed since the start, so its lines would get other ids: {restart}.")
         if before.mapping != self.state.mapping:
-            raise PulseError(f"It was begun with another mapping. What was sent with that stays as it is: {anew}.")
+            raise PulseError(f"It was started with another mapping; events sent with that stay stored: {restart}.")
         self.state = before
 
     def _keep_report(self) -> None:
@@ -99,7 +101,7 @@ class Diary:
 
 
 def main() -> int:
-    """Returns 0 when every line was taken, 1 when some were refused, 130 after Ctrl-C. Raises PulseError."""
+    """Returns 0 if every line was accepted, 1 if some were refused, 130 after Ctrl-C. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m ops.backfill", description="Send the events in a file to the API.")
     parser.add_argument("file", type=Path, metavar="FILE", help=".csv, .tsv, .ndjson or .jsonl, with or without .gz")
     parser.add_argument("--url", type=base_url, default=load_api_address().url, help="of the API (%(default)s)")
@@ -167,11 +169,11 @@ def _prepared(lines: Iterable[Line], mapping: LineMapping, identity: Identity) -
 
 
 def _body(line: Line, mapping: LineMapping, event_id: str) -> bytes:
-    """The line's event as the API gets it; `event_id`: if it has none. Raises InvalidEventError."""
+    """The line's event for the API, with `event_id` if it has no id. Raises InvalidEventError."""
     if isinstance(line.content, InvalidEventError):
         raise line.content
     event = {"event_id": event_id, **event_of(line.content, mapping)}
-    # What is no UTF-8 is none here either, and refused.
+    # Invalid UTF-8 stays invalid here, and is refused.
     body = json.dumps(event, ensure_ascii=False).encode(errors="surrogatepass")
     if len(body) > MAX_EVENT_BYTES:
         raise InvalidEventError(f"Has more than {MAX_EVENT_BYTES:,} bytes.")
@@ -196,7 +198,7 @@ def _check(lines: Iterator[Ready | Refused], identity: Identity) -> int:
 
 
 def _send(lines: Iterator[Ready | Refused], diary: Diary, url: str, on_progress: Callable[[int], object]) -> None:
-    """Send what is behind the state; write down, batch by batch, what became of it."""
+    """Send the lines after the recorded progress; record the result of each batch."""
     with open_session() as session:
         for batch in _batches(line for line in lines if line.number > diary.state.line):
             ready = [line for line in batch if isinstance(line, Ready)]
@@ -222,7 +224,7 @@ def _batches(lines: Iterable[Ready | Refused]) -> Iterator[list[Ready | Refused]
 
 
 def _deliver(session: requests.Session, url: str, lines: Sequence[Ready]) -> list[Refused]:
-    """Send a batch; gives the lines that the API refused, though they are right by the rules here."""
+    """Send a batch; returns the lines that the API refused although they are valid here."""
     body = b'{"events":[' + b",".join(line.event for line in lines) + b"]}"
     response = deliver(session, url, body, "?partial=true")
     told = response.json() if response.status_code in (202, 400) else {}
@@ -232,7 +234,7 @@ def _deliver(session: requests.Session, url: str, lines: Sequence[Ready]) -> lis
         errors, ids = told["errors"]["events"], [None] * len(lines)
     else:
         raise refused(url, response)
-    # The errors of an answer are cut off where they are too many.
+    # An answer omits some errors if there are too many.
     return [
         Refused(line.number, errors.get(str(index), {"line": ["Refused by the API."]}))
         for index, (line, id_) in enumerate(zip(lines, ids, strict=True))

@@ -1,4 +1,4 @@
-"""A file's lines, whatever it is: CSV or NDJSON, gzipped or not."""
+"""The lines of a CSV or NDJSON file, gzipped or not."""
 
 import csv
 import gzip
@@ -20,21 +20,21 @@ _NDJSON = (".ndjson", ".jsonl")
 
 
 class Line(NamedTuple):
-    """A line by its number, from 1. `content`: its values by column or name; or what is wrong with the line."""
+    """A line with its number, from 1. `content`: its values by column or name, or its fault."""
 
     number: int
     content: dict[str, Any] | InvalidEventError
 
 
 class Identity(NamedTuple):
-    """What a file holds, whether gzipped or not, and how many lines that is."""
+    """The digest of a file's decompressed contents, and its number of lines."""
 
     digest: str
     lines: int
 
 
 def identify(file: Path, on_progress: Callable[[int], object]) -> Identity:
-    """Read the file through. `on_progress` hears how many more bytes of it are read. Raises OSError, PulseError."""
+    """Read the whole file. `on_progress` gets the number of newly read bytes. Raises OSError, PulseError."""
     digest = hashlib.sha256()
     lines = 0
     before = 0
@@ -48,7 +48,7 @@ def identify(file: Path, on_progress: Callable[[int], object]) -> Identity:
 
 
 def is_csv(file: Path) -> bool:
-    """By its name. Raises PulseError for one that tells nothing."""
+    """The format, from the file's name. Raises PulseError if the name has no known suffix."""
     suffix = Path(file.name.removesuffix(".gz")).suffix.lower()
     if suffix in (".csv", ".tsv"):
         return True
@@ -67,7 +67,7 @@ def columns(file: Path) -> list[str]:
 
 
 def read_lines(file: Path) -> Iterator[Line]:
-    """The lines but the blank ones; of CSV, what comes after the names of the columns. Raises OSError, PulseError."""
+    """The lines, without blank ones; for CSV, those after the header. Raises OSError, PulseError."""
     return _csv_lines(file) if is_csv(file) else _json_lines(file)
 
 
@@ -85,7 +85,7 @@ def _csv_lines(file: Path) -> Iterator[Line]:
 
 @contextmanager
 def _text(file: Path) -> Iterator[IO[str]]:
-    # What is no UTF-8 becomes what the rules of an event refuse.
+    # Invalid UTF-8 becomes surrogates, which the event's rules refuse.
     with (
         file.open("rb") as raw,
         _unpacked(raw) as content,
@@ -95,7 +95,7 @@ def _text(file: Path) -> Iterator[IO[str]]:
 
 
 def _rows(text: IO[str], file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row and where it begins: a quoted cell may go over several lines."""
+    """Each row with its first line: a quoted cell may span several lines."""
     first = text.readline()
     delimiter = max(_DELIMITERS, key=first.count)
     rows = csv.reader(_after(first, text), delimiter=delimiter)

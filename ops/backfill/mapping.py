@@ -1,4 +1,4 @@
-"""Which field of an event comes from which column, and what a column's text becomes."""
+"""Maps columns to fields of an event, and converts their text."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from common.errors import InvalidEventError, PulseError
 from common.events import format_timestamp, parse_timestamp
 
 _SPEC = re.compile(r"(?P<field>[^:=]+)(?::(?P<type>[a-z]+))?")
-# Python's own int and float take the digits of every script, and 1_0 for 10.
+# Python's own int and float accept the digits of every script, and read 1_0 as 10.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -24,7 +24,7 @@ _FIRST_MILLISECONDS = 1e11
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where a field's value comes from; `type`: what is made of it, None leaves it as it is."""
+    """The source of a field's value; `type`: its conversion, None for no conversion."""
 
     field: str
     column: str
@@ -33,8 +33,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class LineMapping:
-    """How a line becomes an event. `values` are the same for each line; `translate` has, by field, a value's word for
-    each word of the column.
+    """Converts a line to an event. `values` are the same for each line; `translate` has, by field, the value for each
+    word of the column.
     """
 
     rules: Sequence[Rule]
@@ -43,7 +43,7 @@ class LineMapping:
 
 
 def load(file: Path | None, rules: Iterable[str], values: Iterable[str]) -> LineMapping:
-    """The mapping of a TOML file, and what options add: `FIELD[:TYPE]=COLUMN` and `FIELD=VALUE`. Raises PulseError."""
+    """The mapping of a TOML file, plus options: `FIELD[:TYPE]=COLUMN` and `FIELD=VALUE`. Raises PulseError."""
     try:
         told = tomllib.loads(file.read_text("utf-8")) if file else {}
     except (OSError, ValueError) as error:
@@ -65,12 +65,12 @@ def rule(spec: str, column: str) -> Rule:
     match = _SPEC.fullmatch(spec)
     if match is None or (match["type"] or "text") not in _TYPES:
         raise PulseError(f"{spec} is no field with a type: give FIELD or FIELD:TYPE, a type of {', '.join(_TYPES)}.")
-    # A time is written in too many ways to ask for the word.
+    # `timestamp` is always a time, without the type.
     return Rule(match["field"], column, match["type"] or ("time" if match["field"] == "timestamp" else None))
 
 
 def event_of(line: Mapping[str, Any], mapping: LineMapping) -> dict[str, Any]:
-    """The event in a line. Raises InvalidEventError for a value that is not of its rule's type."""
+    """The event in a line. Raises InvalidEventError for a value of the wrong type."""
     event: dict[str, Any] = {} if mapping.rules else dict(line)
     for one in mapping.rules:
         value = _found(line, one.column)
@@ -99,7 +99,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _found(line: Mapping[str, Any], column: str) -> Any:
-    """The value of a column, or of a.b in objects; None if there is none."""
+    """The value of a column, or of a.b in nested objects; None if missing."""
     if column in line:
         return line[column]
     value: Any = line

@@ -1,1 +1,1 @@
-"""The console: a page that shows where every event is. It only looks, but for replaying dead letters."""
+"""The console: a page that shows where every event is. It only reads, except for replaying dead letters."""

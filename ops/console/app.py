@@ -1,4 +1,4 @@
-"""The factory: puts the console's parts together, and answers what the page asks."""
+"""The app factory: assembles the console's parts, and answers the page's requests."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(settings: ConsoleSettings) -> Flask:
-    """The WSGI app. Its `Console` waits in `app.extensions["console"]` to be started."""
+    """The WSGI app. Start its `Console`, in `app.extensions["console"]`."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of Flask's default provider
     app.config["MAX_CONTENT_LENGTH"] = _LONGEST_BODY
@@ -42,7 +42,7 @@ def create_app(settings: ConsoleSettings) -> Flask:
 
 
 def _answer_errors(app: Flask) -> None:
-    """Every error in one form of JSON."""
+    """Answer every error in one JSON form."""
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
@@ -143,7 +143,7 @@ def _stream(console: Console) -> Response:
     if stream is None:
         raise ServiceUnavailable("Eight look already: close another page of the console.")
     if sock := request.environ.get("gunicorn.socket"):
-        # A viewer that takes nothing is not to hold its place for long.
+        # A viewer that does not read must not occupy its slot for long.
         sock.settimeout(_SEND_SECONDS)
     return Response(stream, mimetype="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
@@ -173,12 +173,12 @@ def _letters(settings: ConsoleSettings, console: Console) -> Blueprint:
     def replay() -> tuple[Response, int]:
         sent = request.get_json()
         if not isinstance(sent, dict):
-            raise BadRequest("The body has to be an object of JSON: the filters.")
+            raise BadRequest("The body must be a JSON object with the filters.")
         choice = choice_of(sent)
         if sent.get("dry_run") is True:
             return jsonify(console.letters.plan(choice).answer()), 200
         if sent.get("dry_run", False) is not False:
-            raise BadRequest("dry_run has to be true or false.")
+            raise BadRequest("dry_run must be true or false.")
         console.letters.replay(choice, security.who_asks())
         return jsonify(console.letters.progress()), 202
 

@@ -1,4 +1,4 @@
-"""All that the console knows, put together: what follows, what is looked up each second, and how everyone is."""
+"""Combines the console's parts: the followers, the queries each second, and the state of all processes."""
 
 import contextlib
 import time
@@ -21,7 +21,7 @@ from ops.console.store import Store, reason
 
 _LOOK_SECONDS = 1.0
 _MOST_LOOKED_UP = 500
-# Of a partition: what is further behind is counted, not shown.
+# Per partition: older records are counted, not shown.
 _MOST_AHEAD = 300
 _MUCH_LAG = 10_000
 _MUCH_UNSENT = 1000
@@ -54,7 +54,7 @@ class Console:
         self._mongodb_problem: str | None = None
 
     def start(self, alive: Callable[[], bool]) -> None:
-        """Start following and looking. `alive`: whether viewers are to be told more."""
+        """Start following and polling. `alive`: whether streams to viewers continue."""
         self.live.alive = alive
         for follower in filter(None, (self._events, self._dead, self._refusals)):
             follower.start()
@@ -64,7 +64,7 @@ class Console:
         start_thread("reaches Kafka", self._look_for_kafka, on_death=lambda: None)
 
     def flow(self) -> dict[str, Any]:
-        """The boxes, and what is wrong, each with its runbook."""
+        """The boxes, and the problems with their runbooks."""
         self.figures.watch()
         boxes = self.figures.flow()
         boxes["dead_letters"]["waiting"] = self._letters_waiting
@@ -72,7 +72,7 @@ class Console:
         return {**boxes, "problems": self._problems(boxes)}
 
     def problem_of_refused(self) -> str | None:
-        """Why what was refused cannot be shown, if so."""
+        """Why refused events cannot be shown, if so."""
         return self._refusals.problem if self._refusals else "KAFKA_REFUSED_TOPIC is empty: nothing is kept."
 
     def _take_letters(self, records: list[kafka.ReceivedRecord]) -> None:
@@ -80,7 +80,7 @@ class Console:
         self.letters.take(records)
 
     def _problems(self, boxes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-        """By box, a line that says what parts the numbers, or why they are old."""
+        """By box, a line that explains why the numbers differ, or why they are old."""
         found: list[dict[str, str]] = []
 
         def say(box: str, text: str, runbook: str, level: str = "bad") -> None:
@@ -102,12 +102,12 @@ class Console:
         elif boxes["in_kafka"]["waiting"] > _MUCH_LAG:
             say("stored", f"The consumer is behind. {unstored}", "lag-high", "warn")
         if waiting := boxes["dead_letters"]["waiting"]:
-            text = f"{_times(waiting, 'letter waits', 'letters wait')} for somebody to look."
+            text = f"{_times(waiting, 'letter waits', 'letters wait')} for review."
             say("dead_letters", text, "dead-letters-arrive", "warn")
         return found
 
     def _in_the_way_to_kafka(self, boxes: dict[str, dict[str, Any]]) -> tuple[str, str] | None:
-        """What it is, and its runbook."""
+        """The problem, and its runbook."""
         unsent = _held(boxes["accepted"]["waiting"], "in the journal")
         if self._kafka_problem:
             return f"{self._kafka_problem} {unsent}", "events-unsent"
@@ -124,9 +124,9 @@ class Console:
         while True:
             began = time.monotonic()
             with contextlib.suppress(PulseError, kafka.KafkaError, OSError):
-                # Without Kafka the number stays as it was.
+                # Without Kafka the number stays unchanged.
                 self._letters_waiting = self.letters.waiting()
-            # Reading a long topic takes its time: most of the time it is left alone.
+            # Reading a long topic takes time, so do it rarely.
             time.sleep(max(_LOOK_SECONDS, 10 * (time.monotonic() - began)))
 
     def _look_into_mongodb(self) -> None:

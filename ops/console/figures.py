@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 2.0
 _MOST_BYTES = 8 * 1024 * 1024
 _RATE_SECONDS = 10.0
 
-# What is counted of each box, from the API or from the consumer; the names of gauges, of what waits before the next.
+# The counters of each box, from the API or from the consumer; and the gauges of what waits before the next box.
 _COUNTERS = {
     "refused": ("pulse_api_refused_kept_total", "pulse_api_refused_dropped_total"),
     "accepted": ("pulse_api_events_accepted_total",),
@@ -60,7 +60,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def each_address(url: str) -> list[str]:
-    """The URL, or, where its name stands for several machines (a headless Service, say), one for each of them."""
+    """The URL, or, if its name resolves to several machines (for example a headless Service), one URL for each."""
     parts = urlsplit(url)
     if parts.scheme != "http":
         return [url]
@@ -81,18 +81,18 @@ def fetch(url: str) -> str:
 
 @dataclass(slots=True)
 class Source:
-    """A process that has metrics. `problem`: why it could not be read the last time."""
+    """A process with metrics. `problem`: why the last read failed."""
 
     url: str
     what: str
     last: Mapping[str, float] = field(default_factory=dict)
     added: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     found: Mapping[str, float] | None = None
-    """What it said first: nobody saw at which rate that came to be."""
+    """The first values, whose rate is unknown."""
     problem: str | None = "not read yet"
 
     def read(self, now: Mapping[str, float]) -> None:
-        """Take over what it says now. A counter that went down began anew with its process."""
+        """Take over the current values. A counter that went down restarted with its process."""
         for name in _WANTED:
             if name.endswith("_total"):
                 before, after = self.last.get(name, 0.0), now.get(name, 0.0)
@@ -102,7 +102,7 @@ class Source:
 
 
 class Figures:
-    """Reads all processes now and then: more often while somebody looks. Threads may share it."""
+    """Reads all processes regularly, more often while a viewer is connected. Thread-safe."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Figures:
         start_thread("figures", self._run, on_death=lambda: None)
 
     def watch(self) -> None:
-        """Somebody looks."""
+        """A viewer has asked."""
         idle = self._clock() - self._watched_at > _WATCHING_SECONDS
         self._watched_at = self._clock()
         if idle:
@@ -138,7 +138,7 @@ class Figures:
         """Read all of them once. Blocks some seconds each."""
         there = {url: what for name, what in self._named for url in each_address(name)}
         with self._lock:
-            # What a process that is gone has counted still counts; how it fares does not.
+            # The counters of a dead process still count; its gauges do not.
             self._gone += [source for source in self._sources if source.url not in there]
             kept = {source.url: source for source in self._sources if source.url in there}
             self._sources = [kept.get(url) or Source(url, what) for url, what in there.items()]
@@ -154,7 +154,9 @@ class Figures:
             self._remember(self._clock(), self._sums(seen_only=True))
 
     def flow(self) -> dict[str, dict[str, Any]]:
-        """Of each box its total, rate, what waits, and its rates of the last fifteen minutes, oldest first."""
+        """The total, the rate, the number waiting, and the rates of the last fifteen minutes of each box, oldest
+        first.
+        """
         with self._lock:
             totals = self._sums()
             rates = self._rates()
@@ -176,7 +178,7 @@ class Figures:
             return self._sum(name)
 
     def problems(self) -> dict[str, list[str]]:
-        """By kind of process, which of them could not be read, and why."""
+        """The processes that could not be read, by kind, with the reason."""
         found: dict[str, list[str]] = {"API": [], "consumer": []}
         for source in self._sources:
             if source.problem is not None:
@@ -191,7 +193,7 @@ class Figures:
             self._wake.clear()
 
     def _sums(self, *, seen_only: bool = False) -> dict[str, float]:
-        """Of each box, how many there are; `seen_only`: how many came since each process was first read."""
+        """The count of each box; `seen_only`: the count since each process was first read."""
         return {
             box: sum(
                 source.added.get(name, 0.0) - (source.found or {}).get(name, 0.0) * seen_only
@@ -221,8 +223,8 @@ class Figures:
         return {box: (totals[box] - before[box]) / max(now - then, 0.001) for box in BOXES}
 
     def _waiting(self) -> dict[str, int]:
-        """After each box: what waits to get into the next."""
-        # With the journal on, it has what is in memory too.
+        """The number of events that wait after each box."""
+        # With the journal on, it includes the events in memory.
         unsent = max(self._sum("pulse_api_journal_events"), self._sum("pulse_api_queue_depth"))
         unstored = self._sum("pulse_consumer_kafka_lag") + self._sum("pulse_consumer_buffer_size")
         return {"accepted": round(unsent), "in_kafka": round(unstored)}

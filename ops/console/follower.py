@@ -1,4 +1,4 @@
-"""A thread that follows a topic for as long as the console lives, whatever becomes of Kafka meanwhile."""
+"""A thread that follows a topic while the console runs, across outages of Kafka."""
 
 import logging
 import time
@@ -14,14 +14,14 @@ from common.threads import start_thread
 _POLL_SECONDS = 0.5
 # Between two polls, so that a busy topic costs a few fetches a second instead of hundreds.
 _PAUSE_SECONDS = 0.1
-# A broker that starts beside the console needs as long, and its topics are made after that.
+# A broker that starts with the console takes this long, and its topics are created after that.
 _PATIENCE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class Follower:
-    """Gives the records of a topic to `take`, the newest `last` of each partition first."""
+    """Passes the records of a topic to `take`, starting with the newest `last` of each partition."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class Follower:
         most_ahead: int | None = None,
         on_skip: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Where more than `most_ahead` records of a partition have not been read, only the newest are, and `on_skip`
-        hears how many were left out.
+        """If more than `most_ahead` records of a partition are unread, it reads only the newest, and `on_skip` gets the
+        number of skipped ones.
         """
         self._settings = settings
         self._topic = topic
@@ -44,7 +44,7 @@ class Follower:
         self._on_skip = on_skip
         self._next: dict[int, int] = {}
         self.problem: str | None = "not read yet"
-        """Why nothing comes, if so."""
+        """Why no records arrive, if so."""
 
     def start(self) -> None:
         """Start following."""
@@ -64,7 +64,7 @@ class Follower:
                 time.sleep(outage.failed(error))
 
     def _follow(self, outage: Outage) -> None:
-        """Follow until it fails; the next time goes on where this one was."""
+        """Follow until it fails; the next call continues there."""
         tail = KafkaTail(self._settings, self._topic, self._next, last=self._last)
         try:
             outage.over()

@@ -1,4 +1,4 @@
-"""gunicorn's settings for the console: one process, whose threads each hold a viewer or answer a request."""
+"""gunicorn's settings for the console: one process, whose threads each serve a viewer or a request."""
 
 import sys
 from typing import Any
@@ -15,17 +15,17 @@ except SettingsError as error:
     sys.exit(f"console: {error}")
 
 bind = str(_settings.address.to_bind())
-# What it knows is in its memory: a second process would know something else.
+# Its state is in memory: a second process would have a different state.
 workers = 1
 worker_class = "gthread"
-# Each viewer holds a thread.
+# Each viewer occupies a thread.
 threads = MOST_VIEWERS + 16
 keepalive = 30
 logconfig_dict = logging_config(_settings.log)
 forwarded_allow_ips = ""
-# It would write a socket below the home directory, which a container may not have.
+# It would create a socket in the home directory, which a container may not have.
 control_socket_disable = True
-# Nothing is lost with it; a replay that is under way stops after its chunk.
+# Nothing is lost; a running replay stops after its chunk.
 graceful_timeout = 5
 
 

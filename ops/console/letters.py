@@ -1,4 +1,4 @@
-"""Dead letters for the page, on the code of `consumer.dlq`: looked through, shown, sent back by one replay a time."""
+"""Dead letters for the page, with the code of `consumer.dlq`: lists, shows and replays them, one replay at a time."""
 
 import json
 import logging
@@ -22,22 +22,22 @@ from ops.console.live import iso
 
 MOST_SHOWN = 200
 MAX_REPLAYS = 3
-"""What was sent back so often is left, as by the command, unless the request says otherwise."""
+"""Letters sent back this often are skipped, as by the command, unless the request says otherwise."""
 
 logger = logging.getLogger(__name__)
 
 
 class WrongFilterError(PulseError):
-    """A filter of a request is none."""
+    """A filter of a request is invalid."""
 
 
 class ReplayRunsError(PulseError):
-    """A replay is under way already."""
+    """A replay is already running."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a replay is. `state`: idle, running, stopping, done, stopped or failed."""
+    """The progress of a replay. `state`: idle, running, stopping, done, stopped or failed."""
 
     state: str = "idle"
     letters: int = 0
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters a request means."""
+    """The letters that a request selects."""
 
     wanted: Filter
     limit: int | None
@@ -59,7 +59,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Plan:
-    """What a replay would send, by topic, and how many it would leave since they were sent back too often."""
+    """The letters that a replay would send, by topic, and the number that it would skip as sent back too often."""
 
     letters: list[Letter] = field(default_factory=list)
     stay: int = 0
@@ -70,7 +70,7 @@ class Plan:
 
 
 class Letters:
-    """The dead letter topic. Its methods block as reading does; raise PulseError and KafkaError. Threads share it."""
+    """The dead letter topic. Its methods block as reading does; raise PulseError and KafkaError. Thread-safe."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Letters:
         open_reader: Callable[[], RecordReader] | None = None,
         open_sender: Callable[[str], RecordSender] | None = None,
     ) -> None:
-        """`open_reader` and `open_sender`: in place of Kafka's, for tests."""
+        """`open_reader` and `open_sender` replace Kafka's in tests."""
         self._settings = settings
         self._open_reader = open_reader or (lambda: KafkaReader(settings, settings.dlq_topic))
         self._open_sender = open_sender or (lambda topic: KafkaSender(settings, topic))
@@ -88,19 +88,19 @@ class Letters:
         self._progress = Progress()
         self._stopping = threading.Event()
 
-    # ── Looked at ──
+    # ── Reading ──
 
     def take(self, records: list[ReceivedRecord]) -> None:
-        """Something has come into the topic: what is known of it is old."""
+        """The topic has new records: discard the cached letters."""
         del records
         self._forget()
 
     def waiting(self) -> int:
-        """How many wait for somebody to look."""
+        """The number of waiting letters."""
         return sum(letter.replayed_at is None for letter in self._all())
 
     def answer(self, wanted: Filter, *, with_replayed: bool) -> dict[str, Any]:
-        """How many letters match, why they died, and the newest of them, without their values."""
+        """The number of matching letters, their reasons, and the newest ones, without their values."""
         known = [letter for letter in self._all() if with_replayed or letter.replayed_at is None]
         letters = [letter for letter in known if wanted.matches(letter)]
         reasons = Counter(letter.reason for letter in letters)
@@ -113,7 +113,7 @@ class Letters:
         }
 
     def whole(self, name: str, *, show_bodies: bool) -> dict[str, Any] | None:
-        """One letter with all that is in it; None if there is none of this name."""
+        """One complete letter; None if there is none with this name."""
         with self._box() as box:
             found = box.get(name)
         if found is None:
@@ -124,7 +124,7 @@ class Letters:
         return letter
 
     def find(self, wanted: str) -> list[dict[str, Any]]:
-        """The newest letters of this key, or with this in their value as a text of JSON."""
+        """The newest letters with this key, or with this JSON string in their value."""
         text = json.dumps(wanted, ensure_ascii=False).encode(errors="surrogatepass")
         places = set()
 
@@ -139,29 +139,29 @@ class Letters:
             letters = box.find(Filter(), with_replayed=True)
         return [row(letter) for letter in reversed(letters) if (letter.partition, letter.offset) in places][:MOST_SHOWN]
 
-    # ── Sent back ──
+    # ── Replay ──
 
     def plan(self, choice: Choice) -> Plan:
-        """What a replay would do now."""
+        """The result that a replay would have now."""
         with self._box() as box:
             return _plan(box, choice)
 
     def replay(self, choice: Choice, who: str) -> Progress:
-        """Start sending back; returns how far it is. Raises ReplayRunsError. `who`, for the log."""
+        """Start a replay; returns its progress. Raises ReplayRunsError. `who`: for the log."""
         with self._lock:
             if self._progress.state in {"running", "stopping"}:
-                raise ReplayRunsError("A replay is under way: wait for its end, or stop it.")
+                raise ReplayRunsError("A replay is running: wait for its end, or stop it.")
             self._stopping.clear()
             self._progress = Progress("running", started_at=_now())
         start_thread("replay", lambda: self._run(choice, who), self._died)
         return self._progress
 
     def progress(self) -> dict[str, Any]:
-        """How far the last replay is."""
+        """The progress of the last replay."""
         return asdict(self._progress)
 
     def stop(self) -> dict[str, Any]:
-        """Stop after the chunk that is under way."""
+        """Stop after the current chunk."""
         self._stopping.set()
         with self._lock:
             if self._progress.state == "running":
@@ -187,7 +187,7 @@ class Letters:
             progress.problem = None if problem is None else str(problem) or repr(problem)
             stopped = self._stopping.is_set() and outcome.sent < len(letters)
             progress.state = "failed" if problem else "stopped" if stopped else "done"
-        except Exception as error:  # noqa: BLE001, whatever it is, somebody waits to hear of it
+        except Exception as error:  # noqa: BLE001, the viewer must see any error
             progress.problem, progress.state = str(error) or repr(error), "failed"
         finally:
             progress.ended_at = _now()
@@ -221,7 +221,7 @@ class Letters:
 
 
 def choice_of(sent: Mapping[str, Any]) -> Choice:
-    """The letters that a request's filters choose. Raises WrongFilterError.
+    """The letters that a request's filters select. Raises WrongFilterError.
 
     `reason`, `key` and `event_type` are texts or lists of them, `since` and `until` times, `limit` and `max_replays`
     numbers from 1.
@@ -237,7 +237,7 @@ def choice_of(sent: Mapping[str, Any]) -> Choice:
 
 
 def row(letter: Letter) -> dict[str, Any]:
-    """A letter as the page lists it."""
+    """A letter in the page's list."""
     return {
         "letter": letter.place,
         "origin": letter.origin,

@@ -1,4 +1,4 @@
-"""The newest events and where each is, and the stream in which viewers are told. Bounded, whatever comes."""
+"""The newest events with their states, and the stream to viewers. Bounded at any rate."""
 
 import json
 import secrets
@@ -30,7 +30,7 @@ _LOOK_SECONDS = 1.0
 
 
 class _Head(msgspec.Struct):
-    """What a line shows of an event. Others may write to the topic too: whatever it is, it can be shown."""
+    """The fields of an event in a row of the page. Handles any record, since other programs may write to the topic."""
 
     event_id: Any = None
     event_type: Any = None
@@ -45,7 +45,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 
 
 class Stored(NamedTuple):
-    """What MongoDB says of an event id."""
+    """MongoDB's data about an event id."""
 
     received_at: datetime | None
     processed_at: datetime | None
@@ -53,7 +53,7 @@ class Stored(NamedTuple):
 
 @dataclass(slots=True)
 class Event:
-    """An event seen in Kafka, and how far it is."""
+    """An event seen in Kafka, and its state."""
 
     partition: int
     offset: int
@@ -71,7 +71,7 @@ class Event:
 
     @property
     def row(self) -> dict[str, Any]:
-        """As the page shows it."""
+        """The event for the page."""
         received_at = moment(self.head["received_at"])
         after = (self.stored_at - received_at).total_seconds() if self.stored_at and received_at else None
         return {
@@ -89,7 +89,7 @@ class Event:
 
 
 class Live:
-    """What followers and the look into MongoDB report, and viewers read. Threads share it."""
+    """Updated by the followers and the queries to MongoDB, read by viewers. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -97,15 +97,15 @@ class Live:
         self._bytes = 0
         self._messages: deque[tuple[int, str]] = deque(maxlen=_MOST_MESSAGES)
         self._number = 0
-        # After a restart the numbers begin anew: they must not be taken for those of before.
+        # After a restart the numbers start again: they must not be confused with earlier ones.
         self._life = secrets.token_hex(4)
         self._viewers = threading.Semaphore(MOST_VIEWERS)
         self.alive: Callable[[], bool] = lambda: True
 
-    # ── Told ──
+    # ── Updates ──
 
     def take(self, records: Sequence[ReceivedRecord]) -> None:
-        """Events have come into Kafka."""
+        """Add events that have arrived in Kafka."""
         with self._changed:
             for record in records:
                 event = _event(record)
@@ -117,13 +117,13 @@ class Live:
             self._changed.notify_all()
 
     def skipped(self, count: int) -> None:
-        """So many events came that are not shown."""
+        """N events arrived that are not shown."""
         with self._changed:
             self._message(json.dumps({"count": count}), kind="skipped")
             self._changed.notify_all()
 
     def take_letters(self, records: Sequence[ReceivedRecord]) -> None:
-        """Letters, or notes on letters, have come into the dead letter topic."""
+        """Add letters, or notes on letters, from the dead letter topic."""
         with self._changed:
             for record in records:
                 found = dict(record.headers)
@@ -145,7 +145,7 @@ class Live:
                     continue
                 event.state, event.stored_at = "stored", stored.processed_at
                 received_at = moment(event.head["received_at"])
-                # MongoDB keeps milliseconds. What came in at another time is stored under this id.
+                # MongoDB keeps milliseconds. With another time of receipt, a different event is stored under this id.
                 event.duplicate = bool(
                     received_at
                     and stored.received_at
@@ -154,7 +154,7 @@ class Live:
                 self._tell(event)
             self._changed.notify_all()
 
-    # ── Asked ──
+    # ── Queries ──
 
     def waiting_ids(self, most: int) -> list[str]:
         """The ids of the newest events that are not known to be stored."""
@@ -164,12 +164,12 @@ class Live:
         return ids[:most]
 
     def get(self, partition: int, offset: int) -> Event | None:
-        """The event at this place, if it is still here."""
+        """The event at this place, if it is still in memory."""
         with self._changed:
             return self._events.get((partition, offset))
 
     def find(self, wanted: str) -> list[Event]:
-        """Those with this event_id or customer_id, the newest first."""
+        """The events with this event_id or customer_id, the newest first."""
         with self._changed:
             return [
                 event
@@ -199,14 +199,14 @@ class Live:
                     yield text
                     spoke_at = time.monotonic()
                 elif time.monotonic() - spoke_at > _HEARTBEAT_SECONDS:
-                    # It fails where nobody is there any more.
+                    # It fails if the viewer has disconnected.
                     yield ": still here\n\n"
                     spoke_at = time.monotonic()
         finally:
             self._viewers.release()
 
     def _first(self, last_seen: str | None) -> tuple[int, str]:
-        """Where a viewer begins, and what it is told first."""
+        """Where a viewer's stream begins, and its first messages."""
         life, _, seen = (last_seen or "").partition("-")
         with self._changed:
             oldest = self._messages[0][0] if self._messages else self._number + 1
@@ -217,7 +217,7 @@ class Live:
             return self._number, "".join(lines)
 
     def _after(self, number: int) -> str:
-        """All messages after this one; how many are missing, where the viewer was too slow for all of them."""
+        """All messages after this one, and the number of missing ones if the viewer was too slow."""
         oldest = self._messages[0][0] if self._messages else self._number + 1
         missing = max(0, oldest - 1 - number)
         told = f'event: skipped\ndata: {{"count": {missing}}}\n\n' if missing else ""
@@ -249,7 +249,7 @@ def _short(value: Any) -> str:
 
 
 def of_kafka(milliseconds: int) -> datetime | None:
-    """A record's time; None for one that is none."""
+    """A record's time; None if it is invalid."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (OverflowError, ValueError, OSError):
@@ -257,7 +257,7 @@ def of_kafka(milliseconds: int) -> datetime | None:
 
 
 def moment(text: str | None) -> datetime | None:
-    """The time that a text tells; None if it tells none."""
+    """The time in a string; None if it is not a time."""
     try:
         return parse_timestamp(text or "")
     except ValueError:
@@ -265,5 +265,5 @@ def moment(text: str | None) -> datetime | None:
 
 
 def iso(time_: object) -> str | None:
-    """A time as the console's answers have it."""
+    """A time in the format of the console's answers."""
     return format_timestamp(time_.astimezone(UTC)) if isinstance(time_, datetime) else None

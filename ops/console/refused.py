@@ -1,4 +1,4 @@
-"""What the API has refused lately, grouped by reason and field, each with what to do about it."""
+"""The events that the API refused recently, grouped by reason and field, each with its remedy."""
 
 import json
 import re
@@ -15,10 +15,10 @@ MOST_SHOWN = 200
 
 _TRACK, _BATCH = "/api/v1/track", "/api/v1/track/batch"
 _REMEDIES = {
-    "invalid": "Mend the marked fields where the event is made, then send it again.",
+    "invalid": "Fix the marked fields in the client, then send the event again.",
     "unreadable": "The request is malformed HTTP, or its body ended early: look at the client's library or the proxy.",
     "unauthorized": "Send one of the keys in API_KEYS, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
-    "not_found": "Mend the path: events go to POST /api/v1/track and POST /api/v1/track/batch.",
+    "not_found": "Fix the path: events go to POST /api/v1/track and POST /api/v1/track/batch.",
     "method_not_allowed": "Events are sent with POST to /api/v1/track or /api/v1/track/batch.",
     "too_slow": "The request did not arrive within 30 s: send it at once, or look at the client's network.",
     "no_length": "Send a Content-Length with the body.",
@@ -47,7 +47,7 @@ _OTHERWISE = "The message says what is wrong with the request."
 
 
 class Refused:
-    """The newest of what was refused. Threads share it."""
+    """The newest refused events. Thread-safe."""
 
     def __init__(self, api_url: str, *, show_bodies: bool) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Refused:
         self._show_bodies = show_bodies
 
     def take(self, records: Sequence[ReceivedRecord]) -> None:
-        """Some more have come into the topic."""
+        """Add new records of the topic."""
         for record in records:
             try:
                 found = json.loads(record.value or b"")
@@ -68,11 +68,11 @@ class Refused:
 
     @property
     def count(self) -> int:
-        """How many are here."""
+        """The number of refused events in memory."""
         return len(self._refused)
 
     def answer(self) -> dict[str, Any]:
-        """The groups, the largest first, and the newest of what was refused, each whole."""
+        """The groups, the largest first, and the newest refused events in full."""
         with self._lock:
             refused = list(self._refused)
         counts: Counter[tuple[str, str]] = Counter()
@@ -92,7 +92,7 @@ class Refused:
         }
 
     def find(self, wanted: str) -> list[dict[str, Any]]:
-        """Those whose event_id, customer_id or request_id this is, the newest first."""
+        """The refused events with this event_id, customer_id or request_id, the newest first."""
         with self._lock:
             refused = list(self._refused)
         return [self._shown(each) for each in reversed(refused) if _is_about(each, wanted)]
@@ -109,11 +109,11 @@ class Refused:
         }
 
     def _curl(self, each: Mapping[str, Any]) -> str:
-        """The request once more. Of a batch only the event in question was kept."""
+        """The request as a curl command. Only the refused event of a batch was kept."""
         route = str(each.get("route"))
         if route == _BATCH and each.get("index") is not None:
             route = _TRACK
-        # Without these a terminal could be told something else than is read.
+        # Without these a terminal could execute something other than it shows.
         body = str(each["body"])
         if each.get("protocol") == "segment" and each.get("index") is not None:
             body = f'{{"batch":[{body}]}}'
@@ -126,7 +126,7 @@ class Refused:
 
 
 def _fields(each: Mapping[str, Any]) -> list[str]:
-    """The paths of the faulty fields; one word where the request as a whole is at fault."""
+    """The paths of the faulty fields; one word if the whole request is faulty."""
     errors = each.get("errors")
     found = list(dict.fromkeys(_paths(errors))) if isinstance(errors, Mapping) else []
     return found or [_REQUEST]
@@ -164,5 +164,5 @@ def _is_about(each: Mapping[str, Any], wanted: str) -> bool:
     if each.get("request_id") == wanted:
         return True
     body = each.get("body")
-    # It may be cut off: so it is looked for as text.
+    # It may be truncated, so search it as text.
     return isinstance(body, str) and json.dumps(wanted, ensure_ascii=False) in body

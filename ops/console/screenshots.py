@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def send(api_url: str) -> None:
-    """Send events, right ones and some that are wrong, a few a second, without end."""
+    """Send events, most of them valid, a few per second, forever."""
     key = own_write_key()
     with requests.Session() as session:
         session.headers["X-API-Key"] = key or ""
@@ -84,7 +84,7 @@ def send(api_url: str) -> None:
             session.post(f"{api_url}/api/v1/track", json=event, timeout=10).raise_for_status()
             if number % 60 == 10:
                 session.post(f"{api_url}/api/v1/track/batch", json=WRONG[number // 60 % len(WRONG)], timeout=10)
-            # More and less, as traffic is.
+            # With a varying rate, like real traffic.
             time.sleep(0.06 + 0.05 * math.sin(number / 70))
 
 

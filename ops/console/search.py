@@ -1,4 +1,4 @@
-"""Where is my event? Every place in which an event id or a customer is, with times; or that it was never seen."""
+"""Where is my event? Finds every place that has an event id or a customer, with times."""
 
 import json
 import time
@@ -28,12 +28,12 @@ _REASONS = (
     "It never left the sender: an ad blocker, a page that closed too early, a queue that was not flushed.",
     "Its id or customer reads differently: letters in capitals count, and so do blanks.",
     "It was accepted a moment ago and waits in the API's journal: the flow says how many do.",
-    "It was deleted: MONGO_TTL_DAYS is over, or somebody had the customer forgotten.",
+    "It was deleted: MONGO_TTL_DAYS is over, or the customer was forgotten.",
 )
 
 
 class Search:
-    """Asks everyone who may know. Threads share it."""
+    """Queries all sources. Thread-safe."""
 
     def __init__(self, settings: KafkaSettings, live: Live, store: Store, letters: Letters, refused: Refused) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class Search:
     def find(self, wanted: str) -> dict[str, Any]:
         """All places, the oldest first; `state` is the furthest of them. Blocks some seconds.
 
-        `unasked` names who could not be asked, and why: then nobody can say that it was never seen.
+        `unasked` names the sources that could not be queried, and why: without them, the event may still exist.
         """
         places: list[dict[str, Any]] = []
         unasked: dict[str, str] = {}
@@ -74,7 +74,7 @@ class Search:
         return {"q": wanted, "state": state, "places": places, "reasons": reasons, "unasked": unasked}
 
     def _in_kafka(self, wanted: str) -> dict[tuple[int, int], list[dict[str, Any]]]:
-        """What the newest records of the topic have of it."""
+        """Its places among the newest records of the topic."""
         text = json.dumps(wanted, ensure_ascii=False).encode(errors="surrogatepass")
         found: dict[tuple[int, int], list[dict[str, Any]]] = {}
         with closing(KafkaReader(self._settings, self._settings.topic)) as reader:
@@ -115,7 +115,7 @@ def _of_document(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     kafka = document.get("kafka")
     if isinstance(kafka, Mapping):
         place = {"partition": kafka.get("partition"), "offset": kafka.get("offset")}
-        # When it came there, nobody has written down; it was right then.
+        # The time of its arrival in Kafka is not recorded; it was immediately after.
         yield {"state": "in_kafka", **named, "at": received_at, **place}
     yield {"state": "stored", **named, "at": iso(document.get("processed_at"))}
 

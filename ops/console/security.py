@@ -1,4 +1,4 @@
-"""Who may look, and from where: this machine or a key, the right Host, no page of another origin, no foreign code."""
+"""Access control: loopback or a key, the right Host, no pages of other origins, no foreign code."""
 
 import hmac
 import ipaddress
@@ -27,13 +27,13 @@ _HEADERS = {
 
 
 def guard(app: Flask, settings: ConsoleSettings) -> str:
-    """Check every request, and say on every answer what a browser may do with it. Returns the token against forgery."""
+    """Check every request, and add security headers to every answer. Returns the CSRF token."""
     token = secrets.token_urlsafe(32)
 
     @app.before_request
     def check() -> None:
         if not _is_our_host(request.host, settings):
-            # A page elsewhere may have had its name point here, to read what is shown.
+            # DNS rebinding: another site's name may point here, to read the console.
             raise MisdirectedRequest(
                 "This is not a name of the console: use localhost, or list the name in CONSOLE_HOSTS."
             )
@@ -89,7 +89,7 @@ def _is_our_host(host: str, settings: ConsoleSettings) -> bool:
     if settings.address.is_loopback:
         return False
     try:
-        # No name that somebody else could have made point here.
+        # An IP address, which an attacker cannot rebind as they can a name.
         ipaddress.ip_address(name)
     except ValueError:
         return False

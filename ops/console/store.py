@@ -1,4 +1,4 @@
-"""MongoDB, as far as the console looks into it: by event id, and by customer."""
+"""The console's queries to MongoDB: by event id, and by customer."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,10 +16,10 @@ _TIMEOUT_MS = 3000
 
 
 class Store:
-    """Reads the events collection. Threads may share it. Each call blocks some seconds; raises PyMongoError."""
+    """Reads the events collection. Thread-safe. Each call blocks for some seconds; raises PyMongoError."""
 
     def __init__(self, settings: MongoSettings) -> None:
-        """Connects to nothing yet."""
+        """Does not connect yet."""
         client: MongoClient[dict[str, Any]] = MongoClient(
             settings.uri,
             connect=False,
@@ -37,7 +37,7 @@ class Store:
         self._events.database.command("ping")
 
     def stored(self, event_ids: Sequence[str]) -> dict[str, Stored]:
-        """Those of the ids that are stored."""
+        """The ids that are stored."""
         found = self._events.find({"event_id": {"$in": list(event_ids)}}, {**_PART, "_id": 0})
         return {
             document["event_id"]: Stored(_moment(document.get("received_at")), _moment(document.get("processed_at")))
@@ -45,14 +45,14 @@ class Store:
         }
 
     def find(self, wanted: str) -> list[dict[str, Any]]:
-        """The event with this id, and the newest of the customer of this name, without duplicates."""
+        """The event with this id, and the newest events of the customer with this id, without duplicates."""
         by_id = list(self._events.find({"event_id": wanted}).limit(1))
         newest = self._events.find({"customer_id": wanted}).sort("timestamp", -1).limit(_MOST_OF_A_CUSTOMER)
         return list({document["_id"]: document for document in (*by_id, *newest)}.values())
 
 
 def reason(error: PyMongoError) -> str:
-    """What MongoDB's driver says, in a line, without its lists of servers."""
+    """The message of MongoDB's driver in one line, without its lists of servers."""
     return str(error).split(" (", 1)[0].split(", full error", 1)[0].split(", Timeout", 1)[0]
 
 

@@ -1,4 +1,4 @@
-"""What gunicorn loads: the console's app, built in its one worker."""
+"""gunicorn's entry point: the console's app, built in its one worker."""
 
 from common.settings import load_console_settings
 from ops.console.app import create_app

@@ -70,13 +70,13 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
     )
     yield panels.state(
         "Kafka",
-        "Whether every consumer has its place in the group and polls.",
+        "Whether every consumer is in the group and polls.",
         'min(pulse_consumer_dependency_up{dependency="kafka"})',
         "consumer-outside-group",
     )
     yield panels.state(
         "MongoDB",
-        "Whether MongoDB takes the writes of every consumer.",
+        "Whether MongoDB accepts the writes of every consumer.",
         'min(pulse_consumer_dependency_up{dependency="mongodb"})',
         "mongodb-away",
     )
@@ -100,7 +100,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
     )
     yield panels.number(
         "Lag",
-        "Records in Kafka that are not read yet; the alert is at 10,000. It stands still while MongoDB is away.",
+        "Records in Kafka that are not read yet; the alert is at 10,000. It stays constant while MongoDB is down.",
         "sum(pulse_consumer_kafka_lag)",
         units.Short,
         steps=[(1_000, YELLOW), (10_000, RED)],
@@ -118,7 +118,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
     yield panels.number(
         "Alerts",
         "How many alerts fire now; the link above shows them.",
-        # No series means that none fires.
+        # No series means that no alert fires.
         'count(ALERTS{alertstate="firing"}) or vector(0)',
         units.Short,
         steps=[(1, RED)],
@@ -130,7 +130,7 @@ def _health(panels: Panels) -> Iterator[stat.Panel]:
 def _flow(panels: Panels) -> Iterator[timeseries.Panel]:
     yield panels.graph(
         "Accepted, in Kafka, stored",
-        "The same events at three places. Where the lines part, events wait between two of them; they are not lost.",
+        "The same events at three places. If the lines differ, events wait between two places; they are not lost.",
         units.EventsPerSecond,
         Query(_rate("pulse_api_events_accepted_total"), "accepted (202)"),
         Query(_rate("pulse_api_events_produced_total"), "in Kafka"),
@@ -241,7 +241,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Refused by field and rule",
-        "Faults of refused events, those of partial batches too: the client's to mend.",
+        "Faults of refused events, including those of partial batches: for the client to fix.",
         units.Short,
         Query(_rate("pulse_api_refused_fields_total", "field", "rule") + " > 0", "{{field}}: {{rule}}"),
         runbook="why-was-it-refused",
@@ -250,7 +250,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Failed tries to send to Kafka",
-        "Each failed try of each event; it is tried again until Kafka has it.",
+        "Each failed attempt for each event; the API retries until Kafka has it.",
         units.EventsPerSecond,
         Query(_rate("pulse_api_produce_errors_total"), "failed tries"),
         runbook="events-unsent",
@@ -265,7 +265,7 @@ def _api(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Queue and journal, how full",
-        "Of the worker that has most. The alerts are at 80 % of a queue and 70 % of a journal.",
+        "For the fullest worker. The alerts are at 80 % of a queue and 70 % of a journal.",
         units.PercentUnit,
         Query("max(pulse_api_queue_filled_ratio)", "queue"),
         Query("max(pulse_api_journal_filled_ratio)", "journal"),
@@ -306,7 +306,7 @@ def _consumer(panels: Panels) -> Iterator[timeseries.Panel]:
     )
     yield panels.graph(
         "Duplicates skipped",
-        "Events that were stored already: sent twice by a client, or read twice after something died.",
+        "Events that were already stored: sent twice by a client, or read twice after a failure.",
         units.EventsPerSecond,
         Query(_rate("pulse_consumer_duplicates_skipped_total"), "duplicates"),
         Query(_rate("pulse_consumer_forgotten_total"), "of forgotten customers"),

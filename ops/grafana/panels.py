@@ -54,7 +54,7 @@ class Panels:
         return dashboard.Row(title).id(next(self._ids))
 
     def state(self, title: str, description: str, expr: str, runbook: str) -> stat.Panel:
-        """Up or down now; unknown when nobody tells, and not what was told last."""
+        """Up or down now; unknown without a current value, never the last known one."""
         mapping = ValueMap({"1": ValueMappingResult("up", GREEN), "0": ValueMappingResult("down", RED)})
         panel = self.number(
             title, description, expr, units.NoUnit, steps=[(1, GREEN)], runbook=runbook, below=RED, width=2

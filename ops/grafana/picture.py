@@ -201,7 +201,7 @@ def main() -> None:
     figure = draw(json.loads(FILE.read_text()), Prometheus(arguments.url, arguments.minutes))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.output, facecolor=_PAGE)
-    # A quarter of the size, and nobody sees it.
+    # A quarter of the size, without a visible difference.
     with Image.open(arguments.output) as picture:
         picture.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
 

@@ -1,4 +1,4 @@
-"""`make run`: checks this machine, gets what is missing, and hands over to honcho."""
+"""`make run`: checks this machine, downloads missing parts, and hands over to honcho."""
 
 import os
 import shutil
@@ -94,14 +94,14 @@ def make_data_dir(data_dir: Path) -> None:
 
 
 def choose_broker(settings: LocalSettings) -> LocalBroker:
-    """Apache Kafka if it can be had, else noida-db. Raises LocalStackError if Kafka is a must and cannot be had."""
+    """Apache Kafka if available, otherwise noida-db. Raises LocalStackError if Kafka is required but unavailable."""
     if settings.broker != "noida":
         try:
             kafka.check_java()
             kafka.jars(settings.data_dir / "kafka" / "libs", say)
         except LocalStackError as reason:
             if settings.broker == "kafka":
-                raise LocalStackError(f"{reason} Mend that, or set LOCAL_BROKER=noida.") from None
+                raise LocalStackError(f"{reason} Fix that, or set LOCAL_BROKER=noida.") from None
             say(f"{reason} So noida-db takes its place.")
         else:
             return "kafka"
@@ -110,7 +110,7 @@ def choose_broker(settings: LocalSettings) -> LocalBroker:
 
 
 def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
-    """Says so if the file `last` names another broker, which may hold events; then it names this one."""
+    """Warn if the file `last` names another broker, which may hold events; then write this broker's name to it."""
     before = last.read_text() if last.exists() else broker
     if before in BROKERS.keys() - {broker}:
         say(
@@ -121,7 +121,7 @@ def warn_of_the_other_broker(last: Path, broker: LocalBroker) -> None:
 
 
 def farewell(part: str, status: int) -> str:
-    """What became of the run whose first part to end was this one, and of the events. LOCAL_BROKER is set by now."""
+    """The message about the run after this part exited first, and about the events. LOCAL_BROKER is set by now."""
     if part == "broker" and os.environ["LOCAL_BROKER"] == "noida":
         events = "noida-db may have lost the events of its last seconds."
     else:

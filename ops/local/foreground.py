@@ -1,4 +1,4 @@
-"""Runs the Procfile's processes under honcho, in the foreground, until one ends or somebody wants them to stop."""
+"""Runs the Procfile's processes under honcho, in the foreground, until one exits or the user stops them."""
 
 import math
 import multiprocessing
@@ -24,7 +24,7 @@ PATIENCE = 35.0  # seconds beyond honcho's 5: the API and the consumer stop with
 
 
 class Terminal:
-    """Standard output for honcho, which would leave all processes behind if it were to fail on a line."""
+    """Standard output for honcho, which would leave all processes running if a write failed."""
 
     def write(self, text: str) -> None:
         try:
@@ -41,7 +41,7 @@ class Terminal:
 
 
 class Lines(Printer):  # type: ignore[misc]  # honcho has no types
-    """What all processes print, with their names before it, but for what `ready` indents, which is to be copied."""
+    """The lines of all processes, with their names, except for the indented lines of `ready`, which are for copying."""
 
     def write(self, message: Message) -> None:
         self.prefix = not (message.name == "ready" and message.data.startswith(b" "))
@@ -59,7 +59,7 @@ class Part(Process):  # type: ignore[misc]
         """Stops the process as honcho would when the parent, `make run`, has been killed."""
         while os.getppid() == parent:
             time.sleep(0.5)
-        self._events.cancel_join_thread()  # nobody reads them any more: the helper must not wait for that when it ends
+        self._events.cancel_join_thread()  # they have no reader any more: the helper must not wait for one when it ends
         ProcessManager().terminate(self._child.pid)
 
 

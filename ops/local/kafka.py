@@ -88,7 +88,7 @@ def prepare(data_dir: Path, port: int, libs: Path) -> list[str]:
     """Makes the broker's folder ready and returns the command that runs it there, in the foreground.
 
     Blocks for 1 to 2 s on the first call for a folder, at most 60 s. Raises LocalStackError when the folder cannot be
-    used. The controller takes a new free port each time: nobody else needs to know it.
+    used. The controller takes a new free port each time: no other process needs to know it.
     """
     data, config = data_dir / "data", data_dir / "server.properties"
     data_dir.mkdir(parents=True, exist_ok=True)

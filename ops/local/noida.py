@@ -1,4 +1,4 @@
-"""noida-db, the stand-in for Apache Kafka where that cannot be had: its limits and its command line."""
+"""noida-db, the stand-in for Apache Kafka: its limits and its command line."""
 
 from importlib.resources import files
 from pathlib import Path

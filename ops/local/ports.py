@@ -1,4 +1,4 @@
-"""Ports of this machine: which ones the settings give the local servers, and who listens."""
+"""Ports of this machine: those of the local servers, from the settings, and whether they are free."""
 
 import errno
 import os
@@ -77,7 +77,7 @@ def check(addresses: Mapping[str, Address]) -> None:
 
 
 def free_port() -> int:
-    """A port nobody listens on, below those that systems give to outgoing connections: those may be taken any time."""
+    """A free port, below the range for outgoing connections, in which a port may be taken at any time."""
     while True:
         port = random.randrange(20_000, 32_768)  # noqa: S311
         if not answers(port):
@@ -85,7 +85,7 @@ def free_port() -> int:
 
 
 def answers(port: int, host: str = HOST) -> bool:
-    """Whether somebody takes connections there. Blocks for at most 1 s."""
+    """Whether a process accepts connections there. Blocks for at most 1 s."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -94,9 +94,9 @@ def answers(port: int, host: str = HOST) -> bool:
 
 
 def wait_until_answers(port: int, timeout: float) -> None:
-    """Blocks until somebody takes connections there. Raises LocalStackError after `timeout` seconds."""
+    """Blocks until a process accepts connections there. Raises LocalStackError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not answers(port):
         if time.monotonic() > deadline:
-            raise LocalStackError(f"Nobody answered on port {port} within {timeout:g} s.")
+            raise LocalStackError(f"No answer on port {port} within {timeout:g} s.")
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""`python -m ops.local.server broker|mongodb`: one local server, watched, and stopped after those who need it."""
+"""`python -m ops.local.server broker|mongodb`: runs one local server, and stops it after the processes that need it."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def in_use(fifo: Path) -> bool:
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return os.read(descriptor, 1) != b""
-    except BlockingIOError:  # nothing to read, but somebody could write
+    except BlockingIOError:  # nothing to read, but there is still a writer
         return True
     finally:
         os.close(descriptor)
@@ -44,7 +44,7 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def how(status: int) -> str:
-    """What ended a process with this status, in words."""
+    """The cause of a process's end, from its status, in words."""
     return f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 

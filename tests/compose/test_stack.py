@@ -184,7 +184,7 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
             client.start()
         eventually(partial(has_accepted, clients, 200), what="200 events accepted")
         disturb()
-        assert any(client.is_alive() for client in clients), "nobody was sending any more"
+        assert any(client.is_alive() for client in clients), "no client was sending any more"
         stack.up()
         for client in clients:
             client.join(120)

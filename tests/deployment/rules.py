@@ -165,7 +165,7 @@ def ports(manifests: Manifests) -> Iterator[str]:
 
 
 def ports_let_in(manifests: Manifests) -> Iterator[str]:
-    """NetworkPolicies let in to ports that somebody listens on."""
+    """NetworkPolicies allow only ports with a listener."""
     for each in manifests.of("NetworkPolicy"):
         for workload in _workloads(manifests, each["spec"]["podSelector"]):
             for port in every(each["spec"].get("ingress", []), "port"):

@@ -205,7 +205,7 @@ PLANTED = {
         "port: 80",
         "NetworkPolicy/api-ingress: StatefulSet/pulse-api does not listen on 80",
     ),
-    "a secret that nobody makes": Fault(
+    "a secret that no manifest creates": Fault(
         rules.parts_of_pods,
         "overlays/gke/consumer.yaml",
         "name: pulse-mongo",

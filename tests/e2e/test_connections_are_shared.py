@@ -24,7 +24,7 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 
 @contextlib.contextmanager
 def kept_alive(api: ApiServer, count: int) -> Iterator[None]:
-    """So many connections, opened at once, of which each has had an answer."""
+    """N connections, opened at once, each with an answer."""
     with connections(api.url, count, GET) as opened:
         for connection in opened:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")

@@ -124,7 +124,7 @@ def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(sce
     row.get_by_role("button").first.click()
     expect(row.locator(".json mark")).to_have_text('"event_type": "clck"')
     expect(row.locator(".facts")).to_contain_text(request_id)
-    expect(row.locator(".remedy")).to_contain_text("Mend the marked fields")
+    expect(row.locator(".remedy")).to_contain_text("Fix the marked fields")
     expect(row.locator(".curl")).to_contain_text(customer)
 
 

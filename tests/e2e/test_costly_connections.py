@@ -23,7 +23,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 class Costly(NamedTuple):
-    """What somebody may send in the hope that it is dear."""
+    """A request that an attacker may try because it is expensive."""
 
     what: str
     sent: Callable[[], bytes]
@@ -52,7 +52,9 @@ TABLE = [
     Costly("no line", lambda: filled(b"", b"A")),
     Costly("empty lines", lambda: filled(b"", b"\r\n")),
     Costly("an endless URL", lambda: filled(b"GET /", b"a/")),
-    Costly("a body for nobody", lambda: filled(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n", b" ")),
+    Costly(
+        "a body for no route", lambda: filled(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n", b" ")
+    ),
     Costly("a body longer than it says", lambda: filled(POST + b"Content-Length: 5\r\n\r\n", b"1")),
 ]
 

@@ -20,7 +20,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 class Try(Visit):
-    """What somebody sees who opens the page and tries out the first operation."""
+    """The page after a reader has opened it and tried the first operation."""
 
     def __init__(self, browser: Browser, api: ApiServer, viewport: ViewportSize) -> None:
         super().__init__(browser, viewport)

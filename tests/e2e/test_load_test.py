@@ -34,7 +34,7 @@ def test_every_event_is_found_in_kafka_and_in_mongodb(pipeline: Pipeline, tmp_pa
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """An API that wants a key, and whose Kafka and MongoDB nobody knows."""
+    """An API that requires a key, and whose Kafka and MongoDB are unknown."""
     with api_without_kafka(tmp_path_factory.mktemp("api"), **KEY) as api:
         yield api
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, or never come to an end, keep nobody else out: one worker of one thread serves among them."""
+"""Slow or endless clients do not block others: one worker with one thread serves all of them."""
 
 import select
 import socket
@@ -43,7 +43,7 @@ def open_connections(api: ApiServer) -> int:
         b"PO",
         POST,
         POST + b"Content-Length: 50\r\n\r\n{",
-        # These get their answer, and never hang up.
+        # These get their answer, and never close the connection.
         b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"no HTTP\r\n\r\n",
         b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -57,8 +57,8 @@ def open_connections(api: ApiServer) -> int:
         "half a line",
         "half a head",
         "half a body",
-        "no hanging up",
-        "no hanging up after an error",
+        "no closing",
+        "no closing after an error",
         "no body after an error",
         "half a chunk",
         "asking first",
@@ -74,7 +74,7 @@ def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
 def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
     with connections(api.url, 1, POST) as (client,):
         for piece in (b"Content-Length: %d\r\nConn" % len(EVENT), b"ection: close\r\n\r\n", EVENT[:5], EVENT[5:]):
-            # Somebody else is answered first: the worker has taken what came before, and hands the thread on.
+            # Another client is answered first: the worker has read the earlier data, and frees the thread.
             assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
             client.sendall(piece)
         assert read_all(client).startswith(b"HTTP/1.1 202")

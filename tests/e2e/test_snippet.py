@@ -39,7 +39,7 @@ class SnippetSite(Site):
 
 
 class Visitor:
-    """Somebody with a browser of their own, on pages under a path of their own; and what is stored of them."""
+    """A visitor with their own browser, on pages under their own path; and their stored events."""
 
     def __init__(self, browser: Browser, site: SnippetSite, pipeline: Pipeline) -> None:
         self.site = site
@@ -80,9 +80,9 @@ class Visitor:
         eventually(came_true, what=what)
 
     def stored(self, count: int) -> list[dict[str, Any]]:
-        """Waits until so many are stored of them, and fails if there are more."""
+        """Waits until N of their events are stored, and fails if there are more."""
         with contextlib.suppress(AssertionError):
-            self.wait(lambda: len(self.documents()) >= count, "so many events")
+            self.wait(lambda: len(self.documents()) >= count, "that number of events")
         found = self.documents()
         assert len(found) == count, self.told(found)
         return found

@@ -43,7 +43,7 @@ class Scene:
         self.api.wait_until_ready()
 
     def send(self, customer: str, count: int) -> list[str]:
-        """Send so many numbered events in batches of 100 over one connection; all must be accepted. Gives their ids."""
+        """Send N numbered events in batches of 100 over one connection; all must be accepted. Returns their ids."""
         events = [event(customer, number) for number in range(count)]
         with requests.Session() as session:
             for first in range(0, count, 100):
@@ -132,7 +132,9 @@ def test_events_survive_the_death_of_the_producer_thread(scene: Scene, tmp_path:
 
 
 def test_events_survive_an_error_that_their_journal_does_not_get_over(scene: Scene, tmp_path: Path) -> None:
-    """The worker ends, the next one opens the journal anew; with Kafka away, so that nothing else gets them there."""
+    """The worker exits, the next one opens the journal again; with Kafka down, so that only the journal has the
+    events.
+    """
     scene.api.stop()
     scene.api.command[-1] = "tests.faults.breaking_journal:app"
     breaks = tmp_path / "breaks"

@@ -56,7 +56,7 @@ class Scene:
         return process.output()
 
     def produce(self, count: int, *, again: int = 0) -> None:
-        """So many new events, and so many of the former ones once more."""
+        """N new events, and M earlier ones again."""
         numbers = range(len(self.produced), len(self.produced) + count)
         new = [f"event-{number}" for number in numbers]
         repeated = random.sample(self.produced, min(again, len(self.produced)))

@@ -42,7 +42,7 @@ class Scene:
         return Process(command, folder / f"{module}.log", {**self.environ, **env})
 
     def produce(self, count: int) -> None:
-        """So many new events of each customer."""
+        """N new events of each customer."""
         now = datetime.now(UTC)
         events = [
             document(f"{customer}-{len(self.produced) + number}", customer_id=customer, timestamp=now, received_at=now)

@@ -58,7 +58,7 @@ class Scene:
         self.pipeline.wait_for_consumer()
 
     def produce(self, count: int, **fields: Any) -> list[Record]:
-        """So many new events, over five customers; gives their records."""
+        """N new events of five customers; returns their records."""
         numbers = range(len(self.produced), len(self.produced) + count)
         records = [record(CUSTOMERS[number % 5], number, **fields) for number in numbers]
         assert not any(self.sender.send(records))

@@ -45,7 +45,7 @@ def topic(kafka: KafkaServer) -> KafkaSettings:
 
 
 RECORDS = [Record(b"customer-%d" % number, b"%d" % number) for number in range(2000)]
-"""Of so many customers that each partition gets some."""
+"""Enough customers for each partition to get some."""
 
 
 def create_topic(kafka: KafkaServer, partitions: int) -> KafkaSettings:
@@ -57,7 +57,7 @@ def create_topic(kafka: KafkaServer, partitions: int) -> KafkaSettings:
 
 
 def await_leaders(settings: KafkaSettings, partitions: int) -> None:
-    """Wait until the topic has so many partitions, and each a leader."""
+    """Wait until the topic has N partitions, each with a leader."""
 
     def have_leaders() -> bool:
         # It knows the ends of all partitions once each has a leader.

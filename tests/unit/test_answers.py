@@ -136,7 +136,7 @@ TABLE = [
     Row("a path with a slash too many", f"{TRACK}/", EVENT, 404, NOT_HERE),
     Row("a wrong method", TRACK, b"", 405, ONLY_POST, method="GET"),
     Row("another wrong method", BATCH, EVENT, 405, ONLY_POST, method="PUT"),
-    Row("a method nobody knows", TRACK, EVENT, 405, ONLY_POST, method="BREW"),
+    Row("an unknown method", TRACK, EVENT, 405, ONLY_POST, method="BREW"),
     Row("a wrong method for a page", "/docs", EVENT, 405, "This path takes GET or HEAD."),
 ]
 

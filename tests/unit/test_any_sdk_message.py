@@ -88,7 +88,7 @@ def test_what_could_be_stored_as_it_is_comes_out_as_it_was(app: Flask, propertie
 
 
 def plain(value: Any) -> bool:
-    """Whether nothing of it has to be mended."""
+    """Whether it needs no repair."""
     match value:
         case str():
             return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -42,7 +42,7 @@ def status(client: FlaskClient, secret: str) -> int:
 
 
 def replace(file: Path, text: str) -> None:
-    """Write it anew, as an editor or a mounted secret does."""
+    """Replace it, as an editor or a mounted secret does."""
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)

@@ -212,7 +212,7 @@ def test_a_request_began_with_its_first_byte() -> None:
 def test_how_long_a_body_is_collected_says_the_path(path: bytes, most: int) -> None:
     begin = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     assert connection(begin % (path, most)).next_request() is None
-    # What nobody takes is not waited for.
+    # The worker does not wait for a body that no route accepts.
     coming = connection(begin % (path, most + 1))
     assert coming.next_request() is not None
     assert not coming.whole

@@ -1,4 +1,4 @@
-"""No request costs more than a moment of CPU, whatever is in it: nobody can keep a worker busy with a few of them.
+"""No request costs more than a moment of CPU, whatever its contents: a few of them cannot keep a worker busy.
 
 CPU is measured, not time, so others on the machine cost nothing; they do disturb its caches, so the least of three
 tries counts. tests/e2e/test_costly_connections.py has what only a socket can send.
@@ -44,7 +44,7 @@ def app() -> Iterator[Flask]:
 
 
 class Costly(NamedTuple):
-    """A request that somebody may hope is dear."""
+    """A request that an attacker may hope is expensive."""
 
     what: str
     body: Callable[[], bytes]
@@ -53,7 +53,7 @@ class Costly(NamedTuple):
 
 
 def filled(head: bytes, unit: bytes, tail: bytes, size: int = MAX_BATCH_BYTES) -> bytes:
-    """So many of these units, between commas, that the whole has this size."""
+    """These units, between commas, up to this size."""
     return head + b",".join([unit] * ((size - len(head) - len(tail) + 1) // (len(unit) + 1))) + tail
 
 

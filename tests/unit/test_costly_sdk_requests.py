@@ -15,7 +15,7 @@ MOST_SECONDS = 2.0
 """On a machine that does nothing else, half of that: other tests share its caches."""
 MOST_TOLD_BYTES = 160 * 1024
 LARGE = MAX_SDK_BATCH_BYTES // (MAX_EVENT_BYTES - 100)
-"""So many messages of the largest size."""
+"""The number of messages of the largest size."""
 EACH = (MAX_SDK_BATCH_BYTES - 100) // MAX_MESSAGES - 2
 """Bytes of each of as many messages as a batch may have."""
 
@@ -34,7 +34,7 @@ def large(unit: bytes, head: bytes = b'{"a":[', tail: bytes = b"]}") -> bytes:
 
 
 class Costly(NamedTuple):
-    """A body that somebody may hope is dear."""
+    """A body that an attacker may hope is expensive."""
 
     what: str
     body: Callable[[], bytes]
@@ -46,13 +46,13 @@ BODIES = [
     Costly("messages that are wrong", lambda: batch(b'{"type":"track"}')),
     Costly("messages that are no objects", lambda: batch(b"0")),
     Costly("more messages than are taken", lambda: filled(b'{"batch":[', b"{}", b"]}", MAX_SDK_BATCH_BYTES)),
-    Costly("keys to mend in each", lambda: batch(track(keys(EACH - 60, prefix=b"$")))),
-    Costly("keys to mend, as many as may be", lambda: batch(track(members(990, b"$", b"0")), 280)),
-    Costly("keys to mend, more than may be", lambda: batch(track(keys(MAX_EVENT_BYTES - 200, prefix=b"$")), LARGE)),
+    Costly("keys to repair in each", lambda: batch(track(keys(EACH - 60, prefix=b"$")))),
+    Costly("keys to repair, as many as allowed", lambda: batch(track(members(990, b"$", b"0")), 280)),
+    Costly("keys to repair, more than allowed", lambda: batch(track(keys(MAX_EVENT_BYTES - 200, prefix=b"$")), LARGE)),
     Costly("keys that are too many", lambda: batch(track(keys(MAX_EVENT_BYTES - 200)), LARGE)),
     Costly("keys that become the same", lambda: large(b'"$":1,"\\uff04":1,"$":2', b"{", b"}")),
     Costly("zeros", lambda: large(b"0")),
-    Costly("zeros beside a key to mend", lambda: large(b"0", b'{"$":1,"a":[')),
+    Costly("zeros beside a key to repair", lambda: large(b"0", b'{"$":1,"a":[')),
     Costly("NaN", lambda: large(b"NaN")),
     Costly("one NaN and zeros", lambda: large(b"0", b'{"n":NaN,"a":[')),
     Costly("integers beyond 64 bits", lambda: large(b"99999999999999999999")),

@@ -86,7 +86,7 @@ def test_sends_what_a_dead_worker_left(start: Callable[[], Flask], broker: FakeB
 
 @pytest.fixture
 def unreadable(left_behind: Path) -> Path:
-    """That journal, as nobody can open it, though it is not damaged."""
+    """That journal, which no process can open although it is not damaged."""
     left_behind.rename(left_behind.with_name("away"))
     left_behind.mkdir()
     return left_behind

@@ -282,7 +282,7 @@ def test_a_letter_that_dies_again_keeps_the_time_of_its_first_failure(tool: Tool
         (["--until", "36h"], [b"2", b'{"event_type":"click"}']),
         (["--until", (NOW - timedelta(days=2)).isoformat()], [b'{"event_type":"click"}']),
         (["--limit", "1"], [b'{"event_type":"click"}']),
-        (["--key", "nobody"], []),
+        (["--key", "unknown"], []),
     ],
 )
 def test_replay_sends_only_what_is_meant(tool: Tool, options: list[str], sent: list[bytes]) -> None:

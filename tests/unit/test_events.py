@@ -131,7 +131,10 @@ def test_a_boolean_stays_a_boolean() -> None:
         ({"traits": {"of": [{"": 1}]}}, "traits.of[0].: Length must be between 1 and 256."),
         ({"traits": {"of": [{"a\0": 1}]}}, "traits.of[0].a\\x00: Must not hold a NUL character."),
         ({"context": {"of": ["\udfff"]}}, "context.of[0]: Must not contain half a character (a lone surrogate)."),
-        ({"context": {"of": {"\udfff": 1}}}, "context.of.\\udfff: Must not contain half a character (a lone surrogate)."),
+        (
+            {"context": {"of": {"\udfff": 1}}},
+            "context.of.\\udfff: Must not contain half a character (a lone surrogate).",
+        ),
         ({"properties": nested(17)}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
         ({"properties": {"a": nested(15, [])}}, f"properties{'.a' * 16}: At most 16 levels of objects and arrays."),
         ({"properties": {"of": [[]] * 998}, "traits": {"of": []}}, f"traits: {TOO_MANY_INNER}"),

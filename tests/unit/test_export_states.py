@@ -1,7 +1,7 @@
 """Whatever dies in whatever order, on the way into MongoDB or out of it: each event is exported once.
 
-Consumers are killed and come back late, records are delivered again, letters replayed, topics made anew; two exporters
-run at once and die between any two steps.
+Consumers are killed and come back late, records are delivered again, letters replayed, topics created again; two
+exporters run at once and die between any two steps.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DAYS = ["2026-01-30T23:59:59Z", "2026-01-31T00:00:00Z"]
 
 
 class LateWriter:
-    """A consumer's way to MongoDB. Cut off, its writes are on their way, and nobody knows whether they arrive."""
+    """A consumer's connection to MongoDB. When cut off, its writes are in flight, with an unknown outcome."""
 
     def __init__(self, writer: FakeWriter, on_the_way: list[Any]) -> None:
         self.writer = writer

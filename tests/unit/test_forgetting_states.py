@@ -2,7 +2,7 @@
 
 The consumer's loop and the tool run against each other on one database: each stops before and after each of its calls,
 and hypothesis chooses who goes on, who dies, what fails, and how much time passes. Two things are assumed: the
-driver keeps its timeout, and a call that nobody waits for any more reaches MongoDB, if at all, within the tool's grace
+driver keeps its timeout, and an abandoned call reaches MongoDB, if at all, within the tool's grace
 of the list's reading.
 """
 
@@ -49,7 +49,7 @@ def stop() -> None:
 
 
 class InFlight(NamedTuple):
-    """A call that nobody waits for any more, and until when it has reached the server."""
+    """An abandoned call, and the time until which it has reached the server."""
 
     until: float
     call: Callable[[], Any]

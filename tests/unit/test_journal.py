@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
-    """Opens the journal anew, as the next process would."""
+    """Opens the journal again, as the next process would."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:

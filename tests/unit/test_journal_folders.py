@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
-    """Opens the journal of worker-0 anew, as the next process would."""
+    """Opens the journal of worker-0 again, as the next process would."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:
@@ -132,7 +132,7 @@ def attempt(root: Path, *, before: str = "", prefix: list[str] | None = None) ->
 
 
 def is_left_alone(data: Path, said: str) -> None:
-    """It was not opened; nothing was set aside; the cause names the setting; once mended, all events are there."""
+    """It was not opened; nothing was set aside; the cause names the setting; once fixed, all events are there."""
     assert said.startswith("API_JOURNAL_DIR: ")
     assert "\n" not in said
     assert [file.name for file in data.parent.glob("*.mdb")] == [DATA]

@@ -24,7 +24,7 @@ Opener = Callable[..., Journal]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opener]:
-    """Opens the journal, or opens it anew."""
+    """Opens the journal, or opens it again."""
     journals: list[Journal] = []
 
     def opened(max_bytes: int = 2 * MIB, *, sync: bool = False, on_fatal: Callable[[], None] = lambda: None) -> Journal:
@@ -243,7 +243,7 @@ def test_one_that_would_end_at_its_first_event_is_not_opened(
 
 
 class JournalStates(RuleBasedStateMachine):
-    """One journal, of which everything is asked in any order, on a disk that fills, breaks, and is mended."""
+    """One journal, with all its calls in any order, on a disk that fills, breaks, and is repaired."""
 
     @initialize()
     def start(self) -> None:

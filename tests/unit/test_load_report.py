@@ -22,7 +22,7 @@ def run(**fields: Any) -> Run:
 
 
 def refusing(batches: int) -> Run:
-    """A run of which so many batches were refused, and the others stored."""
+    """A run with N refused batches, and the others stored."""
     whole = run()
     answers = [Answer(answer.at, answer.took, 0) for answer in whole.answers[:batches]] + whole.answers[batches:]
     there = [0.5] * (10_000 - 100 * batches)

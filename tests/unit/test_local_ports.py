@@ -95,5 +95,5 @@ def test_waiting_ends_when_somebody_listens() -> None:
 
 
 def test_waiting_ends_with_an_error_when_nobody_listens() -> None:
-    with pytest.raises(LocalStackError, match="Nobody answered"):
+    with pytest.raises(LocalStackError, match="No answer on port"):
         ports.wait_until_answers(ports.free_port(), timeout=0)

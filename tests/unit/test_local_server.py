@@ -1,4 +1,4 @@
-"""A local server lives as long as somebody needs it, and its end is noticed."""
+"""A local server lives as long as a process needs it, and its end is noticed."""
 
 import os
 import signal

@@ -33,7 +33,7 @@ def event_schema(app: Flask) -> jsonschema_rs.Validator:
     return jsonschema_rs.Draft202012Validator({**document(app), "$ref": "#/components/schemas/Event"})
 
 
-# What has another name in the document; the last is for nobody.
+# Paths with another name in the document; the last is not documented.
 OTHER_NAMES = {*(f"/v1/{letter}" for letter in "tpsigab"), "/v1/import", "/beacon/v1/batch", "/v1/m"}
 
 

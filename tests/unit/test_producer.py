@@ -123,7 +123,7 @@ def test_sends_again_only_what_was_not_acknowledged() -> None:
 
 
 class Breaks(FakeSender):
-    """Raises what nobody expects, the first time."""
+    """Raises an unexpected error, the first time."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         if not self.sent:

@@ -15,7 +15,7 @@ EVENTS = [journalled(number) for number in range(3000)]
 
 
 def a_journal(folder: Path, an_entry: int, events: list[bytes]) -> Path:
-    """The file of a journal with so many events in each entry, of which a third has been sent."""
+    """The file of a journal with N events in each entry, a third of them sent."""
     journal = Journal(folder, max_bytes=64 * 1024 * 1024, sync=False)
     positions = [journal.append(events[first : first + an_entry]) for first in range(0, len(events), an_entry)]
     journal.acknowledge(positions[len(positions) // 3 - 1], len(events) // 3)

@@ -243,7 +243,7 @@ def test_what_is_no_message_is_answered_400_with_a_code(client: FlaskClient, pat
 
 
 def padded(message: dict[str, Any], size: int) -> bytes:
-    """The message, made so many bytes long."""
+    """The message, padded to N bytes."""
     empty = json.dumps(message | {"properties": {"p": ""}}, separators=(",", ":"))
     body = json.dumps(message | {"properties": {"p": "x" * (size - len(empty))}}, separators=(",", ":")).encode()
     assert len(body) == size

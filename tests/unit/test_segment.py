@@ -86,13 +86,13 @@ def test_a_track_without_an_event_is_refused(name: Any) -> None:
 # ── Ids ──
 
 
-@pytest.mark.parametrize("nobody", [None, "", "  "])
-def test_whose_event_it_is_says_the_user_or_else_the_anonymous_id(nobody: Any) -> None:
+@pytest.mark.parametrize("absent", [None, "", "  "])
+def test_whose_event_it_is_says_the_user_or_else_the_anonymous_id(absent: Any) -> None:
     assert event_of(track(anonymousId="anon"))["customer_id"] == "ada"
-    event = event_of(track(userId=nobody, anonymousId="anon"))
+    event = event_of(track(userId=absent, anonymousId="anon"))
     assert (event["customer_id"], event["anonymous_id"]) == ("anon", "anon")
     assert "user_id" not in event
-    assert errors_of(track(userId=nobody)) == {"customer_id": ["Missing: a userId or an anonymousId."]}
+    assert errors_of(track(userId=absent)) == {"customer_id": ["Missing: a userId or an anonymousId."]}
 
 
 def test_of_an_alias_the_previous_id_does_as_well() -> None:

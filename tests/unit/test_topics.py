@@ -40,7 +40,9 @@ def topics(replication_factor: int = REPLICAS) -> list[Topic]:
     return wanted_topics(settings)
 
 
-@pytest.mark.parametrize(("replicas_in_sync", "consequence"), [("1", "can be lost with it"), ("4", "acknowledges nothing")])
+@pytest.mark.parametrize(
+    ("replicas_in_sync", "consequence"), [("1", "can be lost with it"), ("4", "acknowledges nothing")]
+)
 def test_too_few_or_too_many_replicas_in_sync_lose_or_stop_events(
     replicas_in_sync: str, consequence: str, caplog: pytest.LogCaptureFixture
 ) -> None:

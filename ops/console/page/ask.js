@@ -6,7 +6,7 @@ let token = document.querySelector('meta[name="csrf-token"]').content;
 export async function ask(path, { method = "GET", body } = {}) {
   let answer = await send(path, method, body);
   if (answer.status === 403 && method !== "GET") {
-    // The console was started anew, and with it the token.
+    // The console was restarted, so the token has changed.
     const page = new DOMParser().parseFromString(await (await fetch("/")).text(), "text/html");
     token = page.querySelector('meta[name="csrf-token"]')?.content ?? token;
     answer = await send(path, method, body);

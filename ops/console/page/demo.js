@@ -1,4 +1,4 @@
-// The demo shop: everything that somebody does here becomes an event, through the snippet that any page can have.
+// The demo shop: each action of a visitor becomes an event, through the same snippet that any page can use.
 
 import { byId, line, make } from "./dom.js";
 

@@ -8,7 +8,7 @@ const BOXES = {
   accepted: ["Accepted", "in the journal"],
   in_kafka: ["In Kafka", "to be stored"],
   stored: ["Stored", null],
-  dead_letters: ["Dead letters", "for somebody"],
+  dead_letters: ["Dead letters", "to review"],
 };
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 90;
