@@ -9,7 +9,7 @@ from tests.waiting import eventually
 
 
 def in_kafka(settings: KafkaSettings, count: int) -> dict[str, list[int]]:
-    """By customer, the numbers of the events in the topic, as they came first, once there are so many."""
+    """By customer, the numbers of the events in the topic, in order of first arrival, once there are N."""
     source = KafkaSource(settings, fresh_name("reader"))
     source.connect()
     source.subscribe(Recorder())

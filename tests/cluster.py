@@ -81,7 +81,7 @@ class KafkaCluster:
         for node in self.nodes:
             node.wait()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Start those that do not run, and wait for all."""
         for node in self.nodes:
             if node.child is None or node.dead:

@@ -110,7 +110,7 @@ class Scene:
 
 
 class Visitor:
-    """Somebody with a browser of their own, on pages under a path of their own; and what is stored of them."""
+    """A visitor with their own browser, on pages under their own path; and their stored events."""
 
     def __init__(self, browser: Browser, scene: Scene) -> None:
         self.scene = scene
@@ -143,7 +143,7 @@ class Visitor:
             return list(events.find({"context.page.path": {"$regex": f"^{self.base}/"}}).sort("original_timestamp", 1))
 
     def stored(self, count: int, timeout: float = 40.0) -> list[dict[str, Any]]:
-        """Waits until so many are stored of them, and fails if there are more."""
+        """Waits until N of their events are stored, and fails if there are more."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: len(self.documents()) >= count, timeout, every=0.1)
         found = self.documents()
@@ -151,7 +151,7 @@ class Visitor:
         return found
 
     def names(self, count: int, timeout: float = 40.0) -> list[str]:
-        """The names of the events that are stored of them, once there are so many, sorted."""
+        """The names of their stored events, once there are N, sorted."""
         return sorted(event["event_name"] for event in self.stored(count, timeout))
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
@@ -224,7 +224,7 @@ CALLS: list[list[Any]] = [
     ["track", "Ünïcode 事件 🎉 /w $igns.and.dots", ODD],
     ["page", "Shop", "Checkout", {"step": 3, "url": "https://shop.example/checkout"}],
     ["group", "acme", {"name": "Acme Ltd", "employees": 12, "industries": ["toys", None]}],
-    # Of somebody it knows, analytics.js always sends the id it knows.
+    # For a known user, analytics.js always sends the known id.
     ["alias", "ada", "anon-42"],
 ]
 # RudderStack has it on phones only.
@@ -344,7 +344,7 @@ def test_many_events_at_once_are_stored_once(visitor: Visitor, mode: Mode, count
 
 
 def test_rudderstack_itself_drops_what_its_queue_has_no_room_for(visitor: Visitor) -> None:
-    """So many are under way, and the newest so many wait; 100 each by default."""
+    """N are in flight, and the newest N wait; 100 each by default."""
     page = visitor.open(Mode(RUDDER, {"queueOptions": {"maxItems": 20}}))
     page.evaluate(BURST, [1, {}])
     visitor.stored(1)
@@ -458,7 +458,7 @@ class _GateHandler(http.server.BaseHTTPRequestHandler):
             self.server.wait()
             with contextlib.suppress(IndexError):
                 what = self.server.script.popleft()
-        if what == "hang up":
+        if what == "close":
             return
         status, headers, body = self.server.ask(self) if what != "500" else self._broken()
         self.server.statuses[status] += 1
@@ -507,7 +507,7 @@ PLAIN = pytest.mark.parametrize(
 
 @PLAIN
 def test_what_was_not_answered_well_is_sent_again_and_stored_once(visitor: Visitor, gate: Gate, mode: Mode) -> None:
-    gate.script.extend(["lose the answer", "500", "hang up"])
+    gate.script.extend(["lose the answer", "500", "close"])
     visitor.open(mode, api=gate.url).evaluate(BURST, [3, {}])
     visitor.wait(lambda: not gate.script, "three failures")
     assert visitor.names(3) == numbered(3)
@@ -515,7 +515,7 @@ def test_what_was_not_answered_well_is_sent_again_and_stored_once(visitor: Visit
 
 @PLAIN
 def test_over_the_rate_of_its_key_all_is_stored_later(visitor: Visitor, gate: Gate, mode: Mode) -> None:
-    """The key may send 20 events a second, and somebody else has just sent 60."""
+    """The key may send 20 events a second, and another client has just sent 60."""
     page = visitor.open(mode, api=gate.url, key=SLOW_KEY)
     page.evaluate(BURST, [1, {}])
     visitor.stored(1)

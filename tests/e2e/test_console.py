@@ -336,7 +336,7 @@ def test_the_mistake_of_the_demo_shop_is_refused_and_shown_with_its_field_marked
     row.get_by_role("button").first.click()
     expect(row.locator(".json")).to_contain_text(customer)
     expect(row.locator(".json mark")).to_have_text('"event": ""')
-    expect(row.locator(".remedy")).to_contain_text("Mend the marked fields")
+    expect(row.locator(".remedy")).to_contain_text("Fix the marked fields")
     # The request as curl is refused for the same reason.
     body = shlex.split(row.locator(".curl").text_content() or "")[-1]
     answer = requests.post(f"{scene.pipeline.url}/v1/batch", data=body, timeout=20)

@@ -53,7 +53,7 @@ class Scene:
         return [sent["event_id"] for sent in events]
 
     def in_kafka(self, count: int) -> dict[str, list[int]]:
-        """By customer, the numbers of the events in Kafka, as they came first, once there are so many."""
+        """By customer, the numbers of the events in Kafka, in order of first arrival, once there are N."""
         return in_kafka(self.kafka, count)
 
     def kill(self) -> None:

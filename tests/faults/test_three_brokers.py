@@ -47,7 +47,7 @@ class Scene:
         self.go_on(EVENTS // 10)
 
     def go_on(self, more: int) -> None:
-        """Wait until so many more events of each customer were accepted."""
+        """Wait until N more events of each customer were accepted."""
         wanted = [min(EVENTS, client.accepted + more) for client in self.clients]
         eventually(
             lambda: all(client.accepted >= count for client, count in zip(self.clients, wanted, strict=True)),
@@ -72,7 +72,7 @@ class Scene:
 
 @pytest.fixture
 def scene(cluster: KafkaCluster, mongo: MongoServer, tmp_path: Path) -> Iterator[Scene]:
-    cluster.mend()
+    cluster.repair()
     scene = Scene(cluster, mongo, tmp_path)
     cluster.wait_until_in_sync(scene.pipeline.kafka)
     yield scene

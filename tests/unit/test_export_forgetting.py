@@ -37,7 +37,7 @@ def rows_in(content: bytes) -> tuple[tuple[str, str, datetime], ...]:
 
 
 class Warehouse:
-    """BigQuery, whose jobs read files when they are started and have loaded them when somebody has waited for them."""
+    """BigQuery, whose jobs read files at their start and have loaded them once a client has waited for them."""
 
     table = "project.dataset.events"
 
@@ -208,7 +208,7 @@ def test_one_that_was_killed_is_waited_for_until_it_must_be_dead(scene: Scene) -
     scene.forget("ben")
     scene.forget("cora")
     assert scene.run().forgotten.waits_until
-    # Nothing is left of the range, and files are there of which nobody has said that they are written.
+    # The range is gone, and there are files that no exporter has recorded as written.
     assert scene.in_files() != []
     scene.now += timedelta(seconds=WRITE_SECONDS + PUT_SECONDS)
     scene.run()

@@ -45,8 +45,7 @@ export async function showLetters() {
   const hint = byId("letters-empty");
   hint.hidden = found.letters.length > 0;
   if (!hint.hidden && query.size) empty(hint, "No letter fits these filters");
-  else if (!hint.hidden) empty(hint, "No dead letters", "Records that MongoDB refuses permanently are kept here, byte
-  for byte, with the reason, until you fix the cause and send them back.");
+  else if (!hint.hidden) empty(hint, "No dead letters", "Records that MongoDB refuses permanently are kept here, byte for byte, with the reason, until you fix the cause and send them back.");
 }
 
 function rowOf(letter) {
@@ -109,9 +108,8 @@ button.addEventListener("click", async () => {
     const plan = await ask("/api/letters/replay", { method: "POST", body: { ...body, dry_run: true } });
     const topics = Object.entries(plan.topics).map(([topic, letters]) => `${number(letters)} to ${line(topic)}`).join(", ");
     const stay = plan.stay ? ` ${number(plan.stay)} more stay: they were sent back too often before (python -m consumer.dlq replay --max-replays).` : "";
-    text.textContent = plan.letters ? `${number(plan.letters)} ${plan.letters === 1 ? "letter goes" : "letters go"}
-    back: ${topics}. If the cause is not fixed, they become dead letters again.${stay}` : `None of these can go
-    back.${stay}`; yes.disabled = plan.letters === 0;
+    text.textContent = plan.letters ? `${number(plan.letters)} ${plan.letters === 1 ? "letter goes" : "letters go"} back: ${topics}. If the cause is not fixed, they become dead letters again.${stay}` : `None of these can go back.${stay}`;
+    yes.disabled = plan.letters === 0;
   } catch (error) {
     text.textContent = error.message;
   }
