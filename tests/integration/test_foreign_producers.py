@@ -158,7 +158,7 @@ class TestTransactions:
     ) -> None:
         produce(topic, "commit:3", "abort:2", "plain:1")
         assert words(consumed(topic, 4)) == ["commit"] * 3 + ["plain"]
-        assert not [line for line in caplog.records if "gone before they were read" in line.message]
+        assert not [line for line in caplog.records if "deleted before they were read" in line.message]
 
     def test_a_pause_loses_nothing(self, topic: KafkaSettings, produce: Produce) -> None:
         produce(topic, *["commit:40", "abort:5"] * 4)

@@ -269,7 +269,7 @@ def received_at_without_expiry(events: Collection[dict[str, Any]]) -> None:
         (partial_index_on_the_id, "Index event_id_1 of {} is unique for some of the events only"),
         (name_that_is_taken, "Index event_id_1 of {} has other fields than the consumer's: drop it, or"),
         (documents_with_one_id, "Index event_id_1 of {} cannot be made unique, since several documents"),
-        (received_at_without_expiry, "Index received_at_1 of {} lets nothing expire: drop it, or do without"),
+        (received_at_without_expiry, "Index received_at_1 of {} lets nothing expire: drop it, or leave"),
     ],
 )
 def test_an_index_in_the_way_is_named_with_what_to_do(
