@@ -245,12 +245,12 @@ class TestRun:
         self.run(file)
         with file.open("a") as more:
             more.write("\n{}")
-        with pytest.raises(PulseError, match="has changed since it was begun"):
+        with pytest.raises(PulseError, match="has changed since the start"):
             self.run(file)
 
     def test_another_mapping_is_not_gone_on_with(self, api: Api, file: Path) -> None:
         self.run(file)
-        with pytest.raises(PulseError, match="begun with another mapping"):
+        with pytest.raises(PulseError, match="started with another mapping"):
             self.run(file, "customer_id=customer_id")
 
     def test_a_dry_run_sends_nothing_and_leaves_nothing(
