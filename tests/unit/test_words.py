@@ -52,6 +52,7 @@ EXEMPT = (
 NAMES = {
     # The repair of SDKs' values: pulse_api_values_mended_total, and the code behind it.
     "mended": (
+        "api/fast_path.py",
         "api/protocols/",
         "common/metrics.py",
         "tests/unit/test_mending.py",
