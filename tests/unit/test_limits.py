@@ -38,6 +38,7 @@ CODE = {
     "an answer that the client does not take": (server.SEND_SECONDS, 10),
     "closing after the last answer": (server.LEAVE_SECONDS, 2),
     "half-sent bodies of a worker, together": (server._MOST_HELD_BYTES, 64 * MIB),
+    "of its answers, what a client gets in a turn of the loop": (server._TURN_BYTES, 128 * KIB),
     "the head of a request": (connection.MAX_HEAD_BYTES, 64 * KIB),
     "a body with one event": (events.MAX_EVENT_BYTES, 64 * KIB),
     "a body with a batch": (events.MAX_BATCH_BYTES, 1 * MIB),
