@@ -279,7 +279,7 @@ def test_a_limit_that_was_lowered_on_a_full_disk_keeps_no_event_and_takes_new_on
         assert journal(scene)["events"] == 0
         scene.api.kill()
         scene.restart_api()
-        assert "the journal holds events from before" not in scene.api.output().rpartition("Starting gunicorn")[2]
+        assert "the journal holds earlier events" not in scene.api.output().rpartition("Starting gunicorn")[2]
     finally:
         scene.kill()
 

@@ -36,7 +36,7 @@ def test_a_uri_that_cannot_be_used_is_one_line(consumer: Process) -> None:
 def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consumer: Process, server: str) -> None:
     consumer.env["MONGO_URI"] = server.format(free_port())
     consumer.start()
-    eventually(lambda: "preparing MongoDB failed; trying" in consumer.output(), what="the consumer missing MongoDB")
+    eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer missing MongoDB")
     consumer.stop()
     assert "s3cret" not in consumer.output()
 
