@@ -33,7 +33,8 @@ tail: $(VENV)/local ## Follow what is stored in MongoDB, one line an event. Ctrl
 	@$(VENV)/bin/python -m ops.tail
 
 export: $(VENV)/local $(VENV)/export ## Export what is stored to Parquet files in var/export, each event once.
-	@LOG_FORMAT=$${LOG_FORMAT:-text} LOG_LEVEL=$${LOG_LEVEL:-warning} $(VENV)/bin/python -m ops.export run
+	@LOG_FORMAT=$${LOG_FORMAT:-text} LOG_LEVEL=$${LOG_LEVEL:-warning} EXPORT_MIN_AGE=$${EXPORT_MIN_AGE:-0s} \
+		$(VENV)/bin/python -m ops.export run
 
 # ── Load, on whichever of the two ways to run it ──
 

@@ -123,10 +123,12 @@ def _cycle(settings: ExportSettings, cycle: Callable[[exporter.Progress], export
     rows = sum(one.rows for one in outcome.written)
     files = [file for one in outcome.written for file in one.files]
     if not files and not outcome.problems:
-        click.echo(f"Nothing new to export; events younger than {settings.min_age:g} s wait for the next run.")
+        click.echo("Nothing new to export.")
     elif files:
         click.echo(f"{rows:,} events in {len(files):,} new files at {settings.url}/events")
         click.echo(f"Read them: {_duckdb(settings.url)}")
+    if settings.min_age:
+        click.echo(f"Events stored in the last {settings.min_age:g} s wait for the next run (EXPORT_MIN_AGE).")
     for line in _of_forgotten(outcome.forgotten):
         click.echo(line)
     for problem in outcome.problems:
