@@ -99,13 +99,14 @@ def bounds(consumer: Any, topic: str) -> tuple[dict[int, int], dict[int, int]]:
     return ({p.partition: begins[p] for p in partitions}, {p.partition: ends[p] for p in partitions})
 
 
-def poll(consumer: Any, timeout: float) -> list[ReceivedRecord]:
-    """New records of a consumer, waiting up to `timeout` seconds for some; without those of aborted transactions.
+def poll(consumer: Any, timeout: float, most: int | None = None) -> list[ReceivedRecord]:
+    """New records of a consumer, not more than `most`, waiting up to `timeout` seconds for some; without those of
+    aborted transactions.
 
     Can block longer while the broker is unavailable. Raises KafkaError, and ReadError for an unsupported compression.
     """
     try:
-        polled = consumer.poll(timeout_ms=int(timeout * 1000))
+        polled = consumer.poll(timeout_ms=int(timeout * 1000), max_records=most or MAX_POLL_RECORDS)
     except UnsupportedCodecError as error:
         raise ReadError(
             f"Kafka holds records compressed in a way that cannot be read here ({error}): install the packages of "

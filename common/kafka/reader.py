@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from common.errors import ReadError
-from common.kafka.client import MAX_POLL_RECORDS, bounds, connect_consumer, poll, position
+from common.kafka.client import bounds, connect_consumer, poll, position
 from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
@@ -137,7 +137,6 @@ def _connect_reader(settings: KafkaSettings, timeout: float, **options: Any) -> 
             # The caller always seeks: if the position were deleted, the client would ask for another one without a
             # deadline.
             auto_offset_reset="none",
-            max_poll_records=MAX_POLL_RECORDS,
             request_timeout_ms=int(timeout * 1000),
             **options,
         )

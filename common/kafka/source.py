@@ -10,7 +10,6 @@ from kafka.errors import KafkaError
 
 from common.errors import TopicError
 from common.kafka.client import (
-    MAX_POLL_RECORDS,
     NO_OFFSET,
     OUT_OF_RANGE,
     connect_consumer,
@@ -262,7 +261,6 @@ def connect_member(settings: KafkaSettings, group_id: str) -> Any:
         group_id=group_id,
         # Otherwise the client would silently continue at the oldest record, and deleted ones would go unnoticed.
         auto_offset_reset="none",
-        max_poll_records=MAX_POLL_RECORDS,
         session_timeout_ms=10_000,
         heartbeat_interval_ms=3_000,
         # Eager: a rebalance revokes all partitions; `consumer/loop.py` relies on that.

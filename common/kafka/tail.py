@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from kafka import TopicPartition
 
 from common.errors import TopicError
-from common.kafka.client import MAX_POLL_RECORDS, bounds, connect_consumer, poll, position
+from common.kafka.client import bounds, connect_consumer, poll, position
 from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
@@ -26,7 +26,6 @@ class KafkaTail:
         self._consumer = connect_consumer(
             settings,
             auto_offset_reset="none",
-            max_poll_records=MAX_POLL_RECORDS,
             max_partition_fetch_bytes=_MAX_FETCH_BYTES,
         )
         self._topic = topic
@@ -36,13 +35,13 @@ class KafkaTail:
             self.close()
             raise
 
-    def poll(self, timeout: float) -> list[ReceivedRecord]:
-        """New records, waiting up to `timeout` seconds for some. Can block longer while the broker is unavailable.
+    def poll(self, timeout: float, most: int | None = None) -> list[ReceivedRecord]:
+        """New records, not more than `most`, waiting up to `timeout` seconds for some.
 
-        Raises KafkaError, ReadError for an unsupported compression, and TopicError if the topic has new partitions:
-        only a new tail sees them.
+        Can block longer while the broker is unavailable. Raises KafkaError, ReadError for an unsupported
+        compression, and TopicError if the topic has new partitions: only a new tail sees them.
         """
-        records = poll(self._consumer, timeout)
+        records = poll(self._consumer, timeout, most)
         if len(self._consumer.partitions_for_topic(self._topic) or ()) > len(self._partitions):
             raise TopicError(f"Topic {self._topic} has more partitions now.")
         return records

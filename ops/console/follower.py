@@ -14,6 +14,8 @@ from common.threads import start_thread
 _POLL_SECONDS = 0.5
 # Between two polls, so that a busy topic costs a few fetches a second instead of hundreds.
 _PAUSE_SECONDS = 0.1
+# Records per second that a page can draw beside everything else on a laptop; nobody can read more.
+_RATE = 300
 # A broker that starts with the console takes this long, and its topics are created after that.
 _PATIENCE_SECONDS = 60.0
 
@@ -33,14 +35,15 @@ class Follower:
         most_ahead: int | None = None,
         on_skip: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """If more than `most_ahead` records of a partition are unread, it reads only the newest, and `on_skip` gets the
-        number of skipped ones.
+        """With `most_ahead`, it reads at most some hundred records per second. If more than `most_ahead` records of a
+        partition are unread, it reads only the newest, and `on_skip` gets the number of skipped ones.
         """
         self._settings = settings
         self._topic = topic
         self._take = take
         self._last = last
         self._most_ahead = most_ahead
+        self._at_once = None if most_ahead is None else _RATE // 3
         self._on_skip = on_skip
         self._next: dict[int, int] = {}
         self.problem: str | None = "not read yet"
@@ -70,12 +73,12 @@ class Follower:
             outage.over()
             self.problem = None
             while True:
-                records = tail.poll(_POLL_SECONDS)
+                records = tail.poll(_POLL_SECONDS, self._at_once)
                 if records:
                     self._take(records)
                     if self._most_ahead is not None and (left_out := tail.skip(self._most_ahead)):
                         self._on_skip(left_out)
                     self._next = tail.positions
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(_PAUSE_SECONDS if self._most_ahead is None else max(_PAUSE_SECONDS, len(records) / _RATE))
         finally:
             tail.close()

@@ -236,6 +236,18 @@ def test_pause_holds_the_list_and_counts_what_comes(scene: Scene, visit: Look) -
     expect(visit.row(customer)).to_be_visible()
 
 
+def test_a_burst_is_drawn_newest_first_and_what_changes_later_stays_in_its_place(scene: Scene, visit: Look) -> None:
+    customer = fresh_name("customer")
+    event = {"customer_id": customer, "event_type": "click"}
+    for _ in range(4):
+        requests.post(f"{scene.pipeline.url}/api/v1/track/batch", json={"events": [event] * 100}, timeout=10)
+    rows = visit.page.locator("#events > li").filter(has_text=customer)
+    expect(rows).to_have_count(200)
+    expect(rows.filter(has_text="in Kafka")).to_have_count(0)
+    offsets = rows.evaluate_all("rows => rows.map((row) => Number(row.dataset.place.split('-')[1]))")
+    assert offsets == sorted(offsets, reverse=True)
+
+
 def test_a_ninth_viewer_is_told_that_there_are_eight(scene: Scene) -> None:
     with contextlib.ExitStack() as viewers:
         for _ in range(MOST_VIEWERS):

@@ -98,3 +98,24 @@ def test_a_follower_waits_for_its_topic_and_then_follows(kafka: KafkaServer) -> 
         send(sender, 2)
         eventually(lambda: live.waiting_ids(5) == ["1", "0"], what="the events")
     assert follower.problem is None
+
+
+def test_of_a_flood_a_follower_passes_the_newest_and_the_number_of_the_others(
+    topics: KafkaSettings, sender: KafkaSender
+) -> None:
+    send(sender, 3000)
+    taken: list[ReceivedRecord] = []
+    skipped: list[int] = []
+    follower = Follower(topics, topics.topic, taken.extend, last=3000, most_ahead=50, on_skip=skipped.append)
+    follower.start()
+    eventually(lambda: len(taken) + sum(skipped) == 3000, what="all records, taken or skipped")
+    assert taken[-1].offset == 2999
+    assert len(taken) <= 300
+
+
+def test_a_poll_returns_at_most_so_many_records(topics: KafkaSettings, sender: KafkaSender) -> None:
+    send(sender, 20)
+    with closing(KafkaTail(topics, topics.topic, last=20)) as tail:
+        first: list[ReceivedRecord] = []
+        eventually(lambda: bool(first.extend(tail.poll(0.2, 7)) or first), what="a record")  # type: ignore[func-returns-value]
+        assert len(first) == 7

@@ -68,12 +68,13 @@ export function empty(element, title, ...paragraphs) {
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hour12: false });
+const NUMBER = new Intl.NumberFormat("en");
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 
 const valid = (text) => text && !Number.isNaN(Date.parse(text));
 export const clock = (text) => (valid(text) ? TIME.format(new Date(text)) : "–");
 export const moment = (text) => (valid(text) ? `${DAY.format(new Date(text))}, ${clock(text)}` : "–");
-export const number = (value) => new Intl.NumberFormat("en").format(value);
+export const number = (value) => NUMBER.format(value);
 
 /** An element of <select>'s choices, kept as they are where they are the same. */
 export function choices(select, values) {

@@ -1,4 +1,4 @@
-// The events as they come, each with its state. What comes in a burst is drawn once a frame, and only what is on screen.
+// The events as they come, each with its state. A burst is drawn at once: its newest rows, in one go.
 
 import { ask } from "./ask.js";
 import { byId, cell, choices, clock, empty, facts, line, make, moment, number, opening, pill } from "./dom.js";
@@ -6,16 +6,19 @@ import { jsonText } from "./json_text.js";
 
 const MOST_KEPT = 1000;
 const MOST_ROWS = 200;
+const MOST_ANIMATED = 20;
 const STATES = { in_kafka: "in Kafka", stored: "stored", dead_letter: "dead letter" };
 
 const events = new Map(); // by place, the oldest first
 const rows = new Map(); // by place, what is drawn
 const changed = new Set();
+const arrived = new Set(); // those of them that are new
 const filters = byId("live-filters");
 let paused = false;
 let behind = 0;
 let notShown = 0;
 let due = false;
+let pauseMs = 100;
 let redraw = true;
 
 /** Start listening; `tell` hears whether the stream runs. */
@@ -29,7 +32,10 @@ export function startLive(tell) {
   };
   source.onmessage = (message) => {
     const event = JSON.parse(message.data);
-    if (!events.has(event.place) && paused) behind += 1;
+    if (!events.has(event.place)) {
+      arrived.add(event.place);
+      if (paused) behind += 1;
+    }
     events.set(event.place, event);
     changed.add(event.place);
     while (events.size > MOST_KEPT) events.delete(events.keys().next().value);
@@ -61,27 +67,31 @@ byId("pause").addEventListener("click", (event) => {
 function schedule() {
   if (due) return;
   due = true;
-  // Not in a frame: a page in the background is given none, and what waits would grow.
+  // Not in a frame: a page in the background gets no frames, and the waiting events would pile up.
   setTimeout(() => {
+    const began = performance.now();
     due = false;
     draw();
-  }, 100);
+    // On a slow machine, drawing takes at most a third of the time: clicks come first.
+    pauseMs = Math.max(100, 2 * (performance.now() - began));
+  }, pauseMs);
 }
 
-function wanted(event) {
+/** The filters as a function: whether they let an event through. */
+function filter() {
   const { state, event_type, source, customer_id, text } = Object.fromEntries(new FormData(filters));
   const has = (value, part) => String(value ?? "").toLowerCase().includes(part.toLowerCase());
-  return (
+  return (event) =>
     (!state || event.state === state) &&
     (!event_type || event.event_type === event_type) &&
     (!source || event.source === source) &&
     (!customer_id || has(event.customer_id, customer_id)) &&
-    (!text || [event.event_name, event.event_id, event.customer_id, event.event_type, event.source].some((value) => has(value, text)))
-  );
+    (!text || [event.event_name, event.event_id, event.customer_id, event.event_type, event.source].some((value) => has(value, text)));
 }
 
 function draw() {
   const list = byId("events");
+  const wanted = filter();
   choices(filters.event_type, names("event_type"));
   choices(filters.source, names("source"));
   if (redraw) {
@@ -90,24 +100,36 @@ function draw() {
     const matching = [...events.values()].filter(wanted).slice(-MOST_ROWS).reverse();
     list.replaceChildren(...matching.map(rowOf));
   } else {
+    const fresh = [];
     for (const place of changed) {
       const event = events.get(place);
       if (!event) continue;
       const row = rows.get(place);
       if (row) update(row, event);
-      else if (!paused && wanted(event)) {
-        list.prepend(rowOf(event));
-        rows.get(place).element.classList.add("fresh");
-      }
+      // The state of an older event changes too: its row is gone, unless that state is what the reader filters by.
+      else if (!paused && (arrived.has(place) || filters.state.value) && wanted(event)) fresh.push(event);
     }
-    while (list.children.length > MOST_ROWS) {
-      const last = [...list.children].findLast((element) => element.querySelector('[aria-expanded="false"]')) ?? list.lastChild;
-      rows.delete(last.dataset.place);
-      last.remove();
-    }
+    prepend(list, fresh.slice(-MOST_ROWS).reverse());
   }
   changed.clear();
+  arrived.clear();
   note(list);
+}
+
+function prepend(list, newest) {
+  // The oldest closed rows make room for the new ones: an opened row stays as long as there is another one.
+  const tooMany = list.children.length + newest.length - MOST_ROWS;
+  if (tooMany > 0) {
+    const isOpen = (element) => element.firstChild.getAttribute("aria-expanded") === "true";
+    const oldest = [...list.children].reverse();
+    for (const element of [...oldest.filter((one) => !isOpen(one)), ...oldest.filter(isOpen)].slice(0, tooMany)) {
+      rows.delete(element.dataset.place);
+      element.remove();
+    }
+  }
+  const elements = newest.map(rowOf);
+  if (elements.length <= MOST_ANIMATED) elements.forEach((element) => element.classList.add("fresh"));
+  list.prepend(...elements);
 }
 
 const names = (field) => [...new Set([...events.values()].map((event) => event[field]).filter(Boolean))].sort().slice(0, 50);
