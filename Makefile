@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
 	test test-long export-kills lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet \
-	requirements
+	release requirements
 
 # Under the headings, and in the order, of this file.
 help: ## Explain each command.
@@ -128,6 +128,9 @@ SNIPPET := api/snippet/pulse.min.js
 snippet: ## Make /pulse.js from api/snippet/pulse.js anew, with esbuild; needs Node's npx.
 	@npx --yes esbuild@0.28.2 api/snippet/pulse.js --minify --target=es2020 --log-level=warning \
 		--outfile='$(SNIPPET)' --allow-overwrite
+
+release: $(VENV)/local ## Check that this commit can be released, give it its version and tag; `make release VERSION=1.2.3`.
+	@$(VENV)/bin/python -m ops.release '$(VERSION)'
 
 requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed *.txt.
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -186,3 +186,7 @@ class ExportError(PulseError):
 
 class LocalStackError(PulseError):
     """A local server cannot be set up or started; the text says what to do."""
+
+
+class ReleaseError(PulseError):
+    """A release cannot be made of this checkout; nothing was changed."""

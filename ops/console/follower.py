@@ -14,7 +14,7 @@ from common.threads import start_thread
 _POLL_SECONDS = 0.5
 # Between two polls, so that a busy topic costs a few fetches a second instead of hundreds.
 _PAUSE_SECONDS = 0.1
-# Records per second that a page can draw beside everything else on a laptop; nobody can read more.
+# Records per second that a page can draw beside everything else on a laptop, and more than a person can read.
 _RATE = 300
 # A broker that starts with the console takes this long, and its topics are created after that.
 _PATIENCE_SECONDS = 60.0
