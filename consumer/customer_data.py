@@ -1,4 +1,4 @@
-"""What MongoDB holds of customers: their events, and the dead letters that are too large for their topic."""
+"""The data of customers in MongoDB: their events, and dead letters that are too large for their topic."""
 
 import json
 from base64 import b64decode
@@ -18,12 +18,12 @@ from consumer.writer import LETTERS
 
 _CHUNK = 1_000
 _MOST_IDS = 1_000
-"""In one query: each has to be looked for in four fields."""
+"""In one query, which searches four fields for each."""
 
 
 @dataclass(slots=True)
 class Found:
-    """What was found, by customer; `beside`: other ids that their events carry, with the number of these events."""
+    """Counts by customer; `beside`: other ids in their events, with the number of these events."""
 
     events: Counter[str] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)
@@ -39,14 +39,14 @@ class Found:
 
 
 class StoredLetter(NamedTuple):
-    """A letter in MongoDB. `content` is not whole if the consumer died while it kept it."""
+    """A letter in MongoDB. `content` is incomplete if the consumer died while it wrote it."""
 
     name: str
     content: bytes
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Its key, value and headers, as bytes; of one that is not whole, the key at most."""
+        """Its key, value and headers, as bytes; of an incomplete letter, the key at most."""
         try:
             parts = json.loads(self.content)
         except ValueError:
@@ -58,10 +58,10 @@ class StoredLetter(NamedTuple):
 
 
 class CustomerData:
-    """Looks through the two collections. Each call reads all of them: only `customer_id` has an index."""
+    """Searches the two collections. Each call reads all of both: only `customer_id` has an index."""
 
     def __init__(self, events: Documents) -> None:
-        """`events`: the collection that the consumer writes to. Always the primary is asked."""
+        """`events`: the collection that the consumer writes to. Queries go to the primary."""
         aware: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
         primary: Any = {"codec_options": aware, "read_preference": ReadPreference.PRIMARY}
         self._events = events.with_options(**primary)
@@ -79,13 +79,13 @@ class CustomerData:
             yield letter
 
     def count(self, customers: Mapping[str, datetime]) -> Found:
-        """How many there are. Blocks; raises PyMongoError."""
+        """Count them. Blocks; raises PyMongoError."""
         return self._each(customers, lambda *_: None)
 
     def delete(self, customers: Mapping[str, datetime], on_progress: Callable[[int], None]) -> Found:
-        """Delete what is theirs and was received before their time; gives what was deleted.
+        """Delete their data received before their time; returns the counts of what was deleted.
 
-        `on_progress` hears how many more are gone. Blocks; raises PyMongoError, and has deleted a part then.
+        `on_progress` gets the number of each further deletion. Blocks; raises PyMongoError after a part was deleted.
         """
 
         def delete(events: list[Any], letters: list[str]) -> None:
@@ -123,7 +123,7 @@ class CustomerData:
                 yield from cursor
 
     def _letters_of(self, customers: Mapping[str, datetime]) -> Iterator[tuple[StoredLetter, str]]:
-        # By _id, which begins with the letter's name: the pieces of one come together.
+        # The _id begins with the letter's name, so the pieces of a letter are adjacent.
         with self._letters.find().sort("_id") as pieces:
             for name, of_letter in groupby(pieces, key=itemgetter("letter")):
                 content = b"".join(piece["content"] for piece in sorted(of_letter, key=itemgetter("piece")))
@@ -134,7 +134,7 @@ class CustomerData:
 
 
 def _customer(ids: tuple[str, ...], received_at: Any, customers: Mapping[str, datetime]) -> str | None:
-    """The first of the customers that is named by one of the ids, if this was received before their time."""
-    # What others than the consumer have stored may lack a time.
+    """The first customer that one of the ids names, if the event was received before their time."""
+    # Documents that other programs stored may lack a time.
     always = not isinstance(received_at, datetime)
     return next((id_ for id_ in ids if id_ in customers and (always or received_at < customers[id_])), None)

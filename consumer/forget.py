@@ -33,20 +33,20 @@ from consumer.forgetting import Forgetting, Kept, kept_in_kafka
 from consumer.forgotten import FORGOTTEN, GRACE_SECONDS, Documents, whose_record
 
 _CONNECT_MS = 10_000
-# Of one answer: a look through a large collection takes its time.
+# For one answer: a scan of a large collection takes long.
 _ANSWER_MS = 3_600_000
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
 _MOST_BESIDE = 10
 _IN_EXPORTS = (
-    "Exported files, and BigQuery, have them until the next run of the exporter: `python -m ops.export run`. "
-    "`python -m ops.export status` says whether it is done."
+    "Exported files and BigQuery still have their events; `python -m ops.export run` deletes them there. "
+    "`python -m ops.export status` shows whether it has finished."
 )
-_INTERRUPTED = "Interrupted. What is deleted stays deleted; run `python -m consumer.forget` again, and it goes on."
+_INTERRUPTED = "Interrupted. Deleted events stay deleted; run `python -m consumer.forget` again to continue."
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The servers that hold something of a customer, and the way to them."""
+    """The servers that hold data of a customer, and how to reach them."""
 
     events: Documents
     kafka: KafkaSettings
@@ -57,18 +57,18 @@ class Stores:
 
 @click.command()
 @click.argument("customers", nargs=-1, metavar="CUSTOMER…")
-@click.option("--show", is_flag=True, help="Print all that is stored of them, a line of JSON each; delete nothing.")
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
+@click.option("--show", is_flag=True, help="Print all stored data of them, one JSON object per line; delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Count what would be deleted; delete nothing.")
 @click.pass_context
 def cli(context: click.Context, customers: tuple[str, ...], *, show: bool, dry_run: bool) -> None:
-    """Delete customers in MongoDB, and keep what Kafka still holds of them from being stored again.
+    """Delete customers in MongoDB, and prevent that events which Kafka still holds of them are stored again.
 
-    Where events were exported, the next `python -m ops.export run` deletes them from files and from BigQuery.
+    If events were exported, the next `python -m ops.export run` deletes them from files and from BigQuery.
 
-    A CUSTOMER is what their events have as customer_id, user_id, anonymous_id or previous_id; `-` reads them from
-    standard input, one a line. Without any, it goes on with those that an interrupted run has left.
+    CUSTOMER is the customer_id, user_id, anonymous_id or previous_id of their events; `-` reads one per line from
+    standard input. Without a CUSTOMER, the command continues an interrupted run.
 
-    What they send from now on is new business, and is stored.
+    Events that they send from now on are stored.
     """
     try:
         ids = _ids(customers)
@@ -83,7 +83,7 @@ def cli(context: click.Context, customers: tuple[str, ...], *, show: bool, dry_r
             _forget(stores, ids)
     except PyMongoError as error:
         raise click.ClickException(
-            f"MongoDB failed ({first_line(error)}). Nothing is undone: run it again, and it goes on."
+            f"MongoDB failed ({first_line(error)}). Run the command again: it continues."
         ) from error
     except PulseError as error:
         raise click.ClickException(str(error)) from error
@@ -101,12 +101,12 @@ def _stores() -> Stores:
     client: MongoClient[dict[str, Any]] = MongoClient(
         settings.mongo.uri,
         appname="pulse-forget",
-        # Else mongodb+srv would ask the DNS here.
+        # Otherwise mongodb+srv would query the DNS here.
         connect=False,
         serverSelectionTimeoutMS=_CONNECT_MS,
         connectTimeoutMS=_CONNECT_MS,
         socketTimeoutMS=_ANSWER_MS,
-        # What is told to be deleted has to outlive the death of the primary.
+        # A reported deletion must survive the loss of the primary.
         w="majority",
         journal=True,
     )
@@ -123,14 +123,14 @@ def _stores() -> Stores:
 
 
 def _ids(customers: Sequence[str]) -> list[str]:
-    """The ids that are meant, none twice."""
+    """The ids to forget, without repetitions."""
     lines = sys.stdin.read().splitlines() if tuple(customers) == ("-",) else customers
     ids = list(dict.fromkeys(filter(str.strip, lines)))
     for id_ in ids:
         try:
             id_.encode()
         except UnicodeEncodeError:
-            raise ForgetError("A customer's id is no UTF-8: no event can have it.") from None
+            raise ForgetError("A customer's id is not valid UTF-8: no event can have it.") from None
     return ids
 
 
@@ -164,7 +164,7 @@ def _show(stores: Stores, ids: Sequence[str]) -> None:
 def _letters_in_kafka(stores: Stores, ids: Sequence[str]) -> Iterator[str]:
     with closing(stores.open_letters()) as reader:
         for record in reader.read():
-            # A note holds nothing but the key.
+            # A note holds only the key.
             if all(name != REPLAYED_AT for name, _ in record.headers):
                 whose = whose_record(record.key, record.value, record.headers, record.timestamp_ms)
                 if not set(ids).isdisjoint(whose.ids):
@@ -184,7 +184,7 @@ def _on_record(id_: str, record: Any) -> str:
     if "done_at" in record:
         return f"{begun}; done on {record['done_at']:%Y-%m-%d %H:%M:%S} UTC, on record as {record['_id']}."
     command = "ops.export run" if record["state"] == "in_exports" else "consumer.forget"
-    return f"{begun}; not done yet: run `python -m {command}`."
+    return f"{begun}; not finished: run `python -m {command}`."
 
 
 def _count(stores: Stores, ids: Sequence[str]) -> None:
@@ -200,9 +200,9 @@ def _forget(stores: Stores, ids: Sequence[str]) -> None:
         forgetting.begin(ids)
     customers = forgetting.unfinished()
     if not customers:
-        raise click.UsageError("Name the customers: no run was interrupted that could go on.")
+        raise click.UsageError("Name the customers: there is no interrupted run to continue.")
     if left := len(customers.keys() - set(ids)):
-        click.echo(f"Goes on with {left:,} customers that another run has begun with.", err=True)
+        click.echo(f"Continues with {left:,} customers of an interrupted run.", err=True)
     found = Found()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
     errors = Console(stderr=True)
@@ -222,12 +222,12 @@ def _forget(stores: Stores, ids: Sequence[str]) -> None:
             again = forgetting.delete(customers, on_deleted)
             if not again:
                 break
-            # A consumer had read them before it knew. There may be one more.
+            # A consumer had read these events before it read the list. There may be another consumer.
             found.add(again)
     try:
         kept, silence = stores.kept(), ""
     except (KafkaError, OSError, KeyError, ValueError) as error:
-        kept, silence = [], f"Kafka did not tell how long it keeps what it has of them ({error!r})."
+        kept, silence = [], f"Kafka did not tell how long it keeps their events ({error!r})."
     in_exports = forgetting.finish(customers, kept)
     _print_outcome(stores, customers, found, kept, silence)
     if in_exports:
@@ -239,18 +239,20 @@ def _print_outcome(
 ) -> None:
     deleted = f"{found.events.total():,} events and {found.letters.total():,} dead letters"
     click.echo(f"Forgotten: {len(customers):,} customers. Deleted in MongoDB: {deleted}.")
-    click.echo("What was received of them before is not stored again; what they send from now on is.")
+    click.echo("Events received before now are not stored again; events that they send from now on are.")
     if silence:
         click.echo(silence)
     for one in kept:
         if one.until is None:
-            click.echo(f"Kafka keeps what {one.topic} has of them for ever: its retention.ms says so.")
+            click.echo(f"Kafka keeps their records in {one.topic} forever: its retention.ms is negative.")
         else:
             click.echo(
-                f"Kafka keeps what {one.topic} has of them until {one.until:%Y-%m-%d %H:%M} UTC at the latest "
-                f"(retention of {one.retention:g} days, and up to {one.segment:g} until a file of it is closed)."
+                f"Kafka deletes their records in {one.topic} by {one.until:%Y-%m-%d %H:%M} UTC "
+                f"(after {one.retention:g} days of retention and up to {one.segment:g} days until a file is closed)."
             )
-    click.echo("Out of reach: backups of MongoDB, and the journals of APIs until they have sent what they hold.")
+    click.echo(
+        "Not deleted: backups of MongoDB, and events in the journals of APIs, which are not stored once they are sent."
+    )
     name = stores.events.name + FORGOTTEN
     for id_ in customers:
         click.echo(f"On record in {name}: {stores.forgetting.name_of(id_)}")
@@ -258,9 +260,11 @@ def _print_outcome(
 
 
 def _print_beside(found: Found) -> None:
-    """The other ids in the events: they may be the same person's, or those of a device that others use too."""
+    """Print the other ids in the events: of the same person, or of a device that others use, too."""
     for id_, count in found.beside.most_common(_MOST_BESIDE):
-        click.echo(f"{count:,} of these events also name {printable(id_)}: if that is the same person, forget it too.")
+        click.echo(
+            f"{count:,} of these events also name {printable(id_)}: if it is the same person, forget that id, too."
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""How a customer is forgotten, step by step; what was begun is in MongoDB, so that any run goes on with it.
+"""The steps that forget a customer. Their state is in MongoDB, so that any later run can continue.
 
-A customer is *deleting* from `begin` on: the consumer stores nothing of theirs that was received before. What is stored
-is deleted, then again after a wait, until a wait has left nothing to delete: then they are *done*, and the id goes too.
-Where files were exported, they are *in_exports* first: the exporter deletes them there (`ops/export/forget.py`).
+`begin` sets the state *deleting*: from then on the consumer stores none of the customer's events received before. The
+tool deletes the stored ones, waits, and repeats that until nothing is left to delete. Then it sets the state *done* and
+removes the id. If files were exported, the state *in_exports* comes first: the exporter deletes the customer there
+(`ops/export/forget.py`).
 """
 
 import secrets
@@ -26,15 +27,15 @@ _KEY_BYTES = 32
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
 _SLOW_SECONDS = 2.0
-"""A server, or a process, that stands still so long may still have an old write before it."""
+"""A server or process that was paused for longer may still perform an old write."""
 _MOST_SKEW = timedelta(minutes=1)
 
 
 class Kept(NamedTuple):
-    """Until when Kafka keeps what is in a topic now; `until` is None if for ever. The others are in days.
+    """How long Kafka keeps the present records of a topic; `until` is None if forever, the others are in days.
 
-    A file of the topic is deleted as a whole, `retention` days after the last record in it, and takes new records for
-    `segment` days.
+    Kafka deletes a file of the topic as a whole, `retention` days after its last record, and appends records to a file
+    for `segment` days.
     """
 
     topic: str
@@ -44,7 +45,7 @@ class Kept(NamedTuple):
 
 
 class Forgetting:
-    """Forgets customers. All calls block, and raise PyMongoError: the next run goes on where this one was."""
+    """Forgets customers. All calls block and raise PyMongoError; the next run continues."""
 
     def __init__(
         self,
@@ -63,12 +64,12 @@ class Forgetting:
         self._sleep = sleep
 
     def begin(self, ids: Iterable[str]) -> None:
-        """From now on these customers are forgotten. Raises ForgetError where the clocks do not agree."""
+        """Mark these customers as forgotten from now on. Raises ForgetError if the clocks differ."""
         now = self._now()
         self._check_clock(now)
-        # As exact as MongoDB has it.
+        # MongoDB's precision.
         before = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        # Two at once make one key.
+        # Two concurrent runs create one key.
         with suppress(DuplicateKeyError):
             own = {"key": secrets.token_bytes(_KEY_BYTES), "version": 0}
             self._documents.update_one({"_id": LIST}, {"$setOnInsert": own}, upsert=True)
@@ -81,20 +82,20 @@ class Forgetting:
             self._documents.update_one({"_id": self.name_of(id_)}, change, upsert=True)
 
     def unfinished(self) -> dict[str, datetime]:
-        """The customers that are not done, by id, and when it was begun."""
+        """The customers whose state is *deleting*: by id, the time at which that began."""
         return {one["customer_id"]: one["before"] for one in self._documents.find({"state": "deleting"})}
 
     def record_of(self, id_: str) -> Mapping[str, Any] | None:
-        """What is on record about this customer's forgetting."""
+        """The audit record of this customer, if there is one."""
         return self._documents.find_one({"_id": self.name_of(id_)})
 
     def name_of(self, id_: str) -> str:
-        """Under which `_id` a customer is on record: a keyed hash; "" while nobody was ever forgotten."""
+        """The `_id` of a customer's audit record: a keyed hash; "" before the first run."""
         own = self._documents.find_one({"_id": LIST})
         return hash_of(own["key"], id_) if own else ""
 
     def delete(self, customers: Mapping[str, datetime], on_progress: Callable[[int], None] = lambda _: None) -> Found:
-        """Delete what is stored of them, and have all consumers know first that they store no more of it."""
+        """Publish a new version of the list for all consumers, then delete the stored data of these customers."""
         self._documents.update_one({"_id": LIST}, {"$inc": {"version": 1}})
         found = self._data.delete(customers, on_progress)
         for id_ in customers:
@@ -103,9 +104,9 @@ class Forgetting:
         return found
 
     def wait(self, on_progress: Callable[[float], None] = lambda _: None) -> None:
-        """Wait until no consumer writes by an older list any more: some seconds in which MongoDB answers all the time.
+        """Wait until no consumer uses an older list: for some seconds in which MongoDB always answers.
 
-        `on_progress` hears how many of these seconds have passed.
+        `on_progress` gets the number of seconds that have passed.
         """
         looked_at = quiet_since = self._clock()
         while (passed := looked_at - quiet_since) < GRACE_SECONDS:
@@ -119,12 +120,12 @@ class Forgetting:
             looked_at = now
 
     def finish(self, customers: Mapping[str, datetime], kept: Iterable[Kept]) -> bool:
-        """Leave the record of it: without the id, unless somebody has begun with the same customer anew.
+        """Complete the audit records: without the ids, unless another run has begun with the same customer since.
 
-        True where there are exported files, from which the exporter has to delete them first: the id stays for that.
+        Returns True if there are exported files: the ids stay until the exporter has deleted the customers there.
         """
         until = [{"topic": one.topic, "until": one.until} for one in kept]
-        # An exporter says what it will read before it reads.
+        # An exporter records its plan before it reads.
         exports = self._events.database.get_collection(EXPORTS, read_preference=ReadPreference.PRIMARY)
         exported = exports.find_one({})
         for id_, before in customers.items():
@@ -141,12 +142,12 @@ class Forgetting:
         if abs(theirs - now) > _MOST_SKEW:
             raise ForgetError(
                 f"It is {now:%Y-%m-%d %H:%M:%S} here and {theirs:%Y-%m-%d %H:%M:%S} on MongoDB's machine (UTC): set "
-                "the clocks right first. The time decides which events are forgotten."
+                "the clocks first. The time decides which events are forgotten."
             )
 
 
 def kept_in_kafka(settings: KafkaSettings, now: datetime) -> list[Kept]:
-    """Until when Kafka keeps what is in the two topics now. Blocks some seconds; raises KafkaError, OSError."""
+    """How long Kafka keeps the present records of the two topics. Blocks some seconds; raises KafkaError, OSError."""
     admin = kafka.connect_admin(settings)
     try:
         return [

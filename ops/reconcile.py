@@ -1,6 +1,6 @@
-"""`python -m ops.reconcile --day D`: whether each event that the API received on a day is where it should be, once.
+"""`python -m ops.reconcile --day D`: checks that each event received on a day is where it should be, once.
 
-Kafka, the dead letters, MongoDB, the exported files and BigQuery are compared; each id that is missing is named.
+It compares Kafka, dead letters, MongoDB, exported files and BigQuery, and names each missing id.
 """
 
 import logging.config
@@ -32,14 +32,14 @@ _SHOWN = 20
 
 @dataclass(slots=True)
 class Findings:
-    """How many events were found in each place, what is wrong (ids by a sentence), and what is only worth knowing."""
+    """The number of events in each place; by sentence, the ids of faults (`wrong`) and of other states (`notes`)."""
 
     found: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def lines(self, most: int) -> Iterator[str]:
-        """For a person; `most` ids of a kind."""
+        """The findings for a person, with at most `most` ids per sentence."""
         for place, count in self.found.items():
             yield f"{count:>12,} {place}"
         for said in (self.wrong, self.notes):
@@ -56,18 +56,22 @@ class Findings:
 
 
 @click.command()
-@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), required=True, help="On which the API received the events.")
-@click.option("--all", "all_ids", is_flag=True, help=f"Name all that is missing, not {_SHOWN} of a kind.")
-@click.option("--export-late", is_flag=True, help="Plan what came too late for its range: the next export takes it.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The day on which the API received the events."
+)
+@click.option("--all", "all_ids", is_flag=True, help=f"Name all missing ids, not {_SHOWN} of each kind.")
+@click.option(
+    "--export-late", is_flag=True, help="Plan events stored after their range was exported: the next run exports them."
+)
 def main(day: datetime, *, all_ids: bool, export_late: bool) -> None:
-    """Compare where a day's events are. Exits 1 if one is missing, or somewhere twice."""
+    """Compare where a day's events are. Exits 1 if an event is missing, or is in a place twice."""
     read_dotenv()
     settings = load_export_settings()
     logging.config.dictConfig(logging_config(settings.log))
     kafka = settings.kafka
     warehouse = BigQuery(settings.bigquery_table) if settings.bigquery_table else None
     with closing(MongoStore(settings.mongo)) as store:
-        # How far the group was before MongoDB is read: what it commits meanwhile may be stored after that.
+        # The group's offsets before MongoDB is read: events that it commits later may be stored later.
         offsets = group_offsets(kafka, kafka.topic, settings.group_id)
         store.catch_up(kafka.topic)
         in_kafka = _in_kafka(KafkaReader(kafka, kafka.topic), day.date(), offsets, store.forgotten_list())
@@ -105,7 +109,7 @@ def compare(
     export_late: bool = False,
 ) -> Findings:
     """Compare where a day's events are. Raises StoreError, ExportError, OSError."""
-    # Before MongoDB: what is written meanwhile is not missing.
+    # Before MongoDB is read: an event written in the meantime is not missing.
     ranges = store.ranges(topic)
     stored = {event_id: (id_, place) for event_id, id_, place in store.received_on(day)}
     in_files: Counter[str] = Counter()
@@ -116,11 +120,11 @@ def compare(
         in_files.update(rows["event_id"].to_pylist())
         times += rows["timestamp"].to_pylist()
     findings = Findings()
-    findings.found["in Kafka, up to where the consumer has come"] = len(in_kafka)
+    findings.found["in Kafka, up to the consumer's offsets"] = len(in_kafka)
     findings.found["in MongoDB"] = len(stored)
     findings.found["in exported files"] = in_files.total()
     lost = [event for place, event in in_kafka.items() if event not in stored and place not in dead]
-    findings.wrong["are in no dead letter, and not in MongoDB though the consumer has read them"] = [
+    findings.wrong["are neither in MongoDB nor a dead letter, although the consumer has read them"] = [
         event for event in lost if event not in in_files
     ]
     findings.wrong["are in files more than once"] = [event for event, times_ in in_files.items() if times_ > 1]
@@ -131,19 +135,21 @@ def compare(
             at = (place["partition"], place["offset"]) if place else None
             done = any(at and one.has(*at, id_) and one.state != "planned" for one in ranges)
             (covered if done else waiting).append(event)
-    findings.wrong["are in MongoDB, and not in the files that should have them"] = covered
+    findings.wrong["are in MongoDB, but not in the files of their range"] = covered
     by_id = {stored[event][0]: event for event in waiting}
     places = [(id_, place["partition"], place["offset"]) for id_, event in by_id.items() if (place := stored[event][1])]
     late = find_late(topic, places, ranges, store)
     if export_late:
         plan_late(topic, late, store)
-        findings.notes["were stored after their range was exported, and are planned now"] = [by_id[id_] for id_ in late]
+        findings.notes["were stored after their range was exported; the next export takes them"] = [
+            by_id[id_] for id_ in late
+        ]
     else:
         findings.wrong["were stored after their range was exported: --export-late plans them"] = [
             by_id[id_] for id_ in late
         ]
     findings.notes["wait for the next export"] = [event for id_, event in by_id.items() if id_ not in late]
-    findings.notes["are in files and no longer in MongoDB: `python -m ops.restore` brings them back"] = [
+    findings.notes["are in files, but no longer in MongoDB: `python -m ops.restore` brings them back"] = [
         event for event in in_files if event not in stored
     ]
     if in_bigquery is not None and times:
@@ -154,21 +160,21 @@ def compare(
 def _compare_bigquery(findings: Findings, rows: Counter[str], in_files: Mapping[str, int]) -> None:
     findings.found["in BigQuery"] = rows.total()
     findings.wrong["are in BigQuery more than once"] = [event for event, times in rows.items() if times > 1]
-    findings.wrong["are in files, and not in BigQuery"] = [event for event in in_files if event not in rows]
+    findings.wrong["are in files, but not in BigQuery"] = [event for event in in_files if event not in rows]
 
 
 def _in_kafka(reader: KafkaReader, day: date, offsets: Mapping[int, GroupOffsets], forgotten: ForgottenList) -> Places:
     """The day's events in Kafka, below the committed offsets, that the consumer stores."""
     begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     with closing(reader):
-        # A record is never older than its event's receipt.
+        # A record is never older than the receipt of its event.
         return events_of(day, reader.read(reader.since(begin)), offsets, forgotten)
 
 
 def events_of(
     day: date, records: Iterable[ReceivedRecord], offsets: Mapping[int, GroupOffsets], forgotten: ForgottenList
 ) -> Places:
-    """The day's events among records, below the committed offsets; without those of forgotten customers."""
+    """The day's events in these records, below the committed offsets, without those of forgotten customers."""
     places = {}
     for record in records:
         committed = offsets[record.partition].committed if record.partition in offsets else None

@@ -1,6 +1,6 @@
-"""`python -m ops.restore --day D`: bring back into MongoDB what was exported of a day and is missing there.
+"""`python -m ops.restore --day D`: brings the exported events of a day back into MongoDB.
 
-Each event of the day's files becomes a record of the events topic, which the consumer stores unless it is there.
+It sends each event of the day's files to the events topic; the consumer stores those that MongoDB does not have.
 """
 
 import logging.config
@@ -28,7 +28,9 @@ _CHUNK = 500
 
 
 @click.command()
-@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), required=True, help="On which the API received the events.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The day on which the API received the events."
+)
 def main(day: datetime) -> None:
     """Send the events of a day's exported files to the events topic; the consumer stores those that are missing.
 
@@ -49,18 +51,20 @@ def main(day: datetime) -> None:
             for records in records_of(file, destination):
                 failed = [error for error in sender.send(records) if error is not None]
                 if failed:
-                    raise DeliveryError(f"Kafka did not take {len(failed):,} records ({failed[0]!r}): run it again.")
+                    raise DeliveryError(
+                        f"Kafka did not accept {len(failed):,} records ({failed[0]!r}): run the command again."
+                    )
                 sent += len(records)
     click.echo(f"{sent:,} events of {len(files):,} files were sent to {settings.kafka.topic}.")
 
 
 def files_of(day: str, ranges: list[Range]) -> list[File]:
-    """The files of a day, in the order of their events' places."""
+    """The files of a day, in the order of the places of their events."""
     return [file for one in ranges for file in one.files if file.day == day]
 
 
 def records_of(file: File, destination: Destination) -> Iterator[list[Record]]:
-    """The records that restore a file's events, some at a time."""
+    """The records that restore the events of a file, in chunks."""
     with destination.open(file.path) as content:
         for batch in pq.ParquetFile(content).iter_batches(_CHUNK):
             yield [

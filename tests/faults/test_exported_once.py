@@ -156,7 +156,7 @@ def test_a_restored_day_is_stored_again_but_for_forgotten_customers_and_not_expo
 
     # Each event is a customer's own. Files have those of the two who are forgotten, and do not bring them back.
     said = scene.run("tests.faults.hurried", "consumer.forget", "event-1", "event-2")
-    assert "have them until the next run of the exporter" in said
+    assert "`python -m ops.export run` deletes them there" in said
     scene.run("ops.restore", "--day", day)
     scene.pipeline.consumer.start()
     scene.pipeline.wait_for_consumer()

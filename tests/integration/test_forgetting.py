@@ -189,9 +189,9 @@ class TestCommand:
         result = self.run(stores, "alice")
         assert result.exit_code == 0, result.output
         assert "Forgotten: 1 customers. Deleted in MongoDB: 2 events and 0 dead letters." in result.output
-        assert f"what {stores.kafka.topic} has of them until" in result.output
-        assert "(retention of 7 days, and up to 7 until" in result.output
-        assert "(retention of 30 days, and up to 7 until" in result.output
+        assert f"Kafka deletes their records in {stores.kafka.topic} by" in result.output
+        assert "(after 7 days of retention and up to 7 days until" in result.output
+        assert "(after 30 days of retention and up to 7 days until" in result.output
         assert "backups of MongoDB" in result.output
         assert "1 of these events also name x" in result.output
         assert [event["event_id"] for event in stores.events.find()] == ["b"]
@@ -203,7 +203,7 @@ class TestCommand:
         assert list(stores.events.find()) == []
         again = self.run(stores)
         assert again.exit_code == 2
-        assert "no run was interrupted" in again.output
+        assert "there is no interrupted run" in again.output
 
     def test_it_forgets_without_kafka_and_says_so(self, stores: Stores, writer: MongoWriter) -> None:
         def away() -> Any:
@@ -258,4 +258,4 @@ class TestCommand:
             away = Stores(events, stores.kafka, stores.open_letters, stores.kept, Forgetting(events))
             result = self.run(away, "alice")
         assert result.exit_code == 1
-        assert "Nothing is undone: run it again, and it goes on." in result.output
+        assert "Run the command again: it continues." in result.output
