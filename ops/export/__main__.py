@@ -1,4 +1,4 @@
-"""`python -m ops.export`: what is stored goes into Parquet files and, where wanted, into BigQuery, each event once."""
+"""`python -m ops.export`: copies stored events to Parquet files and, if configured, into BigQuery, each event once."""
 
 import logging.config
 import math
@@ -33,26 +33,26 @@ logger = logging.getLogger(__name__)
 @click.group(cls=Commands)
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Export what is stored, each event once: to Parquet files at EXPORT_URL, from there to EXPORT_BIGQUERY_TABLE."""
+    """Export stored events, each once: to Parquet files at EXPORT_URL, and from there to EXPORT_BIGQUERY_TABLE."""
     read_dotenv()
     context.obj = settings = load_export_settings()
     logging.config.dictConfig(logging_config(settings.log))
 
 
 @cli.command()
-@click.option("--new-generation", is_flag=True, help="The topic was made anew: go on with it.")
+@click.option("--new-generation", is_flag=True, help="Continue with a topic that was deleted and created again.")
 @click.pass_obj
 def run(settings: ExportSettings, *, new_generation: bool) -> None:
-    """Export what was stored since the last time. Exits 1 if a part of it could not be; the next run goes on."""
+    """Export the events stored since the last run. Exits 1 if a part fails; the next run continues."""
     with _parts(settings) as parts:
         sys.exit(_cycle(settings, partial(exporter.run, parts, new_generation=new_generation)))
 
 
 @cli.command()
-@click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Run an export so often, too.")
+@click.option("--every", type=click.IntRange(1), metavar="SECONDS", help="Also run an export every N seconds.")
 @click.pass_obj
 def serve(settings: ExportSettings, *, every: int | None) -> None:
-    """Show metrics of the export at EXPORT_METRICS_ADDR, whoever exports. Runs until it is stopped."""
+    """Serve the metrics of all exporters at EXPORT_METRICS_ADDR. Runs until it is stopped."""
     ran_at = -math.inf
 
     def export_if_due() -> None:
@@ -63,7 +63,7 @@ def serve(settings: ExportSettings, *, every: int | None) -> None:
                 with _parts(settings) as parts:
                     _cycle(settings, partial(exporter.run, parts))
             except (PulseError, KafkaError) as error:
-                logger.warning("nothing was exported", extra={"error": str(error)})
+                logger.warning("export failed; the next one continues", extra={"error": str(error)})
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(MongoStore(settings.mongo)) as store:
@@ -73,7 +73,7 @@ def serve(settings: ExportSettings, *, every: int | None) -> None:
 @cli.command()
 @click.pass_obj
 def backfill(settings: ExportSettings) -> None:
-    """Export what was stored before events had a place in Kafka. Run it once all consumers are new."""
+    """Export events stored by version 0.1, which have no place in Kafka. Run it once all consumers are upgraded."""
     with _parts(settings) as parts:
         sys.exit(_cycle(settings, partial(exporter.backfill, parts)))
 
@@ -81,7 +81,7 @@ def backfill(settings: ExportSettings) -> None:
 @cli.command()
 @click.pass_obj
 def status(settings: ExportSettings) -> None:
-    """How far the export is, and how far behind."""
+    """Show what is exported and how far the export is behind."""
     with closing(MongoStore(settings.mongo)) as store:
         said = _report(settings, store)
     click.echo(f"Exports of {settings.kafka.topic} to {settings.url}")
@@ -96,7 +96,7 @@ def _report(settings: ExportSettings, store: MongoStore) -> Report:
 
 @contextmanager
 def _parts(settings: ExportSettings) -> Iterator[exporter.Parts]:
-    """All that a cycle works with. Raises ExportError, StoreError, KafkaError."""
+    """The parts of a cycle. Raises ExportError, StoreError, KafkaError."""
     with closing(MongoStore(settings.mongo)) as store:
         store.ensure_index()
         refuse_short_ttl(settings.kafka, store.ttl_seconds())
@@ -113,7 +113,7 @@ def _parts(settings: ExportSettings) -> Iterator[exporter.Parts]:
 
 
 def _cycle(settings: ExportSettings, cycle: Callable[[exporter.Progress], exporter.Outcome]) -> int:
-    """Run a cycle, show how it goes on, say what it did; returns the exit code."""
+    """Run a cycle, show its progress and its outcome; returns the exit code."""
     errors = Console(stderr=True)
     columns = (TextColumn("ranges"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rows]:,} rows"))
     with Progress(
@@ -132,15 +132,15 @@ def _cycle(settings: ExportSettings, cycle: Callable[[exporter.Progress], export
     for line in _of_forgotten(outcome.forgotten):
         click.echo(line)
     for problem in outcome.problems:
-        click.echo(f"Not done: {problem}", err=True)
+        click.echo(f"Failed: {problem}", err=True)
     return 1 if outcome.problems else 0
 
 
 def _of_forgotten(forgotten: Forgotten) -> Iterator[str]:
     if forgotten.waits_until is not None:
         yield (
-            "Forgotten customers are still in files: another exporter writes, or was killed when it did. Runs after "
-            f"{forgotten.waits_until:%Y-%m-%d %H:%M} UTC delete them."
+            "Forgotten customers are still in files: another exporter is writing, or was killed while it wrote. A run "
+            f"after {forgotten.waits_until:%Y-%m-%d %H:%M} UTC deletes them."
         )
     if forgotten.files or forgotten.customers:
         yield (
@@ -148,17 +148,17 @@ def _of_forgotten(forgotten: Forgotten) -> Iterator[str]:
             f"{forgotten.bigquery_rows:,} rows from BigQuery."
         )
     if forgotten.missing:
-        yield f"{forgotten.missing:,} files that they may be in are no longer there."
+        yield f"{forgotten.missing:,} files that may hold forgotten customers no longer exist."
 
 
 def _duckdb(url: str) -> str:
-    """A line that reads the files."""
+    """A command that reads the files."""
     files = f"{url.removeprefix('file://')}/events/*/*.parquet"
     return f"duckdb -c \"FROM read_parquet('{files}') SELECT event_type, count(*) GROUP BY ALL\""
 
 
 class _Bar:
-    """A cycle's progress as a bar."""
+    """The progress of a cycle as a bar."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""The columns of the files and of BigQuery's table, from the event's schemas; a document as a row.
+"""The columns of the files and of BigQuery's table, derived from the event's schemas; converts documents to rows.
 
 `python -m ops.export.columns` writes terraform/events.schema.json.
 """
@@ -19,7 +19,7 @@ from ops.export.state import Document
 BIGQUERY_SCHEMA = Path(__file__).parents[2] / "terraform" / "events.schema.json"
 
 DAYS_BEFORE, DAYS_AFTER = 3652, 2
-"""How far from the day of its receipt an event's day may be: a load job may touch 4,000 days, a table have 10,000."""
+"""How far an event's day may be from its receipt: a load job may touch 4,000 days, a table may have 10,000."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _KAFKA = pa.struct([pa.field("partition", pa.int32(), nullable=False), pa.field("offset", pa.int64(), nullable=False)])
@@ -53,7 +53,7 @@ def _columns() -> list[_Column]:
         _Column(
             "other_fields",
             pa.string(),
-            description=f"What a newer API has added and this exporter has no columns for. {_AS_SENT}",
+            description=f"Fields of a newer API that this exporter has no columns for. {_AS_SENT}",
             is_json=True,
         ),
     ]
@@ -70,18 +70,18 @@ def received_day(document: Document) -> str:
     """The day (UTC) on which the API received the event, as ISO 8601 has it. Raises ExportError."""
     received_at = document.get("received_at")
     if not isinstance(received_at, datetime):
-        raise ExportError(f"Document {document['_id']} has no received_at: it is no event, so delete or mend it.")
+        raise ExportError(f"Document {document['_id']} has no received_at, so it is not an event: delete or fix it.")
     return received_at.date().isoformat()
 
 
 def as_rows(documents: Sequence[Document]) -> pa.RecordBatch:
-    """The documents as rows of SCHEMA. Raises ExportError for a document that lacks what all events have."""
+    """The documents as rows of SCHEMA. Raises ExportError if a document lacks a field that all events have."""
     rows = [_row(document) for document in documents]
     try:
         return pa.RecordBatch.from_arrays([_array(column, rows) for column in _COLUMNS], schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OverflowError) as error:
         if len(documents) == 1:
-            raise ExportError(f"Document {documents[0]['_id']} is no event ({error}): delete or mend it.") from None
+            raise ExportError(f"Document {documents[0]['_id']} is not an event ({error}): delete or fix it.") from None
         middle = len(documents) // 2
         as_rows(documents[:middle])
         as_rows(documents[middle:])
@@ -111,7 +111,7 @@ def _array(column: _Column, rows: Sequence[Document]) -> pa.Array:
 
 
 def own_timestamp(row: Document) -> tuple[datetime, datetime | None]:
-    """The `timestamp` and `original_timestamp` of the event of which a row was made."""
+    """The `timestamp` and `original_timestamp` of the event in a row."""
     timestamp, original = row["timestamp"], row.get("original_timestamp")
     if original is not None and timestamp == row["received_at"]:
         days = original.toordinal() - timestamp.toordinal()
@@ -144,7 +144,7 @@ def bigquery_schema_text() -> str:
 
 
 def as_event(row: Document) -> dict[str, Any]:
-    """The event of which a row was made, as the API writes it to Kafka, but for its times, which are datetimes."""
+    """The event in a row, as the API sends it to Kafka, except that its times are datetimes."""
     timestamp, original = own_timestamp(row)
     event = {**row, "timestamp": timestamp, "original_timestamp": original}
     for column in _COLUMNS:

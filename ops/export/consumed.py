@@ -1,4 +1,4 @@
-"""Whether the collection has what the consumer's group has read: or the exporter looks into another one."""
+"""Checks that the collection has the events that the consumer's group has read, so is the consumer's."""
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ def missing_event(kafka: KafkaSettings, store: MongoStore, partition: int, span:
 
 
 def dead_places(reader: KafkaReader, topic: str) -> frozenset[tuple[int, int]]:
-    """The partitions and offsets, in the topic, of the records that became dead letters."""
+    """The partitions and offsets, in the topic, of records that became dead letters."""
     places = set()
     with closing(reader):
         for record in reader.read():

@@ -1,4 +1,4 @@
-"""EXPORT_URL: a folder of this machine, of Cloud Storage or of S3, by pyarrow's own file systems.
+"""EXPORT_URL: a folder on this machine, in Cloud Storage or in S3, via pyarrow's file systems.
 
 Credentials are those that the machine has for such services. STORAGE_EMULATOR_HOST and AWS_ENDPOINT_URL name stand-ins.
 """
@@ -20,7 +20,7 @@ _CHUNK = 4 * 1024 * 1024
 
 
 class Destination:
-    """Where files go. A file is there as a whole or not at all."""
+    """The place for the files. A file exists as a whole or not at all."""
 
     def __init__(self, url: str) -> None:
         """`url`: file:///folder, gs://bucket/prefix or s3://bucket/prefix. Does not connect."""
@@ -35,7 +35,7 @@ class Destination:
         return f"{self.url}/{path}"
 
     def put(self, source: Path, path: str) -> None:
-        """Copy a local file there, in place of one of that name. Blocks; raises OSError."""
+        """Upload a local file; it replaces one with the same name. Blocks; raises OSError."""
         if self._is_local:
             self._put_on_disk(source, Path(self._root) / path)
             return
@@ -43,19 +43,19 @@ class Destination:
             shutil.copyfileobj(content, upload, _CHUNK)
 
     def open(self, path: str) -> "fs.NativeFile":
-        """A file of it, to read. Raises FileNotFoundError, OSError."""
+        """Open a file for reading. Raises FileNotFoundError, OSError."""
         return self._files.open_input_file(f"{self._root}/{path}")
 
     def check(self) -> None:
-        """Raise ExportError if this is a folder that is not there, as on another machine than that of the files."""
+        """Raise ExportError if this is a local folder that does not exist, as on a different machine."""
         if self._is_local and not Path(self._root).is_dir():
             raise ExportError(
-                f"{self.url} is not there: export on the machine that has the files. If they were deleted, make the "
-                "folder, empty."
+                f"{self.url} does not exist: export on the machine that has the files. If they were deleted, create "
+                "the empty folder."
             )
 
     def _put_on_disk(self, source: Path, target: Path) -> None:
-        """By a rename, so that no reader sees a part of it; and on the disk itself, before anybody counts on it."""
+        """Copy it, sync it to disk, and rename it, so that no reader sees a part of it."""
         target.parent.mkdir(parents=True, exist_ok=True)
         there = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:

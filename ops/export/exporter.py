@@ -1,6 +1,6 @@
-"""A cycle of the exporter: finish what was planned, plan what was stored since, write it, load it; forget customers.
+"""A cycle of the exporter: finish planned ranges, plan new ones, write them, load them; forget customers.
 
-It can be killed anywhere, and run by as many as anybody starts: the next one goes on.
+A cycle can be killed at any point, and several can run at once: the next one continues.
 """
 
 import logging
@@ -22,25 +22,25 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Hears how a cycle goes on."""
+    """Receives the progress of a cycle."""
 
     def begin(self, ranges: int) -> None:
-        """So many ranges are to be written."""
+        """N more ranges will be written."""
 
     def rows(self, more: int) -> None:
-        """So many more rows are written."""
+        """N more rows are written."""
 
     def done(self) -> None:
-        """A range is written."""
+        """One more range is written."""
 
 
 class Store(Exports, Events, Forgetting, Protocol):
-    """State and events in one place."""
+    """State and events together."""
 
 
 class Parts(NamedTuple):
-    """What a cycle works with. `offsets` asks Kafka how far the consumer's group has come; `missing_event`,
-    whether its events are in this collection; without `warehouse` the files are all there is.
+    """The parts of a cycle. `offsets` queries the offsets of the consumer's group; `missing_event`, whether its events
+    are in this collection. Without `warehouse`, events are only written to files.
     """
 
     topic: str
@@ -55,7 +55,7 @@ class Parts(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What a cycle has done; and what it could not do, a line each."""
+    """The outcome of a cycle; `problems` has a line for each failure."""
 
     written: list[Range] = field(default_factory=list)
     forgotten: Forgotten = field(default_factory=Forgotten)
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def run(parts: Parts, progress: Progress, *, new_generation: bool = False) -> Outcome:
-    """A cycle. Blocks for as long as it takes; what does not work is told in the outcome and does not stop the rest."""
+    """Run a cycle. Blocks until it ends; a failed step is a problem in the outcome and does not stop the others."""
     outcome = Outcome()
     _try(outcome, partial(_write_planned, parts, progress, outcome))
     _try(outcome, partial(_plan, parts, new_generation=new_generation))

@@ -1,7 +1,7 @@
-"""Customers that `consumer.forget` has deleted in MongoDB are deleted from files and from BigQuery, too.
+"""Deletes forgotten customers from files and from BigQuery, after `consumer.forget` has deleted them in MongoDB.
 
-A step of each run, and each part of it can be done again: whatever dies, the next run goes on. docs/architecture.md has
-the argument that nothing of them is left.
+It is a step of each run, and each part of it is idempotent: after any failure the next run continues.
+docs/architecture.md has the argument that no event of theirs is left.
 """
 
 import logging
@@ -27,16 +27,16 @@ from ops.export.write import DayFile
 logger = logging.getLogger(__name__)
 
 Customers = Mapping[str, datetime]
-"""By id, before when the events were received that are to go."""
+"""By id, the time before which the events to delete were received."""
 
 _ROWS = 5_000
 
 
 @dataclass(slots=True)
 class Forgotten:
-    """How many customers are gone from how many files, with how many rows of these and of BigQuery.
+    """The numbers of deleted customers, of rewritten files, and of the rows deleted from these and from BigQuery.
 
-    `missing`: so many files are no longer there. `waits_until`: nothing was done, since an exporter may still write.
+    `missing`: the number of files that no longer exist. `waits_until`: nothing was done; an exporter may still write.
     """
 
     customers: int = 0
@@ -51,16 +51,16 @@ class Forgotten:
 def forget(
     store: Forgetting, destination: Destination, warehouse: Warehouse | None, finish_loads: Callable[[], list[str]]
 ) -> Forgotten:
-    """Delete what files and BigQuery have of the customers that are gone from MongoDB.
+    """Delete the events of forgotten customers from files and BigQuery.
 
-    `finish_loads` waits for the jobs that may have read a file before; it returns what failed, a line each. Blocks for
-    as long as it takes to read five columns of all files; raises StoreError, ExportError, OSError.
+    `finish_loads` waits for jobs that may have read an earlier file; it returns a line for each failure. Blocks as long
+    as reading five columns of all files takes; raises StoreError, ExportError, OSError.
     """
     done = Forgotten()
     customers = store.forgotten()
     if not customers:
         return done
-    # Before the files are looked at: what begins to write after this has nothing of them from MongoDB.
+    # Before the files are read: an exporter that begins to write later finds no such events in MongoDB.
     done.waits_until = store.busy_until(datetime.now(UTC))
     if done.waits_until is not None:
         return done
@@ -77,7 +77,7 @@ def forget(
             if file.day <= last_day:
                 look(written, file)
     if warehouse is not None:
-        # A job that was started before may load the rows after they were deleted.
+        # A job that began earlier could load the rows after they were deleted.
         done.problems += finish_loads()
         done.bigquery_rows = warehouse.delete(customers)
     if not done.problems:
@@ -91,13 +91,13 @@ def forget(
 def _look(  # noqa: PLR0917, the first four are the same for all files
     store: Forgetting, destination: Destination, customers: Customers, done: Forgotten, written: Range, file: File
 ) -> None:
-    """Write a file once more if it has rows of these customers, or if a run that died has done so."""
+    """Rewrite a file if it has rows of these customers, or if a run that died has rewritten it."""
     there = destination if file.url == destination.url else Destination(file.url)
     try:
         if not _has(file, there, customers):
             return
         store.begin_again(written)
-        # Now: another run may have been told of more of them, and be done with this file.
+        # Now: another run may know more customers, and have finished this file.
         new = _rewrite(file, there, store.forgotten())
     except FileNotFoundError:
         there.check()
@@ -133,7 +133,7 @@ def _batches(parquet: pq.ParquetFile, names: list[str] | None) -> Iterable[pa.Re
 
 
 def _theirs(rows: pa.RecordBatch, customers: Customers) -> pa.Array:
-    """Of each row, whether it names one of the customers and was received before their time."""
+    """For each row, whether it names one of the customers and was received before their time."""
     theirs = []
     received_at = rows["received_at"]
     for before, ids in by_time(customers).items():

@@ -1,7 +1,7 @@
-"""Written files into BigQuery: one job a received day and cycle, and each file in one job that succeeds.
+"""Loads written files into BigQuery: one job per received day and cycle, and each file in one job that succeeds.
 
-Which files a job loads is decided once, in the state, before the job is started; its id follows from them. So whoever
-starts it a second time is told that it is there, and asks what became of it.
+The state records which files a job loads before the job starts, and its id follows from them. So an exporter that starts
+it a second time learns that it exists, and queries its outcome.
 """
 
 import logging
@@ -27,7 +27,7 @@ _JOB_SECONDS = 3_600.0
 
 
 class Outcome(NamedTuple):
-    """What became of a job: how many rows it has loaded, or why it has loaded none."""
+    """The outcome of a job: the number of loaded rows, or the reason why it has loaded none."""
 
     rows: int
     error: str | None = None
@@ -37,23 +37,23 @@ class Warehouse(Protocol):
     """Runs load jobs."""
 
     table: str
-    """Where they load to."""
+    """The table that they load into."""
 
     def run(self, job_id: str, urls: Sequence[str]) -> Outcome:
-        """Run a job of this id, unless there was one already; wait for its end. It loads all of the files or none.
+        """Run a job with this id, unless it exists already, and wait for its end. It loads all of the files or none.
 
-        Blocks for an hour at most; raises ExportError where it is not known what became of it.
+        Blocks for an hour at most; raises ExportError if its outcome is unknown.
         """
 
     def delete(self, customers: Mapping[str, datetime]) -> int:
-        """Delete the events that name one of these and were received before their time; returns how many.
+        """Delete the events that name one of these and were received before their time; returns their number.
 
         Blocks for some minutes at most; raises ExportError.
         """
 
 
 def load(topic: str, exports: Exports, warehouse: Warehouse, destination: Destination) -> list[str]:
-    """Load what is written; returns what failed, a line each. Raises ExportError and StoreError."""
+    """Load the written files; returns a line for each failure. Raises ExportError and StoreError."""
     _propose(topic, exports, f"{warehouse.table} {destination.url}")
     failures = []
     for proposed in exports.open_loads():
@@ -75,7 +75,7 @@ def load(topic: str, exports: Exports, warehouse: Warehouse, destination: Destin
 
 
 def _propose(topic: str, exports: Exports, into: str) -> None:
-    """Propose a load for each received day of which there are files that no load has taken."""
+    """Propose a load for each received day that has files which belong to no load."""
     days: dict[str, list[str]] = defaultdict(list)
     for written in exports.in_state(topic, "written"):
         for day in exports.free_days(written):
@@ -86,11 +86,11 @@ def _propose(topic: str, exports: Exports, into: str) -> None:
 
 
 class BigQuery:
-    """`Warehouse` on the real one, or on what BIGQUERY_EMULATOR_HOST names."""
+    """`Warehouse` on BigQuery, or on the server at BIGQUERY_EMULATOR_HOST."""
 
     def __init__(self, table: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`table`: project.dataset.table. Asks where it is: blocks for a minute at most; raises ExportError."""
-        # Half a second and 60 MB for those who want files only.
+        """`table`: project.dataset.table. Queries its location: blocks for a minute at most; raises ExportError."""
+        # The import takes half a second and 60 MB, which an export to files does not need.
         from google.api_core import exceptions  # noqa: PLC0415
         from google.auth import exceptions as auth_exceptions  # noqa: PLC0415
         from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
@@ -102,7 +102,7 @@ class BigQuery:
         self._exists = exceptions.Conflict
         self._errors = (exceptions.GoogleAPIError, auth_exceptions.GoogleAuthError, RequestException)
         self._sleep = sleep
-        # A stand-in asks for none of the machine's credentials.
+        # A stand-in needs no credentials.
         emulated = bool(os.environ.get("BIGQUERY_EMULATOR_HOST"))
         credentials: Any = AnonymousCredentials() if emulated else None  # type: ignore[no-untyped-call]
         try:
@@ -131,21 +131,21 @@ class BigQuery:
             deadline = time.monotonic() + _JOB_SECONDS
             while job.state != "DONE":
                 if time.monotonic() > deadline:
-                    raise ExportError(f"BigQuery's job {job_id} is not done after an hour; the next run asks again.")
+                    raise ExportError(
+                        f"BigQuery's job {job_id} runs for more than an hour; the next run checks it again."
+                    )
                 self._sleep(_POLL_SECONDS)
                 job.reload(timeout=_CALL_SECONDS)
         except self._errors as error:
-            raise ExportError(f"BigQuery did not say what became of job {job_id}: {_one_line(error)}") from error
+            raise ExportError(f"BigQuery did not return the state of job {job_id}: {_one_line(error)}") from error
         if sorted(job.source_uris) != sorted(urls):
-            raise ExportError(
-                f"BigQuery's job {job_id} loads other files than these: is another Pulse in that project?"
-            )
+            raise ExportError(f"BigQuery's job {job_id} loads other files: does another Pulse use that project?")
         if job.error_result:
             return Outcome(0, _message(job.error_result))
         return Outcome(job.output_rows or 0)
 
     def event_ids(self, day: date, times: tuple[datetime, datetime]) -> Counter[str]:
-        """How often each event received on a day (UTC) is in the table, among those with a `timestamp` between two.
+        """Count the rows of each event received on a day (UTC), among those with a `timestamp` between two.
 
         Blocks for some minutes at most; raises ExportError.
         """
@@ -157,7 +157,7 @@ class BigQuery:
                 parameter("last", "TIMESTAMP", times[1]),
             ]
         )
-        # The second condition is what the table's partitions are chosen by.
+        # The second condition selects the table's partitions.
         query = (
             f"SELECT event_id FROM `{self.table}` "  # noqa: S608, as the settings have it
             "WHERE DATE(received_at) = @day AND timestamp BETWEEN @first AND @last"
@@ -180,7 +180,7 @@ class BigQuery:
                     ]
                 )
                 named = " OR ".join(f"{name} IN UNNEST(@ids)" for name in ID_FIELDS)
-                # The table wants a condition on its partitions, and a customer's clock may have said anything.
+                # The table requires a condition on its partitions; a client's clock can have any value.
                 query = (
                     f"DELETE FROM `{self.table}` WHERE timestamp >= TIMESTAMP '0001-01-01' "  # noqa: S608, as above
                     f"AND received_at < @before AND ({named})"

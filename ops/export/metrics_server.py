@@ -1,4 +1,4 @@
-"""`python -m ops.export serve`: how far the export is, for Prometheus, from the state and not from any one exporter.
+"""`python -m ops.export serve`: the metrics of the export, from the shared state instead of any one exporter.
 
 So the alert comes too when no exporter runs.
 """
@@ -21,7 +21,7 @@ _PAUSE = 15.0
 
 
 def serve(address: Address, ask: Callable[[], Report], every: Callable[[], None]) -> None:
-    """Show the metrics at an address, and call `every` after each look. Never returns; raises OSError."""
+    """Serve the metrics at an address, and call `every` after each query. Never returns; raises OSError."""
     registry = CollectorRegistry()
     metrics = ExportMetrics(registry)
     start_http_server(address.port, address.host or "::", registry=registry)
@@ -32,7 +32,7 @@ def serve(address: Address, ask: Callable[[], Report], every: Callable[[], None]
 
 
 def look(metrics: ExportMetrics, ask: Callable[[], Report]) -> None:
-    """Ask once, and show the answer."""
+    """Query the state once, and set the metrics."""
     try:
         report = ask()
     except (PulseError, KafkaError, OSError) as error:

@@ -36,7 +36,7 @@ _PLACE = "kafka.partition", "kafka.offset"
 
 
 class MongoStore:
-    """Both, on one connection and one session: what is read then is never older than what was written before.
+    """`Exports`, `Forgetting` and `Events` in one session: reads include all earlier writes.
 
     For one thread. Every call blocks for 30 s at most, and raises StoreError.
     """
@@ -48,7 +48,7 @@ class MongoStore:
             appname="pulse-export",
             connect=False,
             timeoutMS=_TIMEOUT_MS,
-            # What is exported must never be rolled back, nor what is known about it.
+            # Neither exported events nor this state may be rolled back.
             w="majority",
             journal=True,
             readConcernLevel="majority",
@@ -73,13 +73,13 @@ class MongoStore:
         self._client.close()
 
     def ensure_index(self) -> None:
-        """Create what keeps two exporters from planning from the same place."""
+        """Create the index that keeps two exporters from planning from the same place."""
         with _store_errors():
             fields = ("topic", "generation", "partition", "first")
             self._exports.create_index([(name, ASCENDING) for name in fields], unique=True, session=self._session)
 
     def ttl_seconds(self) -> int | None:
-        """After how many seconds the events are deleted; None: never."""
+        """The seconds after which MongoDB deletes events; None if never."""
         with _store_errors():
             indexes = self._events.index_information(session=self._session).values()
         return min((index["expireAfterSeconds"] for index in indexes if "expireAfterSeconds" in index), default=None)
@@ -100,7 +100,7 @@ class MongoStore:
         )
 
     def catch_up(self, topic: str) -> None:
-        # A server that is no primary any more cannot confirm a write, nor answer in this session what comes after it.
+        # A former primary cannot confirm a write, nor answer later reads of this session.
         with _store_errors():
             self._topics.update_one({"_id": topic}, {"$inc": {"looks": 1}}, upsert=True, session=self._session)
 
@@ -140,7 +140,7 @@ class MongoStore:
     def in_state(self, topic: str, state: State) -> list[Range]:
         with _store_errors():
             found = self._exports.find({"topic": topic, "state": state}, session=self._session)
-            # Those that somebody has begun come last: whoever it was may be about to finish them.
+            # Ranges that an exporter has begun come last: it may be about to finish them.
             return [_range(one) for one in sorted(found, key=_by_beginning)]
 
     def begin(self, planned: Range) -> bool:
@@ -157,14 +157,14 @@ class MongoStore:
     def written(self, planned: Range, files: Sequence[File]) -> bool:
         still_planned = {"_id": planned.id, "state": "planned"}
         described = {
-            # Without files nothing is left to be done.
+            # A range without files needs no load.
             "state": "written" if files else "loaded",
             "files": [asdict(file) for file in files],
             "rows": sum(file.rows for file in files),
             "written_at": datetime.now(UTC),
         }
         with _store_errors():
-            # One write, that the next exporter sees no writer of this range without its end.
+            # One write, so that no exporter sees the range written while its writer seems to be at work.
             change = {"$set": described, "$inc": {"ended": 1}}
             if self._exports.update_one(still_planned, change, session=self._session).matched_count == 1:
                 return True
@@ -209,7 +209,7 @@ class MongoStore:
                 if {file.day for file in member.files} <= set(found["loaded_days"]):
                     done = {"$set": {"state": "loaded", "loaded_at": now}}
                     self._exports.update_one(ours, done, session=self._session)
-            # Last: until then the next exporter does all of it once more.
+            # Last: until then the next exporter repeats all of it.
             self._loads.update_one({"_id": load.id}, {"$set": {"state": "loaded"}}, session=self._session)
 
     # ── Forgetting ──
@@ -220,7 +220,7 @@ class MongoStore:
             return {one["customer_id"]: one["before"] for one in found}
 
     def forgotten_list(self) -> ForgottenList:
-        """Whose events the consumer leaves out."""
+        """The customers whose events the consumer does not store."""
         with _store_errors():
             return read_list(self._forgotten, ForgottenList())
 
@@ -228,7 +228,7 @@ class MongoStore:
         alive = timedelta(seconds=WRITE_SECONDS + PUT_SECONDS)
         with _store_errors():
             begun = self._exports.find({"begun_at": {"$gt": now - alive}}, session=self._session)
-            # Those that were killed have not ended either, and no writer tells which of several it is.
+            # Killed writers never ended, and writers cannot be told apart.
             times = [one["begun_at"] for one in begun if one["begun"] > one.get("ended", 0)]
         return max(times).replace(tzinfo=UTC) + alive if times else None
 
@@ -270,7 +270,7 @@ class MongoStore:
                 yield bson.decode_all(batch)
 
     def received_on(self, day: date) -> Iterator[tuple[str, ObjectId, Mapping[str, int] | None]]:
-        """Of each event that the API received on a day (UTC): its event_id, its document's id, its place."""
+        """For each event received on a day (UTC): its event_id, its document's id, its place."""
         begin = datetime(day.year, day.month, day.day)  # noqa: DTZ001, MongoDB's are without a zone
         wanted = {"received_at": {"$gte": begin, "$lt": begin + timedelta(days=1)}}
         with _store_errors():
@@ -278,7 +278,7 @@ class MongoStore:
                 yield one["event_id"], one["_id"], one.get("kafka")
 
     def ranges(self, topic: str) -> list[Range]:
-        """All that there are, in the order of places."""
+        """All ranges, in the order of their places."""
         with _store_errors():
             found = [_range(one) for one in self._exports.find({"topic": topic}, session=self._session)]
         return sorted(found, key=lambda one: (one.generation, str(one.partition), str(one.first).zfill(24)))
@@ -293,7 +293,7 @@ class MongoStore:
         return self._one_place({_PLACE[0]: partition, _PLACE[1]: between}, ASCENDING) is not None
 
     def has_one_of(self, event_ids: Iterable[str]) -> bool:
-        """Whether one of these events is stored, under whatever place."""
+        """Whether one of these events is stored, with any place."""
         wanted = {"event_id": {"$in": list(event_ids)}}
         with _store_errors():
             return self._events.find_one(wanted, {"_id": 1}, session=self._session) is not None
@@ -331,7 +331,7 @@ class MongoStore:
         return last
 
     def stored_at(self, partition: int, first: int) -> float | None:
-        """When the first event at or behind an offset was stored, in seconds since the epoch."""
+        """When the first event at or after an offset was stored, in seconds since the epoch."""
         found = self._one_place({_PLACE[0]: partition, _PLACE[1]: {"$gte": first}}, ASCENDING)
         return found and found[1].generation_time.timestamp()
 
@@ -342,7 +342,7 @@ class MongoStore:
             return self._events.find_one({"kafka": {"$exists": False}, **behind}, {"_id": 1}) is not None
 
     def counts(self, topic: str) -> tuple[dict[str, int], dict[str, int]]:
-        """By state, how many ranges there are, and how many rows they have."""
+        """By state, the number of ranges and of their rows."""
         pipeline: list[dict[str, Any]] = [
             {"$match": {"topic": topic}},
             {"$group": {"_id": "$state", "ranges": {"$sum": 1}, "rows": {"$sum": "$rows"}}},
@@ -361,7 +361,7 @@ class MongoStore:
 
 
 def _query(wanted: Range) -> dict[str, Any]:
-    """What finds the documents of a range."""
+    """The query for the documents of a range."""
     after = {} if wanted.after is None else {"$gt": wanted.after}
     ids = {**after, "$lte": wanted.upto}
     if wanted.partition == "late":

@@ -1,7 +1,7 @@
-"""Which events are exported next: ranges of offsets that are closed, each planned once.
+"""Plans which events are exported next: closed ranges of offsets, each planned once.
 
-Below the group's committed offset every record's event is stored, or the record is a dead letter. So no event will come
-that belongs into a range that ends there: what is found in it, up to the newest document there is, is all of it.
+Below the group's committed offset, each record is stored or is a dead letter. So a range that ends there gets no more
+events: the documents found in it, up to the newest document of the collection, are all of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _END = 2**63 - 1
 
 Offsets = Mapping[int, GroupOffsets]
 MissingEvent = Callable[[int, range], str | None]
-"""Of a partition's offsets without any document: the id of an event that should have one, if there is one."""
+"""Given offsets of a partition that have no document: the id of an event that should have one, if any."""
 
 
 def plan(
@@ -33,36 +33,36 @@ def plan(
     max_rows: int,
     min_age: float,
 ) -> int:
-    """Plan what the group has stored; returns how many ranges are new. `ask`: how far the group has come, in Kafka.
+    """Plan the events that the group has stored; returns the number of new ranges. `ask` returns the group's offsets.
 
-    Events stored less than `min_age` seconds ago are left for the next time. Raises ExportError where the topic is not
-    the one that was exported before, or the collection not the one that the group's consumer writes to.
+    Events stored less than `min_age` seconds ago wait for the next run. Raises ExportError if the topic is not the one
+    that was exported before, or the collection is not the one that the group's consumer writes to.
     """
     generation = exports.generation(topic)
     frontiers = exports.frontiers(topic, generation.number)
-    # In this order: another exporter may go on meanwhile, but not past what is asked for after it.
+    # In this order: another exporter may plan in the meantime, but not beyond the offsets queried after it.
     offsets = ask()
     exports.catch_up(topic)
     for number, at in offsets.items():
         if at.end < _next(frontiers, number):
             raise ExportError(
                 f"Partition {number} of {topic} ends at offset {at.end:,}, but was exported up to "
-                f"{_next(frontiers, number):,}: the topic was made anew. Once the consumer reads it, run "
+                f"{_next(frontiers, number):,}: the topic was created again. Once the consumer reads it, run "
                 "`python -m ops.export run --new-generation`."
             )
     for number, at in offsets.items():
         span = range(_next(frontiers, number), min(at.committed or 0, at.end))
         if span and not events.has_any(number, span) and (event_id := missing_event(number, span)) is not None:
             raise ExportError(
-                f"The consumer has read {len(span):,} records of partition {number} of {topic}, and MongoDB has none "
+                f"The consumer has read {len(span):,} records of partition {number} of {topic}, but MongoDB has none "
                 f"of their events, such as {printable(event_id)}: are MONGO_DATABASE, MONGO_COLLECTION and "
-                "KAFKA_GROUP_ID the consumer's? Nothing was planned. If the events were deleted, the export goes on "
+                "KAFKA_GROUP_ID the consumer's? Nothing was planned. If the events were deleted, the export continues "
                 "when new ones are stored."
             )
     new = sum(exports.plan(rest) for rest in generation.rest)
     newest = events.newest_id()
     if newest is None:
-        # Nothing is stored yet, or all of it was deleted: there is nothing to be sure of.
+        # Nothing is stored yet, or all of it was deleted.
         return new
     stored_before = datetime.now(UTC) - timedelta(seconds=min_age) if min_age else None
     for number, at in sorted(offsets.items()):
@@ -71,7 +71,7 @@ def plan(
             first, last = offsets_of_range[0], offsets_of_range[-1]
             after, _ = generation.after(number, first)
             if not exports.plan(Range(topic, generation.number, number, first, last, after, newest)):
-                # The other exporter goes on from there.
+                # The other exporter continues from there.
                 break
             new += 1
     return new
@@ -91,10 +91,10 @@ def _cut(
     max_rows: int,
     stored_before: datetime | None,
 ) -> Iterator[range]:
-    """The offsets of the next ranges. Each begins where the one before it ends."""
+    """The offsets of the next ranges, which are adjacent."""
     first = span.start
     if span and first == 0 and generation.number == 1:
-        # Before the first event lies nothing, however many offsets that are: one range without files.
+        # All offsets below the first event are one range without files.
         lowest = events.lowest_offset(partition)
         first = span.stop if lowest is None else min(lowest, span.stop)
         if first:
@@ -111,9 +111,9 @@ def _cut(
 
 
 def begin_generation(topic: str, exports: Exports, events: Events) -> None:
-    """Go on with a topic that was made anew: remember what was exported of the one before, and what was not.
+    """Continue with a topic that was deleted and created again; record what was exported of the previous one.
 
-    No other exporter may be planning meanwhile.
+    No other exporter may plan at the same time.
     """
     generation = exports.generation(topic)
     exports.catch_up(topic)
@@ -132,7 +132,7 @@ def begin_generation(topic: str, exports: Exports, events: Events) -> None:
 
 
 def plan_backfill(topic: str, exports: Exports, events: Events, *, max_rows: int, min_age: float) -> int:
-    """Plan the events that have no place in Kafka, by ranges of documents' ids; returns how many ranges are new."""
+    """Plan the events that have no place in Kafka, by ranges of documents' ids; returns the number of new ranges."""
     exports.catch_up(topic)
     frontiers = exports.frontiers(topic, 1)
     first = frontiers["backfill"].next if "backfill" in frontiers else _FIRST_ID
@@ -149,11 +149,11 @@ def plan_backfill(topic: str, exports: Exports, events: Events, *, max_rows: int
 def find_late(
     topic: str, documents: Iterable[tuple[ObjectId, int, int]], ranges: Sequence[Range], exports: Exports
 ) -> list[ObjectId]:
-    """Those of the documents that no range has and none will ever have.
+    """The documents that no range has or will ever have.
 
-    `documents`: the id, partition and offset of each, of those that are in no file; `ranges`: all that there are. Such
-    a document was stored under a place that was exported before: by a consumer that was cut off for long, with a record
-    in hand that became a dead letter meanwhile, or by a group that was sent back to read once more.
+    `documents`: id, partition and offset of documents that are in no file; `ranges`: all ranges. Such a document was
+    stored after its place was exported: by a consumer that was cut off for long, while its record became a dead letter,
+    or by a group that was reset to earlier offsets.
     """
     frontiers = exports.frontiers(topic, exports.generation(topic).number)
     planned = {one.first for one in ranges if one.partition == "late"}
@@ -167,6 +167,6 @@ def find_late(
 
 
 def plan_late(topic: str, late: Iterable[ObjectId], exports: Exports) -> None:
-    """Plan these documents, each by itself, and once."""
+    """Plan these documents, one range each. Idempotent."""
     for id_ in late:
         exports.plan(Range(topic, 1, "late", id_, id_, None, id_))

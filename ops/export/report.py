@@ -1,4 +1,4 @@
-"""How far the export is, and how far behind: for `status` and for the metrics."""
+"""The state of the export and its lag, for `status` and for the metrics."""
 
 import time
 from collections import Counter
@@ -11,9 +11,9 @@ from ops.export.mongo import MongoStore
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`waiting`: by partition, records below the committed offset that are in no written range. `oldest`: when the
-    first event of them was stored, in seconds since the epoch; None where none waits. `without_place`: a backfill is
-    due. `forgotten`: so many customers have to be deleted from files.
+    """`waiting`: by partition, the records below the committed offset that are in no written range. `oldest`: when the
+    first of their events was stored, in seconds since the epoch; None if no record waits. `without_place`: a backfill
+    is due. `forgotten`: the number of customers to delete from files.
     """
 
     ranges: Mapping[str, int]
@@ -36,7 +36,7 @@ class Report:
         for partition, records in sorted(self.waiting.items()):
             yield f"{records:>12,} records of partition {partition} are stored and not exported"
         if self.oldest is not None:
-            yield f"The oldest event that waits was stored {max(0, time.time() - self.oldest):,.0f} s ago."
+            yield f"The oldest waiting event was stored {max(0, time.time() - self.oldest):,.0f} s ago."
         if self.open_loads or self.failed_loads:
             yield f"{self.open_loads:,} loads into BigQuery are open; {self.failed_loads:,} jobs of them have failed."
         if self.without_place:
@@ -46,7 +46,7 @@ class Report:
 
 
 def report(topic: str, store: MongoStore, offsets: Mapping[int, GroupOffsets]) -> Report:
-    """How things are. Blocks for some seconds; raises StoreError."""
+    """Query the current state. Blocks for some seconds; raises StoreError."""
     generation = store.generation(topic)
     frontiers = store.frontiers(topic, generation.number)
     planned = store.in_state(topic, "planned")

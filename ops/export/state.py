@@ -1,7 +1,7 @@
-"""What was exported, and what is on its way: the documents of `pulse.exports`, and what may happen to them.
+"""The state of the export: the documents of `pulse.exports`, and their transitions.
 
-They are the one truth of all exporters. Each change below is one write that only the first of several makes; nothing
-that is decided once is decided otherwise later. docs/architecture.md has the argument for "each once".
+All exporters share this state. Each transition below is one write; of several exporters that try it, only the first
+succeeds, and no decision is ever reversed. docs/architecture.md has the argument for "each once".
 """
 
 import hashlib
@@ -15,21 +15,21 @@ from bson import ObjectId
 Document = Mapping[str, Any]
 State = Literal["planned", "written", "loaded"]
 Bound = Any
-"""An offset; outside of partitions, a document's id."""
+"""An offset; for `backfill` and `late`, a document's id."""
 Place = int | Literal["backfill", "late"]
-"""A partition; or what is chosen by documents' ids: those without a place in Kafka, those stored after their range."""
+"""A partition; or documents chosen by their ids: those without a place in Kafka, or those stored after their range."""
 
 WRITE_SECONDS = 3_600.0
-"""An exporter puts a file where it belongs within this time after it has begun to read the events, or not at all."""
+"""After it has begun to read the events, an exporter begins to upload their file within this time, or not at all."""
 PUT_SECONDS = 900.0
-"""And within this time after that it is there, or never will be."""
+"""An upload that is not complete after this time has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """A file with the events of a range that were received on a day. `path` is below `url`, EXPORT_URL at that time.
 
-    `rows` and `size` are -1 where they are not known.
+    `rows` and `size` are -1 if unknown.
     """
 
     day: str
@@ -42,10 +42,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The events from `first` to `last`, both included, whose documents have ids behind `after` and up to `upto`.
+    """The events from `first` to `last`, inclusive, whose documents have ids above `after` and up to `upto`.
 
-    In a partition the two are offsets, and the events those whose first record lay there; the ids tell them from what
-    is stored later under such offsets. Of a `backfill`, with documents' ids, `first` is not included.
+    In a partition, `first` and `last` are the offsets of the events' first records; the ids exclude documents that are
+    stored later with the same offsets. In a `backfill` they are documents' ids, and `first` is excluded.
     """
 
     topic: str
@@ -58,7 +58,7 @@ class Range:
     state: State = "planned"
     files: tuple[File, ...] = ()
     tried: tuple[File, ...] = ()
-    """Files that an exporter was about to put, without what is in them: those of one that died may be there."""
+    """Files that an exporter was about to upload, without their contents: if it died, they may exist."""
 
     @property
     def id(self) -> str:
@@ -77,9 +77,9 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Files of one received day that one job is to load, if no other load has taken them before.
+    """Files of one received day that one job loads, unless another load has taken them.
 
-    `attempt` counts the jobs: one that failed has loaded nothing, and its id is used up.
+    `attempt` counts the jobs: a failed job has loaded nothing, and its id cannot be used again.
     """
 
     id: str
@@ -89,7 +89,7 @@ class Load:
 
     @classmethod
     def of(cls, day: str, ranges: Sequence[str], into: str) -> "Load":
-        """The load of these ranges' files `into` a table: the same ones, the same load."""
+        """The load of these ranges' files `into` a table. The same ranges give the same load."""
         digest = hashlib.sha256("\n".join([into, *sorted(ranges)]).encode()).hexdigest()[:32]
         return cls(f"load-{day}-{digest}", day, tuple(sorted(ranges)))
 
@@ -99,7 +99,7 @@ class Load:
 
 
 class Former(NamedTuple):
-    """What was exported of a partition in former lives of its topic: all before `frontier` with ids up to `newest`."""
+    """The exported part of a partition in earlier generations: offsets below `frontier` with ids up to `newest`."""
 
     frontier: int
     newest: ObjectId
@@ -107,10 +107,10 @@ class Former(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The topic's life: `number` counts from 1. `since`: the newest document when the exporters were told of it.
+    """A generation of the topic, numbered from 1: each time the topic is created again, a new one begins.
 
-    Documents of former lives can have the same offsets as those of this one. `rest`: what was stored in the life before
-    it, and not planned then.
+    `since`: the newest document when it began, as documents of earlier generations can have the same offsets. `rest`:
+    ranges of the previous generation that were stored, but not planned.
     """
 
     number: int = 1
@@ -119,7 +119,7 @@ class Generation:
     rest: Sequence[Range] = ()
 
     def after(self, partition: int, offset: int) -> tuple[ObjectId | None, int | None]:
-        """Behind which id the documents at this offset are not exported yet, and up to which offset that holds."""
+        """The id above which the documents at this offset are not exported, and the offset up to which that holds."""
         former = self.former.get(partition)
         if former is not None and offset < former.frontier:
             return former.newest, former.frontier
@@ -127,114 +127,114 @@ class Generation:
 
 
 class Frontier(NamedTuple):
-    """Where the next range of a partition has to begin, and up to which id its documents were exported."""
+    """The beginning of a partition's next range, and the id up to which its documents were exported."""
 
     next: Bound
     newest: ObjectId
 
 
 class Exports(Protocol):
-    """The state, shared by all exporters. Every call blocks for some seconds at most and may raise StoreError."""
+    """The state, shared by all exporters. Each call blocks for some seconds at most and may raise StoreError."""
 
     def generation(self, topic: str) -> Generation:
-        """The newest one."""
+        """The newest generation."""
 
     def catch_up(self, topic: str) -> None:
-        """What was stored before this call is in what is read after it, whichever server answers."""
+        """Make later reads include all documents stored before this call, whichever server answers."""
 
     def begin_generation(self, topic: str, next_one: Generation) -> None:
-        """Begin this generation, unless it has begun."""
+        """Begin this generation, if it has not begun."""
 
     def frontiers(self, topic: str, generation: int) -> dict[Place, Frontier]:
-        """Of each place of which something was planned."""
+        """The frontier of each place that has ranges."""
 
     def plan(self, planned: Range) -> bool:
-        """Insert a range. False if another exporter has planned from the same place meanwhile: look again."""
+        """Insert a range. Returns False if another exporter has planned from this place: look again."""
 
     def in_state(self, topic: str, state: State) -> list[Range]:
-        """The ranges in a state; of those planned, first those that nobody has begun to write."""
+        """The ranges in a state; planned ranges that an exporter has begun to write come last."""
 
     def begin(self, planned: Range) -> bool:
-        """Say that the range is being written; False if it is written by now.
+        """Record that this exporter writes the range. Returns False if the range is already written.
 
-        What was stored before this call is in what is read after it, whichever server answers.
+        Later reads include all documents stored before this call, whichever server answers.
         """
 
     def putting(self, planned: Range, file: File) -> None:
-        """Say that a file of the range is about to be put; `file` without what is in it."""
+        """Record that the upload of a file of the range begins; `file` has no contents yet."""
 
     def written(self, planned: Range, files: Sequence[File]) -> bool:
-        """The range is written; False if another exporter was first, whose word counts. Ends what `begin` began."""
+        """Record that the range is written; ends `begin`. False if another exporter was first: its files count."""
 
     def free_days(self, written: Range) -> list[str]:
-        """The days of the range's files that no load has taken."""
+        """The days of the range's files that belong to no load."""
 
     def propose(self, load: Load) -> None:
-        """Remember that these files may be loaded together. A second time changes nothing."""
+        """Record that these files may be loaded together. Idempotent."""
 
     def open_loads(self) -> list[Load]:
-        """Those proposed and not loaded."""
+        """The loads that are proposed, but not loaded."""
 
     def settle(self, load: Load) -> list[Range]:
-        """Give each range's files of that day to this load, unless they are another's; returns those that are its own.
+        """Give each range's files of that day to this load, unless they belong to another; returns the load's ranges.
 
-        Whoever calls it, whenever, gets the same ones.
+        Every call returns the same ranges.
         """
 
     def failed(self, load: Load) -> None:
-        """This attempt's job has failed. A second time changes nothing."""
+        """Record that the job of this attempt has failed. Idempotent."""
 
     def loaded(self, load: Load, members: Sequence[Range]) -> None:
-        """These files are in BigQuery. A second time changes nothing."""
+        """Record that these files are in BigQuery. Idempotent."""
 
 
 class Forgetting(Protocol):
-    """Customers who are no longer in MongoDB, and still in files. Every call blocks for some seconds at most and may
+    """Customers who are no longer in MongoDB, but still in files. Each call blocks for some seconds at most and may
     raise StoreError.
     """
 
     def forgotten(self) -> dict[str, datetime]:
-        """Customers to be deleted from files: by id, before when their events were received."""
+        """The customers to delete from files: by id, the time before which their events were received."""
 
     def busy_until(self, now: datetime) -> datetime | None:
-        """Until when an exporter may be alive that has begun to write files and has not said that it is done.
+        """The time until which an exporter may still upload files that it began earlier; None if there is none.
 
-        None: there is none. What it puts there may hold what MongoDB had when it began.
+        Its files may hold events that MongoDB no longer has.
         """
 
     def all_ranges(self) -> list[Range]:
-        """Those of all topics."""
+        """The ranges of all topics."""
 
     def begin_again(self, written: Range) -> None:
-        """Say that files of a written range are being written once more."""
+        """Record that files of a written range are being rewritten."""
 
     def rewritten(self, written: Range, old: File, new: File) -> None:
-        """A file of it has other rows now, unless that is known. Ends what `begin_again` began."""
+        """Record that a file of the range has other rows now; ends `begin_again`. Idempotent."""
 
     def has_loads(self) -> bool:
         """Whether files were ever loaded."""
 
     def forget_done(self, customers: Mapping[str, datetime]) -> None:
-        """No file has these customers any more: their ids go, unless they were forgotten once more meanwhile."""
+        """Remove the ids of these customers, whom no file has any more, unless they were forgotten again since."""
 
 
 class Events(Protocol):
-    """The stored events. Every call blocks for some seconds at most and may raise StoreError."""
+    """The stored events. Each call blocks for some seconds at most and may raise StoreError."""
 
     def of(self, wanted: Range) -> Iterator[Sequence[Document]]:
         """The documents of a range, in its order, in batches of some megabytes at most."""
 
     def newest_id(self) -> ObjectId | None:
-        """Of all documents; None if there are none."""
+        """The highest id; None if there are no documents."""
 
     def has_any(self, partition: int, span: range) -> bool:
-        """Whether there is one with a place in these offsets of a partition."""
+        """Whether a document has its place in these offsets of a partition."""
 
     def lowest_offset(self, partition: int) -> int | None:
-        """Of the documents of a partition; None if there are none."""
+        """The lowest offset of a partition's documents; None if there are none."""
 
     def settled(self, partition: int, first: int, end: int, stored_before: datetime) -> int:
-        """Up to which offset, `end` at most, the events from `first` on were stored before that time, by their ids."""
+        """The offset, `end` at most, up to which all events from `first` on were stored before that time."""
 
     def next_id(self, after: ObjectId, most: int, stored_before: datetime) -> ObjectId | None:
-        """The id of the last of the next `most` documents without a place; None if there are none stored before."""
+        """The id of the last of the next `most` documents without a place, if any was stored before that time."""

@@ -1,4 +1,4 @@
-"""Whether MONGO_TTL_DAYS leaves the export its time."""
+"""Checks that MONGO_TTL_DAYS leaves the export enough time."""
 
 from contextlib import closing
 
@@ -8,7 +8,7 @@ from common.settings import KafkaSettings
 
 _DAY = 86_400
 _SLACK = _DAY
-"""How long the export may be behind, in seconds."""
+"""The accepted delay of the export, in seconds."""
 
 
 def refuse_short_ttl(settings: KafkaSettings, ttl: int | None) -> None:
@@ -23,8 +23,8 @@ def refuse_short_ttl(settings: KafkaSettings, ttl: int | None) -> None:
         retention = int(topic_config(admin, settings.topic).values["retention.ms"]) / 1000
     if retention < 0:
         raise ExportError(
-            f"{settings.topic} keeps records for ever (retention.ms=-1), so an event can come again after "
-            "MONGO_TTL_DAYS has deleted it: give the topic a retention, or do without MONGO_TTL_DAYS."
+            f"{settings.topic} keeps records forever (retention.ms=-1), so an event can be stored again after "
+            "MONGO_TTL_DAYS has deleted it: set the topic's retention, or unset MONGO_TTL_DAYS."
         )
     if ttl < retention + _SLACK:
         least = -(-int(retention + _SLACK) // _DAY)

@@ -1,4 +1,4 @@
-"""A range's events into Parquet files, one a received day: the same range, the same names, the same rows."""
+"""Writes the events of a range to Parquet files, one per received day: the same names and rows at each attempt."""
 
 import hashlib
 import tempfile
@@ -35,7 +35,7 @@ def write(
     files: dict[str, File] = {}
     deadline = time.monotonic() + WRITE_SECONDS
     skipped = True
-    # Most ranges have one day or two. Where there are many, some are written in another turn: open files cost memory.
+    # Most ranges have one or two days. With many, some are written in a further pass, as open files cost memory.
     while skipped:
         skipped = False
         with tempfile.TemporaryDirectory(prefix="pulse-export-") as folder:
@@ -66,10 +66,10 @@ def _by_day(batch: Sequence[Document]) -> dict[str, list[Document]]:
 
 
 class DayFile:
-    """A Parquet file on the local disk: a batch, a group of rows."""
+    """A Parquet file on the local disk; each batch becomes a row group."""
 
     def __init__(self, path: Path, schema: pa.Schema, deadline: float) -> None:
-        """`deadline`: by the monotonic clock, until when it may be put where it belongs."""
+        """`deadline`: the time on the monotonic clock after which it must not be uploaded."""
         self._path = path
         self._deadline = deadline
         self._rows = 0
@@ -80,10 +80,10 @@ class DayFile:
         self._rows += len(rows)
 
     def put(self, destination: Destination, file: File) -> File:
-        """Finish the file and put it where it belongs; returns it with what is in it. Raises ExportError, OSError."""
+        """Finish the file and upload it; returns it with its contents described. Raises ExportError, OSError."""
         self._writer.close()
         if time.monotonic() > self._deadline:
-            # By now others take it that this one is dead.
+            # Other exporters now assume that this one is dead.
             raise ExportError(
                 f"{file.path} took more than {WRITE_SECONDS / 60:g} minutes to write: lower EXPORT_MAX_ROWS for the "
                 "ranges to come. The next run writes this one."

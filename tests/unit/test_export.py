@@ -159,7 +159,7 @@ def test_a_topic_that_was_made_anew_stops_the_export() -> None:
     scene.run()
     scene.committed = scene.end = 3
     (problem,) = scene.run()
-    assert "was made anew" in problem
+    assert "was created again" in problem
     assert "--new-generation" in problem
 
 
