@@ -1,6 +1,6 @@
 """Loads written files into BigQuery: one job per received day and cycle, and each file in one job that succeeds.
 
-The state records which files a job loads before the job starts, and its id follows from them. So an exporter that starts
+The state records which files a job loads before it starts, and its id follows from them. So an exporter that starts
 it a second time learns that it exists, and queries its outcome.
 """
 
