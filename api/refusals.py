@@ -23,7 +23,7 @@ from api.faults import told
 from common.errors import InvalidEventError
 from common.event_json import first_fault, split_batch
 from common.events import format_timestamp
-from common.kafka import Record, RecordSender
+from common.kafka import Record, RecordSender, never_takes
 from common.logs import request_id
 from common.metrics import ApiMetrics
 from common.outage import Outage
@@ -208,14 +208,16 @@ class Refusals:
             with contextlib.suppress(queue.Empty):
                 while len(records) < MOST_WAITING:
                     records.append(self._waiting.get_nowait())
-            answers = sender.send(records)
-            errors = [error for error in answers if error is not None]
-            self._metrics.refused_kept.inc(len(records) - len(errors))
-            self._metrics.refused_dropped.inc(len(errors))
-            if errors:
-                time.sleep(outage.failed(errors[0], dropped=len(errors)))
-            else:
-                outage.over()
+            while records:
+                # While Kafka is away these wait, and so do later ones, as many as there is room for.
+                unsent = list(zip(records, sender.send(records), strict=True))
+                records = [record for record, error in unsent if error is not None and not never_takes(error)]
+                self._metrics.refused_kept.inc(sum(error is None for _, error in unsent))
+                self._metrics.refused_dropped.inc(sum(error is not None and never_takes(error) for _, error in unsent))
+                errors = [error for _, error in unsent if error is not None]
+                if errors:
+                    time.sleep(outage.failed(errors[0], waiting=len(records)))
+            outage.over()
 
 
 def _route(of: Request) -> str:

@@ -58,7 +58,7 @@ class Index(NamedTuple):
 
 
 EVENT_ID = Index((("event_id", ASCENDING),), unique=True)
-# Partial indexes: many events have no name, and those of the first version no coordinate. Not with $exists, for which
+# Partial indexes: many events have no name, and those of the first version no place. Not with $exists, for which
 # SecantusDB does not use an index. Not sparse: a sparse index omits only documents without any field of the key, and
 # all have a timestamp.
 INDEXES = (

@@ -149,7 +149,7 @@ class Loop:
             except InvalidEventError as error:
                 self._buffer.add_letter(DeadLetter.of(record, error))
             else:
-                # The coordinate of the first arrival: a later one with the same event_id stores nothing.
+                # The place of the first arrival: a later one with the same event_id stores nothing.
                 event["kafka"] = first_place(record.headers, record.partition, record.offset)
                 self._buffer.add_event(record, event)
                 types.append(event["event_type"])

@@ -17,7 +17,7 @@ from ops.console.letters import Letters
 from ops.console.live import MOST_EVENTS, Live
 from ops.console.refused import MOST_REFUSED, Refused
 from ops.console.search import Search
-from ops.console.store import Store, reason
+from ops.console.store import Store, explained
 
 _LOOK_SECONDS = 1.0
 _MOST_LOOKED_UP = 500
@@ -25,6 +25,7 @@ _MOST_LOOKED_UP = 500
 _MOST_AHEAD = 300
 _MUCH_LAG = 10_000
 _MUCH_UNSENT = 1000
+_LONG_UNSENT_SECONDS = 5.0
 
 
 class Console:
@@ -113,6 +114,9 @@ class Console:
             return f"{self._kafka_problem} {unsent}", "events-unsent"
         if self._events.problem:
             return self._events.problem, "topics-that-exist"
+        oldest = self.figures.oldest("pulse_api_oldest_unsent_timestamp_seconds")
+        if oldest and (waited := time.time() - oldest) > _LONG_UNSENT_SECONDS:
+            return f"Kafka does not accept events: the oldest has waited {waited:.0f} s. {unsent}", "events-unsent"
         if (
             boxes["accepted"]["waiting"] > _MUCH_UNSENT
             and boxes["in_kafka"]["per_second"] < boxes["accepted"]["per_second"] / 2
@@ -139,7 +143,7 @@ class Console:
                 else:
                     self.store.ping()
             except PyMongoError as error:
-                self._mongodb_problem = f"MongoDB does not answer ({reason(error)})."
+                self._mongodb_problem = explained(error)
             else:
                 self._mongodb_problem = None
             time.sleep(max(0.1, _LOOK_SECONDS - (time.monotonic() - began)))

@@ -177,6 +177,12 @@ class Figures:
         with self._lock:
             return self._sum(name)
 
+    def oldest(self, name: str) -> float:
+        """A gauge that holds a time: the earliest of all processes that answer, 0 if none has one."""
+        with self._lock:
+            times = [value for source in self._sources if (value := source.last.get(name)) and source.problem is None]
+        return min(times, default=0.0)
+
     def problems(self) -> dict[str, list[str]]:
         """The processes that could not be read, by kind, with the reason."""
         found: dict[str, list[str]] = {"API": [], "consumer": []}

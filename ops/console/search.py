@@ -14,7 +14,7 @@ from common.settings import KafkaSettings
 from ops.console.letters import Letters
 from ops.console.live import Event, Live, iso, moment, of_kafka
 from ops.console.refused import Refused
-from ops.console.store import Store, reason
+from ops.console.store import Store, explained
 
 LONGEST_QUERY = 256
 _SCAN_RECORDS = 5000
@@ -23,11 +23,11 @@ _SCAN_SECONDS = 5.0
 _MOST_PLACES = 100
 _IN_ORDER = ("unknown", "refused", "accepted", "in_kafka", "dead_letter", "stored")
 _REASONS = (
-    "It was refused: the sender got a 4xx answer, and the page Refused had it, for a day at most and ten a second.",
+    "It was refused: the sender got a 4xx answer. The page Refused keeps at most 10 per second and worker, for a day.",
     "It was sent elsewhere: another address, another environment, or another write key than you think.",
     "It never left the sender: an ad blocker, a page that closed too early, a queue that was not flushed.",
-    "Its id or customer reads differently: letters in capitals count, and so do blanks.",
-    "It was accepted a moment ago and waits in the API's journal: the flow says how many do.",
+    "Its id or customer differs in upper and lower case, or in spaces.",
+    "It was accepted and waits in the API's journal: the box Accepted shows how many do.",
     "It was deleted: MONGO_TTL_DAYS is over, or the customer was forgotten.",
 )
 
@@ -52,20 +52,20 @@ class Search:
         seen = {(event.partition, event.offset): _seen_live(event) for event in self._live.find(wanted)}
         try:
             for document in self._store.find(wanted):
-                places += _of_document(document)
+                places += _of_document(document, self._live)
         except PyMongoError as error:
-            unasked["MongoDB"] = reason(error)
+            unasked["MongoDB"] = explained(error)
         known = {(place["event_id"], place["state"]) for place in places}
         try:
             if not places and not seen:
                 seen = self._in_kafka(wanted)
             places += [_of_letter(letter) for letter in self._letters.find(wanted)]
         except (PulseError, KafkaError, OSError) as error:
-            unasked["Kafka"] = str(error) or repr(error)
+            unasked["Kafka"] = f"Kafka does not answer: {str(error) or repr(error)}"
         for found in seen.values():
             places += [place for place in found if (place["event_id"], place["state"]) not in known]
         places += [_of_refused(each) for each in self._refused.find(wanted)]
-        places.sort(key=lambda place: (place["at"] or "", _IN_ORDER.index(place["state"])))
+        places.sort(key=lambda place: (place["at"] or place.get("accepted_at") or "", _IN_ORDER.index(place["state"])))
         del places[:-_MOST_PLACES]
         state = max((place["state"] for place in places), key=_IN_ORDER.index, default="unknown")
         if not places:
@@ -108,15 +108,17 @@ def _seen_live(event: Event) -> list[dict[str, Any]]:
     return found
 
 
-def _of_document(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_document(document: Mapping[str, Any], live: Live) -> Iterator[dict[str, Any]]:
     named = {name: document.get(name) for name in ("event_id", "customer_id", "event_type", "event_name")}
     received_at = iso(document.get("received_at"))
     yield {"state": "accepted", **named, "at": received_at}
     kafka = document.get("kafka")
     if isinstance(kafka, Mapping):
-        place = {"partition": kafka.get("partition"), "offset": kafka.get("offset")}
-        # The time of its arrival in Kafka is not recorded; it was immediately after.
-        yield {"state": "in_kafka", **named, "at": received_at, **place}
+        place: dict[str, Any] = {"partition": kafka.get("partition"), "offset": kafka.get("offset")}
+        # The document does not have the time of its arrival in Kafka.
+        event = live.get(place["partition"], place["offset"])
+        in_kafka_at = iso(event.in_kafka_at) if event else None
+        yield {"state": "in_kafka", **named, "at": in_kafka_at, "accepted_at": received_at, **place}
     yield {"state": "stored", **named, "at": iso(document.get("processed_at"))}
 
 

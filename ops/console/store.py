@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from common.settings import MongoSettings
 from ops.console.live import Stored
@@ -51,8 +51,15 @@ class Store:
         return list({document["_id"]: document for document in (*by_id, *newest)}.values())
 
 
-def reason(error: PyMongoError) -> str:
-    """The message of MongoDB's driver in one line, without its lists of servers."""
+def explained(error: PyMongoError) -> str:
+    """The failure as a sentence. Only MongoDB's own answers are quoted: the driver's texts of an outage vary."""
+    if error.timeout or isinstance(error, ConnectionFailure):
+        return "MongoDB does not answer."
+    return f"MongoDB refuses: {_first_line(error)}."
+
+
+def _first_line(error: PyMongoError) -> str:
+    """The message in one line, without lists of servers."""
     return str(error).split(" (", 1)[0].split(", full error", 1)[0].split(", Timeout", 1)[0]
 
 

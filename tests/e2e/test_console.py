@@ -378,6 +378,16 @@ def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, 
     expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
 
 
+def test_a_frozen_kafka_is_shown_although_it_takes_connections(scene: Scene, visit: Look) -> None:
+    scene.kafka.freeze()
+    event_id = scene.send().json()["event_id"]
+    problems = visit.page.locator("#problems")
+    expect(problems).to_contain_text("Kafka does not accept events")
+    scene.kafka.thaw()
+    eventually(lambda: scene.stored(event_id) == 1, timeout=90, what="what was kept is stored")
+    expect(problems).not_to_contain_text("Kafka does not accept events")
+
+
 def test_mongodb_away_is_shown_and_nothing_is_lost(scene: Scene, visit: Look) -> None:
     scene.mongo.kill()
     problems = visit.page.locator("#problems")

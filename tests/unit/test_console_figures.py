@@ -13,7 +13,7 @@ pulse_api_events_accepted_total{{event_type="a }} b"}} 1
 pulse_api_events_produced_total{{event_type="click"}} {produced}
 pulse_api_journal_events {waiting}
 pulse_api_queue_depth 1.0
-pulse_api_oldest_unsent_timestamp_seconds +Inf
+pulse_api_oldest_unsent_timestamp_seconds {oldest}
 something_else 5
 broken line
 """
@@ -26,6 +26,7 @@ class Processes:
         self.clock = FakeClock()
         self.accepted = 100
         self.waiting = 0
+        self.oldest = "+Inf"
         self.up = True
         self.figures = Figures(["http://api:1"], ["http://consumer:1"], self.fetch, self.clock)
 
@@ -34,7 +35,7 @@ class Processes:
             return 'pulse_consumer_events_stored_total 7\npulse_consumer_kafka_lag{partition="0"} 4\n'
         if not self.up:
             raise OSError("refused")
-        return API.format(accepted=self.accepted, produced=self.accepted, waiting=self.waiting)
+        return API.format(accepted=self.accepted, produced=self.accepted, waiting=self.waiting, oldest=self.oldest)
 
     def read(self, seconds: float = 2) -> None:
         self.clock.advance(seconds)
@@ -48,7 +49,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
 
 
 def test_values_are_summed_over_labels_and_what_cannot_be_read_is_left_out() -> None:
-    assert parse(API.format(accepted=9, produced=8, waiting=3)) == {
+    assert parse(API.format(accepted=9, produced=8, waiting=3, oldest="+Inf")) == {
         "pulse_api_events_accepted_total": 10,
         "pulse_api_events_produced_total": 8,
         "pulse_api_journal_events": 3,
@@ -77,6 +78,14 @@ def test_a_process_that_begins_anew_takes_nothing_away(processes: Processes) -> 
     processes.accepted = 10
     processes.read()
     assert processes.figures.flow()["accepted"]["total"] == 101 + 11
+
+
+def test_the_oldest_event_that_waits_is_known_while_one_waits(processes: Processes) -> None:
+    processes.read()
+    assert processes.figures.oldest("pulse_api_oldest_unsent_timestamp_seconds") == 0
+    processes.oldest = "1795000000.5"
+    processes.read()
+    assert processes.figures.oldest("pulse_api_oldest_unsent_timestamp_seconds") == 1795000000.5
 
 
 def test_fifteen_minutes_are_kept(processes: Processes) -> None:

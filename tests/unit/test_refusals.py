@@ -266,7 +266,21 @@ def test_the_thread_sends_what_waits_and_counts_it(api: Api) -> None:
     assert len(api.broker.records(REFUSED)) == 1
 
 
-def test_what_kafka_does_not_take_is_dropped_and_later_ones_are_kept(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_events_wait_while_kafka_is_away(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.broker.up = False
+    api.post(TRACK, WRONG)
+    api.refusals.start()
+    eventually(lambda: "sending refused events to Kafka" in caplog.text)
+    api.broker.up = True
+    api.post(TRACK, WRONG)
+    eventually(lambda: len(api.broker.records(REFUSED)) == 2)
+    assert api.dropped() == 0
+
+
+def test_a_record_that_kafka_never_accepts_is_dropped_and_later_ones_are_kept(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.refusals.never_takes", lambda error: True)
     monkeypatch.setattr("api.refusals.time.sleep", lambda seconds: None)
     api.broker.up = False
     api.post(TRACK, WRONG)

@@ -82,10 +82,10 @@ byId("search").addEventListener("submit", (event) => {
 byId("who").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = byId("name").value.trim();
-  if (name) tell(`you are ${name}`, "identify", name, { name });
+  if (name) tell(`identify: ${name}`, "identify", name, { name });
 });
-byId("mistake").addEventListener("click", () => tell("an event without a name, which is refused", "track", "", { total: "a lot" }));
-tell("the page was viewed");
+byId("mistake").addEventListener("click", () => tell("an event without a name, which is refused", "track", ""));
+tell("Page viewed");
 showGoods();
 setTimeout(() => {
   if (!pulse.loaded) byId("sent").prepend(make("li", {}, "The API's /pulse.js was not loaded: is the API running, and does nothing block it? Nothing was sent yet."));
