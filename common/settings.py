@@ -247,7 +247,8 @@ class AccessSettings:
         "API_KEYS",
         write_keys(),
         "",
-        "Write keys. A secret without a name is named key1, key2, by its position. `origins` (separated by `|`) limits "
+        "Write keys, such as `web=SECRET,app=ANOTHER`. A secret without a name is named key1, key2, by its position. "
+        "`origins` (separated by `|`) limits "
         "a key to pages of these, `rate` to events per second in each worker. Tools on this machine send with the "
         "first key. Empty, as `API_KEYS_FILE`: every client may send.",
         secret=hidden,
