@@ -114,7 +114,7 @@ clean: ## Remove what was built and, after asking, the data of `make run`.
 compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` where no registry of images is reached.
 	@$(VENV)/bin/tox run -e compose
 
-docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, the plan in docs/scaling.md, Grafana's dashboard.
+docs: $(VENV)/tox ## Write what comes from the code: docs/metrics.md, docs/settings.md, .env.example, the plan in docs/scaling.md, Grafana's dashboard.
 	@$(VENV)/bin/tox run -e docs
 
 picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.

@@ -17,7 +17,8 @@ from werkzeug.exceptions import Unauthorized
 from api.protocols.paths import is_for_sdks
 from common.errors import RateError, SettingsError
 from common.metrics import ApiMetrics
-from common.settings import AccessSettings, WriteKey, read_write_keys
+from common.settings import AccessSettings
+from common.write_keys import WriteKey, read_write_keys
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from api.server.connection_counts import ConnectionCounts
 from api.server.metrics_files import metrics_files
 from api.server.worker import TESTED_GUNICORN
 from common.errors import JournalError, SettingsError
-from common.logs import logging_config
+from common.logs import log_settings, logging_config
 from common.settings import load_api_settings, read_dotenv
 
 if gunicorn.__version__ != TESTED_GUNICORN:
@@ -53,6 +53,12 @@ graceful_timeout = 30
 DRAIN_SECONDS = 24.0
 
 _connection_counts = ConnectionCounts()
+
+
+def on_starting(server: Any) -> None:
+    """In the master, once, before the first worker."""
+    del server
+    log_settings("api", _settings)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -11,7 +11,8 @@ import time
 from contextvars import ContextVar
 from typing import Any, Final
 
-from common.settings import LogSettings
+from common.environment import effective
+from common.settings import ApiSettings, ConsoleSettings, ConsumerSettings, ExportSettings, LogSettings
 from common.terminal import printable
 
 request_id: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
@@ -63,6 +64,15 @@ class TextFormatter(logging.Formatter):
 
     def _in(self, color: int | None, text: str) -> str:
         return f"\033[{color}m{text}\033[0m" if color and text and self._colors else text
+
+
+def log_settings(process: str, settings: ApiSettings | ConsumerSettings | ConsoleSettings | ExportSettings) -> None:
+    """Log the settings in use, without secrets: as JSON all; as text, for people, those that differ from the defaults.
+
+    For the start of a process.
+    """
+    values = effective(type(settings), all_of_them=settings.log.format == "json")
+    logging.getLogger(process).info("settings", extra=values)
 
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:

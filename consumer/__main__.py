@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from common.errors import IndexConflictError, PulseError, ReadError, SettingsError, TooManyDeadLettersError, TopicError
 from common.kafka import KafkaError, KafkaSender, KafkaSource, reachable
-from common.logs import logging_config
+from common.logs import log_settings, logging_config
 from common.metrics import ConsumerMetrics
 from common.outage import Outage
 from common.retry import Backoff
@@ -46,6 +46,7 @@ def main() -> None:
         read_dotenv()
         settings = load_consumer_settings()
         logging.config.dictConfig(logging_config(settings.log))
+        log_settings("consumer", settings)
         registry = CollectorRegistry()
         health = Health()
     except SettingsError as error:

@@ -6,7 +6,7 @@ unique index behind exactly-once storage must be finished first.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pymongo
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _SECONDS_A_DAY = 86_400
 # The driver sends its timeout to MongoDB, which aborts a longer build; every retry would start from the beginning.
 _BUILD_SECONDS = 7 * _SECONDS_A_DAY
+# Up to this size of the collection, an index takes seconds at most.
+_MANY_DOCUMENTS = 100_000
 _DUPLICATE_KEY = 11000
 # Another consumer dropped it first.
 _NOT_FOUND = (26, 27)  # NamespaceNotFound, IndexNotFound
@@ -85,7 +87,7 @@ def ensure(events: Events, ttl_days: int | None) -> None:
     missing = _missing(events, there)
     _ensure_ttl(events, there, ttl_days and ttl_days * _SECONDS_A_DAY)
     if EVENT_ID in missing:
-        _make(events, EVENT_ID)
+        _make(events, [EVENT_ID], if_quick=logging.DEBUG)  # `complete` logs the end for people
     elif there.get(EVENT_ID.name, {"other": True}).keys() <= _PLAIN:
         # MongoDB also lists an unfinished build of another consumer. Creating it again waits until that build is
         # finished.
@@ -101,8 +103,7 @@ def complete(events: Events, ttl_days: int | None) -> None:
     missing = _missing(events, there)
     if ttl_days is not None and TTL.name not in there:
         missing.append(TTL._replace(expires=ttl_days * _SECONDS_A_DAY))
-    for index in missing:
-        _make(events, index)
+    _make(events, missing)
 
 
 def _missing(events: Events, there: Mapping[str, Definition]) -> list[Index]:
@@ -135,11 +136,18 @@ def _why_useless(found: Definition, index: Index) -> str | None:
     return None
 
 
-def _make(events: Events, index: Index) -> None:
-    logger.info("making an index", extra={"index": index.name})
+def _make(events: Events, indexes: Sequence[Index], if_quick: int = logging.INFO) -> None:
+    """Create the indexes; log each if that may take long, otherwise only the end, with the level `if_quick`."""
+    if not indexes:
+        return
+    long = events.estimated_document_count() > _MANY_DOCUMENTS
     begun = time.monotonic()
-    _create(events, index)
-    logger.info("the index is made", extra={"index": index.name, "seconds": round(time.monotonic() - begun, 1)})
+    for index in indexes:
+        if long:
+            logger.info("making an index", extra={"index": index.name})
+        _create(events, index)
+    made = {"indexes": ", ".join(index.name for index in indexes), "seconds": round(time.monotonic() - begun, 1)}
+    logger.log(logging.INFO if long else if_quick, "made the missing indexes", extra=made)
 
 
 def _create(events: Events, index: Index) -> None:

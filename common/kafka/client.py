@@ -77,7 +77,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
         **where_known(KafkaProducer, bootstrap_timeout_ms=5_000),
         "bootstrap_servers": [str(broker) for broker in settings.brokers],
         "security_protocol": settings.security_protocol,
-        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_mechanism": settings.sasl_mechanism if settings.with_sasl else None,
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.sasl_password,
         "ssl_cafile": settings.ssl_cafile,

@@ -67,7 +67,7 @@ def broker() -> Iterator[Broker]:
     kafka.check_java()
     port = ports.free_port()
     address = Address("127.0.0.1", port)
-    settings = KafkaSettings((address,), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None, "lz4")
+    settings = KafkaSettings((address,), "bench", "bench.dlq", "PLAINTEXT", None, None, None, None, "lz4", None)
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as folder:
         command = kafka.prepare(Path(folder, "kafka"), port, kafka.jars(Path("var/kafka/libs")))
         with process(command, {}):

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from common.errors import SettingsError
-from common.logs import logging_config
+from common.logs import log_settings, logging_config
 from common.settings import load_console_settings, read_dotenv
 from ops.console.live import MOST_VIEWERS
 
@@ -27,6 +27,12 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 # Nothing is lost; a running replay stops after its chunk.
 graceful_timeout = 5
+
+
+def on_starting(server: Any) -> None:
+    """In the master, before the worker."""
+    del server
+    log_settings("console", _settings)
 
 
 def post_worker_init(worker: Any) -> None:

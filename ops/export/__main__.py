@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.commands import Commands
 from common.errors import PulseError
 from common.kafka import KafkaError, group_offsets
-from common.logs import logging_config
+from common.logs import log_settings, logging_config
 from common.settings import ExportSettings, load_export_settings, read_dotenv
 from ops.export import exporter, metrics_server
 from ops.export.consumed import missing_event
@@ -65,6 +65,7 @@ def serve(settings: ExportSettings, *, every: int | None) -> None:
             except (PulseError, KafkaError) as error:
                 logger.warning("export failed; the next one continues", extra={"error": str(error)})
 
+    log_settings("export", settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(MongoStore(settings.mongo)) as store:
         metrics_server.serve(settings.metrics_address, partial(_report, settings, store), export_if_due)

@@ -43,3 +43,14 @@ def test_no_folder_of_metrics_is_left_behind_after_reloads(tmp_path: Path, monke
         api.stop()
     after = {folder for parent in parents for folder in parent.glob("*pulse-metrics-*")}
     assert not after - before
+
+
+def test_the_settings_are_logged_once_not_by_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", "web=s3cret")
+    with api_without_kafka(tmp_path) as api:
+        reload(api)
+        api.stop()
+        lines = [line for line in api.output().splitlines() if '"message": "settings"' in line]
+        assert "s3cret" not in api.output()
+    assert len(lines) == 1
+    assert '"API_KEYS": "(not shown)"' in lines[0]

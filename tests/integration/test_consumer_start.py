@@ -39,6 +39,7 @@ def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consume
     eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer missing MongoDB")
     consumer.stop()
     assert "s3cret" not in consumer.output()
+    assert "://***@" in consumer.output(), "the settings"
 
 
 def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:

@@ -1,6 +1,7 @@
 """The MongoDB side on a server that speaks its protocol."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -17,6 +18,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from common.errors import IndexConflictError, StoreError
 from common.settings import MongoSettings
+from consumer import indexes as consumer_indexes
 from consumer.writer import LETTERS, MongoWriter, Written
 from ops.local.ports import free_port
 from tests.contracts import WriterContract, document
@@ -114,6 +116,25 @@ def test_a_collection_of_the_first_version_gets_the_indexes_it_lacks(
     assert len(events.index_information()) == 6
     with contextlib.closing(MongoWriter(settings)) as writer:
         assert writer.write([document("a"), document("c")]) == Written(1, 1)
+
+
+def test_the_indexes_of_a_small_collection_are_one_line_in_the_log(
+    settings: MongoSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="consumer.indexes")
+    ensure_indexes(settings)
+    assert [record.message for record in caplog.records] == ["made the missing indexes"]
+    ensure_indexes(settings)
+    assert len(caplog.records) == 1
+
+
+def test_each_index_of_a_large_collection_is_logged_when_it_begins(
+    settings: MongoSettings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_indexes, "_MANY_DOCUMENTS", -1)
+    caplog.set_level(logging.INFO, logger="consumer.indexes")
+    ensure_indexes(settings)
+    assert [record.message for record in caplog.records].count("making an index") == 5
 
 
 def test_creating_the_indexes_again_changes_nothing(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:

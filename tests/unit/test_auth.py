@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests.apps import build_app, running_app, take_accepted
 from tests.fakes import FakeBroker
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from flask.testing import FlaskClient
 
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests.apps import running_app
 from tests.fakes import FakeBroker
 

@@ -19,7 +19,8 @@ from prometheus_client import generate_latest
 from api.intake import Receipt, accept_batch
 from api.server.connection import Connection
 from api.server.worker import answer_of
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests import sdk_messages
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker

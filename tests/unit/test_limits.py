@@ -12,10 +12,12 @@ from api.protocols import conversion, paths
 from api.server import connection
 from api.server import worker as server
 from common import event_json, events, json_values, kafka, settings
+from common.environment import variables
 from common.kafka import client
 from consumer import buffer, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 from consumer.dlq import __main__ as dlq_tool
+from ops import settings_page
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "limits.md"
@@ -160,8 +162,10 @@ def test_each_setting_that_bounds_something_has_its_default(monkeypatch: pytest.
 
 
 def test_no_setting_of_numbers_is_left_out() -> None:
-    source = Path(settings.__file__).read_text()
-    bounded = set(re.findall(r'_(?:whole_number|size|duration|ratio)\("([A-Z_]+)"', source))
+    forms = ("a whole number", "a size", "a duration", "a number")
+    declared = [each for process in settings_page.PROCESSES.values() for each in variables(process)]
+    bounded = {each.name for each in declared if each.form.allowed.startswith(forms)}
+    assert len(bounded) > 10
     assert bounded <= {setting for _, setting in ROWS.values()}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.logs import TextFormatter, logging_config, request_id
-from common.settings import LogFormat, LogSettings
+from common.settings import LogFormat, LogLevel, LogSettings
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def restore_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
-def lines(capsys: pytest.CaptureFixture[str], format_: LogFormat, level: str = "info") -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], format_: LogFormat, level: LogLevel = "info") -> list[str]:
     logging.config.dictConfig(logging_config(LogSettings(level, format_)))
     logger = logging.getLogger("test")
     logger.debug("small")
@@ -93,7 +93,9 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("level", "logged"), [("info", []), ("debug", ["connect failed"])])
-def test_the_kafka_clients_own_noise_is_off(capsys: pytest.CaptureFixture[str], level: str, logged: list[str]) -> None:
+def test_the_kafka_clients_own_noise_is_off(
+    capsys: pytest.CaptureFixture[str], level: LogLevel, logged: list[str]
+) -> None:
     """Its warnings come with our debug lines, to see why; what it does all day would drown those."""
     lines(capsys, "json", level)
     logger = logging.getLogger("kafka.conn")

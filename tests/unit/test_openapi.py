@@ -10,7 +10,8 @@ from flask.testing import FlaskClient
 from hypothesis import assume, given
 
 from common.events import EventSchema
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests import sent
 from tests.apps import build_app
 from tests.fakes import FakeBroker

@@ -12,7 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from common.events import parse_timestamp
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker
 

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from api.refusals import BODY_BYTES, MOST_A_SECOND, MOST_WAITING, Refusals
 from common.metrics import ApiMetrics
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests.apps import REFUSED, build_app
 from tests.fakes import FakeBroker, FakeClock, FakeSender
 from tests.waiting import eventually

@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from api.protocols.paths import MAX_MESSAGES, MAX_SDK_BATCH_BYTES
 from api.protocols.segment import CALLS
-from common.settings import AccessSettings, WriteKey
+from common.settings import AccessSettings
+from common.write_keys import WriteKey
 from tests.apps import TOPIC, build_app, running_app, take_accepted
 from tests.fakes import FakeBroker
 from tests.waiting import eventually
@@ -432,7 +433,7 @@ def test_pages_may_read_answers_and_errors(client: FlaskClient, body: str) -> No
 
 @pytest.fixture
 def listed() -> FlaskClient:
-    access = AccessSettings(origins=frozenset({SHOP}), sdk_origins=frozenset({SHOP}))
+    access = AccessSettings(origins=frozenset({SHOP}), sdk_cors="listed")
     return build_app(FakeBroker(), access).test_client(use_cookies=False)
 
 

@@ -1,28 +1,51 @@
 """Settings: defaults, what is taken, and what a wrong value answers."""
 
+import io
+import json
+import logging
+import logging.config
+import os
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from common import settings
 from common.addresses import Address
+from common.environment import Variable, variables
 from common.errors import SettingsError
-from common.settings import load_api_settings, load_consumer_settings, load_topic_settings, own_write_key
-
-ROOT = Path(__file__).parent.parent.parent
+from common.logs import log_settings, logging_config
+from common.settings import (
+    ApiSettings,
+    ConsoleSettings,
+    ConsumerSettings,
+    ExportSettings,
+    KafkaSettings,
+    load_api_settings,
+    load_console_settings,
+    load_consumer_settings,
+    load_export_settings,
+    load_topic_settings,
+    own_write_key,
+)
+from ops import settings_page
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in variables_in_code():
+    for name in declared():
         monkeypatch.delenv(name, raising=False)
 
 
-def variables_in_code() -> set[str]:
-    """Every variable that settings.py reads."""
-    source = Path(settings.__file__).read_text()
-    return set(re.findall(r'_[a-z_]+\(\s*"([A-Z_]+)"', source))
+def declared() -> dict[str, Variable[Any]]:
+    """Every variable, by name."""
+    return {name: each for subject in settings_page.by_subject().values() for name, each in subject.items()}
 
 
 def test_defaults_of_the_api() -> None:
@@ -218,6 +241,96 @@ def test_secrets_are_not_printed_with_the_settings(monkeypatch: pytest.MonkeyPat
     assert "secret" not in repr(load_consumer_settings()) + repr(load_api_settings())
 
 
-def test_the_example_file_lists_every_variable() -> None:
-    listed = set(re.findall(r"^#? ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    assert listed == variables_in_code(), "common/settings.py and .env.example have to name the same"
+@pytest.mark.parametrize(
+    ("file", "text"), [(settings_page.PAGE, settings_page.page), (settings_page.EXAMPLE, settings_page.example)]
+)
+def test_the_page_and_the_example_file_are_current(file: Path, text: Callable[[], str]) -> None:
+    assert file.read_text() == text(), "run `make docs`"
+
+
+def test_a_variable_of_two_processes_is_declared_once() -> None:
+    for process in settings_page.PROCESSES.values():
+        assert all(declared()[each.name] == each for each in variables(process))
+
+
+def test_the_page_says_who_reads_a_setting() -> None:
+    assert "| `CONSUMER_BATCH_SIZE` | consumer | `100` | a whole number from 1 to 10000 |" in settings_page.page()
+    assert "| `KAFKA_GROUP_ID` | consumer, export |" in settings_page.page()
+
+
+def test_settings_without_the_environment_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_TOPIC", "other")
+    assert KafkaSettings().topic == "pulse.events.v1"
+    assert KafkaSettings() == replace(load_api_settings().kafka, topic="pulse.events.v1")
+
+
+# ── The line `settings` in the log ──
+
+# Each begins with what no other text in the line has. No ',', ';' or '=', which end a write key.
+KEYS = st.text("abcXYZ019-_.:/?@%!$&|'", min_size=4, max_size=24).map("s3cr+".__add__)
+PASSWORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1).map("s3cr+".__add__)
+
+
+@given(
+    key=KEYS,
+    password=PASSWORDS,
+    options=st.sampled_from(["", "/", "/admin?w=1", "/admin?authMechanism=MONGODB-AWS&authMechanismProperties={}"]),
+    scheme=st.sampled_from(["mongodb", "mongodb+srv"]),
+    log_format=st.sampled_from(["json", "text"]),
+)
+def test_no_secret_reaches_the_log(key: str, password: str, options: str, scheme: str, log_format: str) -> None:
+    login = f"{quote('s3cr+' + key, safe='')}:{quote(password, safe='')}"
+    environment = {
+        "MONGO_URI": f"{scheme}://{login}@a.mongo.example{options.format('AWS_SESSION_TOKEN:s3cr')}",
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_USERNAME": "pulse",
+        "KAFKA_SASL_PASSWORD": password,
+        "API_KEYS": f"web={key};origins=https://shop.example;rate=5/s,{key}",
+        "CONSOLE_KEY": key,
+        "CONSOLE_DEMO_KEY": key,
+        "EXPORT_URL": f"s3://a{login}@bucket/prefix",
+        "LOG_FORMAT": log_format,
+    }
+    loaders = (load_api_settings, load_consumer_settings, load_console_settings, load_export_settings)
+    with patch.dict(os.environ, environment):
+        lines = [line_of(load()) for load in loaders]
+    assert not any("s3cr" in line for line in lines)
+    assert [f"{scheme}://***@a.mongo.example" in line for line in lines] == [False, True, True, True]
+
+
+def test_every_setting_is_secret_if_its_name_says_so() -> None:
+    named = {name for name in declared() if re.search("KEY|PASSWORD|URI$", name)} - {"API_KEYS_FILE"}
+    assert named == {name for name, each in declared().items() if each.secret}
+
+
+def test_the_log_has_all_settings_as_json_and_those_that_differ_from_the_defaults_as_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", "500ms")
+    logged = json.loads(line_of(load_consumer_settings()))
+    assert {each.name for each in variables(ConsumerSettings)} <= logged.keys()
+    assert (logged["message"], logged["CONSUMER_FLUSH_INTERVAL"], logged["CONSUMER_BATCH_SIZE"]) == (
+        "settings",
+        "500ms",
+        "100",
+    )
+    monkeypatch.setenv("LOG_FORMAT", "text")
+    assert line_of(load_consumer_settings()) == (
+        "INFO    process: settings LOG_FORMAT=text CONSUMER_FLUSH_INTERVAL=500ms"
+    )
+
+
+def line_of(loaded: ApiSettings | ConsumerSettings | ConsoleSettings | ExportSettings) -> str:
+    """The line in the log, as the process writes it."""
+    config = logging_config(loaded.log)
+    handler, formatter = logging.StreamHandler(io.StringIO()), config["formatters"][loaded.log.format]
+    configured = logging.config.DictConfigurator(config)
+    handler.setFormatter(configured.configure_formatter(formatter))
+    logger = logging.getLogger("process")
+    logger.handlers, logger.propagate, logger.level = [handler], False, logging.INFO
+    try:
+        log_settings("process", loaded)
+    finally:
+        logger.handlers, logger.propagate, logger.level = [], True, logging.NOTSET
+    written: str = handler.stream.getvalue()
+    return written.strip()
