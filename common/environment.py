@@ -4,12 +4,13 @@
 counts as not set, unless it is declared otherwise.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_args
+
+from environs import Env
 
 from common.addresses import Address, parse_address
 from common.errors import SettingsError
@@ -18,6 +19,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 NOT_SHOWN = "(not shown)"
+_ENVIRONMENT = Env()
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 # Python's own int, float and \d accept the digits of every script, and int reads 1_0 as 10.
@@ -56,7 +58,7 @@ class Variable(Generic[T]):
 
     def text(self) -> str:
         """The value in use, as in the environment."""
-        text = os.environ.get(self.name)
+        text: str | None = _ENVIRONMENT.str(self.name, None)
         return text if text or (text == "" and self.empty_is_value) else self.default_text()
 
     def shown(self) -> str:
