@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from api.journal.folders import SetAside, claim, restored_folder, set_aside_files, told
+from api.journal.folders import SetAside, claim, restored_folder, set_aside_files, sync_folder, told
 from api.journal.journal import DATA, Journal
 from api.journal.salvage import salvaged
 from common.errors import JournalError, JournalFullError, PulseError
@@ -77,8 +77,9 @@ def restore(root: Path, aside: SetAside) -> int:
                 events = _copy(file, making)
                 if not events:
                     return 0
+                sync_folder(making)
                 making.rename(made)
-                _sync(root)
+                sync_folder(root)
             file.rename(file.with_name(f"restored-{file.name.removeprefix('damaged-')}"))
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -109,14 +110,6 @@ def _copy(file: Path, folder: Path) -> int:
 def _by_hundreds(events: Iterator[bytes]) -> Iterator[list[bytes]]:
     while some := list(islice(events, _EVENTS_AN_ENTRY)):
         yield some
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _root() -> Path:

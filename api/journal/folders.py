@@ -134,8 +134,8 @@ def claim_left_behind(root: Path, failed: Callable[[Path, JournalError], None]) 
 def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable[[], None] = lambda: None) -> Journal:
     """The journal in a claimed folder. Renames a damaged one, and logs an error.
 
-    Blocks while it reads the leftover events. Raises JournalError, and changes nothing, if the journal is unusable for
-    a reason other than damage.
+    Blocks while it reads the leftover events, and with `sync` until the disk has the names of the file and its folders.
+    Raises JournalError, and changes nothing, if the journal is unusable for a reason other than damage.
     """
     with told(folder):
         data = folder / DATA
@@ -144,7 +144,25 @@ def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable
             data.open("r+b").close()
             if not _is_sound(folder):
                 _set_aside(data)
-        return Journal(folder, max_bytes=max_bytes, sync=sync, on_fatal=on_fatal)
+        journal = Journal(folder, max_bytes=max_bytes, sync=sync, on_fatal=on_fatal)
+        if sync:
+            # A synced file without a name is lost, and so is a folder.
+            for path in (folder, *folder.resolve().parents):
+                sync_folder(path)
+        return journal
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the disk has the names in a folder. Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        # A folder that this user may not read is older than the journal.
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def set_aside_files(root: Path) -> list[SetAside]:

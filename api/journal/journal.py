@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,7 @@ _NEARLY = 0.95
 # Deletions need disk pages, too: on a completely full disk, they start slowly.
 _SPARE_DISK_BYTES = 512 * 1024
 _USED_OF_FILE = 0.75
+_POSITION_BYTES = 8
 # LMDB's header of a value, and the maximum of pages that an entry adds to those of its value: one for its key,
 # and one on each level of the tree.
 _HEADER_BYTES = 16
@@ -157,7 +159,7 @@ class Journal:
         try:
             with self._environment.begin(write=True) as transaction:
                 for position, (value, _) in enumerate(coming, self._next):
-                    transaction.put(_key(position), value, append=True)
+                    transaction.put(_key(position) + checksum(position, value), value, append=True)
         except lmdb.Error as error:
             raise JournalFullError(_REASONS[self._note(error)]) from error
         self._trouble = None
@@ -359,9 +361,21 @@ def open_environment(folder: Path, max_bytes: int, *, sync: bool) -> lmdb.Enviro
     )
 
 
+def checksum(position: int, value: bytes) -> bytes:
+    """The second part of an entry's key: after a power cut, a value may consist of parts of two entries."""
+    return zlib.crc32(value, position & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def is_intact(key: bytes, value: bytes) -> bool | None:
+    """Whether an entry is as it was added; None if an earlier version of Pulse added it, without a checksum."""
+    if len(key) == _POSITION_BYTES:
+        return None
+    return key[_POSITION_BYTES:] == checksum(_position(key), value)
+
+
 def _key(position: int) -> bytes:
-    return position.to_bytes(8, "big")
+    return position.to_bytes(_POSITION_BYTES, "big")
 
 
 def _position(key: bytes) -> int:
-    return int.from_bytes(key, "big")
+    return int.from_bytes(key[:_POSITION_BYTES], "big")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from api.journal.check import is_event
+from api.journal.journal import is_intact
 
 _PAGE_HEADER = struct.Struct("<QHHHH")  # number, padding, flags, end of the offsets, beginning of the nodes
 _NODE_HEADER = struct.Struct("<HHHH")  # lower and upper half of a size, flags, size of the key
@@ -19,7 +20,7 @@ _META_END = struct.Struct("<QQ")  # last page, transaction
 _MAGIC = 0xBEEFC0DE
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 _ELSEWHERE = 1
-_KEY_BYTES = 8
+_KEY_BYTES = {8, 12}
 _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
 # Copies of a page are close to each other in the order of positions: within N to 2 N events.
@@ -27,10 +28,11 @@ _REMEMBERED = 100_000
 
 
 class _Node(NamedTuple):
-    """In a leaf: a position, and its value or, if `elsewhere`, the number of the value's first page. In a branch:
-    `size` is the page below it.
+    """In a leaf: a key, its position, and its value or, if `elsewhere`, the number of the value's first page. In a
+    branch: `size` is the page below it.
     """
 
+    key: bytes
     position: int
     size: int
     elsewhere: bool
@@ -56,9 +58,14 @@ def salvaged(file: Path) -> Iterator[bytes]:
             for node in pages.nodes(number, _LEAF):
                 if node.position < oldest:
                     continue
-                for event in pages.value(node).split(b"\n"):
+                value = pages.value(node)
+                intact = is_intact(node.key, value)
+                if intact is False:
+                    # Its events may be parts of two events.
+                    continue
+                for event in value.split(b"\n"):
                     known = hash(event)
-                    if known not in seen and known not in seen_before and is_event(event):
+                    if known not in seen and known not in seen_before and (intact or is_event(event)):
                         seen.add(known)
                         if len(seen) > _REMEMBERED:
                             seen, seen_before = set(), seen
@@ -117,10 +124,11 @@ class _Pages:
             size = low | high << 16
             if kind == _BRANCH:
                 # The first key of a branch is empty.
-                found.append(_Node(0, size | node_flags << 32, elsewhere=False, rest=b""))
-            elif key_bytes == _KEY_BYTES and size <= _LARGEST_VALUE_BYTES:
+                found.append(_Node(b"", 0, size | node_flags << 32, elsewhere=False, rest=b""))
+            elif key_bytes in _KEY_BYTES and size <= _LARGEST_VALUE_BYTES:
                 elsewhere = bool(node_flags & _ELSEWHERE)
-                found.append(_Node(int.from_bytes(key, "big"), size, elsewhere, rest[: 8 if elsewhere else size]))
+                rest = rest[: 8 if elsewhere else size]
+                found.append(_Node(key, int.from_bytes(key[:8], "big"), size, elsewhere, rest))
         return found
 
     def value(self, node: _Node) -> bytes:

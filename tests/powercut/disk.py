@@ -235,7 +235,9 @@ class _Choice:
         if self._loss is Loss.EVERYTHING:
             return versions[-1].content
         if self._loss is Loss.ORDERED:
-            return [version for version in versions if version.moment <= self._until or version is versions[0]][-1].content
+            return [version for version in versions if version.moment <= self._until or version is versions[0]][
+                -1
+            ].content
         if self._loss is Loss.FEW and chance.random() > self._rarely:
             return versions[-1].content
         one, other = chance.choice(versions).content, chance.choice(versions).content
