@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from api.intake import AcceptedEvent
-from api.journal.folders import sync_folder
+from api.journal.power import sync_folder
 from common.dead_letter_headers import dead_letter_headers
 from common.kafka import Record, RecordSender, never_takes
 from common.metrics import ApiMetrics

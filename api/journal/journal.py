@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lmdb
 
+from api.journal import power
 from common.errors import JournalError, JournalFullError
 
 logger = logging.getLogger(__name__)
@@ -216,8 +217,18 @@ class Journal:
             if not self._may_not_grow:
                 self._try_to_write()
 
+    def settle(self) -> None:
+        """Return when the disk has all of it (blocks), so that the machine may stop. Write nothing afterwards."""
+        try:
+            self._environment.sync(True)
+        except lmdb.Error:
+            logger.exception("the disk may lack the last events of a journal", extra={"folder": str(self._folder)})
+        else:
+            power.unmark(self._folder)
+
     def close(self) -> None:
-        """Release the file. Do not use the journal afterwards."""
+        """Settle it, and release the file. Do not use the journal afterwards."""
+        self.settle()
         self._environment.close()
 
     @property

@@ -39,14 +39,15 @@ class _Node(NamedTuple):
     rest: bytes
 
 
-def salvaged(file: Path) -> Iterator[bytes]:
+def salvaged(file: Path, *, after_power_cut: bool = False) -> Iterator[bytes]:
     """The readable events, oldest first as far as that is known. Raises OSError if the file cannot be opened.
 
-    LMDB does not overwrite a freed page: some of the events may already be in Kafka.
+    LMDB does not overwrite a freed page: some of the events may already be in Kafka. After a power cut, the pages of an
+    entry, and those of the tree, may be of different moments: an entry counts only if it is intact, wherever it is.
     """
     with file.open("rb", buffering=0) as data:
         pages = _Pages(data)
-        oldest = pages.oldest_position()
+        oldest = 0 if after_power_cut else pages.oldest_position()
         leaves = sorted(
             (nodes[0].position, number)
             for number in range(file.stat().st_size // pages.page_bytes + 1)
@@ -60,8 +61,7 @@ def salvaged(file: Path) -> Iterator[bytes]:
                     continue
                 value = pages.value(node)
                 intact = is_intact(node.key, value)
-                if intact is False:
-                    # Its events may be parts of two events.
+                if after_power_cut and intact is False:
                     continue
                 for event in value.split(b"\n"):
                     known = hash(event)
