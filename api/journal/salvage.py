@@ -6,6 +6,7 @@ The format is that of LMDB 0.9 on 64-bit machines (docs/decisions, 42).
 import mmap
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,6 +26,8 @@ _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
 # Copies of a page are close to each other in the order of positions: within N to 2 N events.
 _REMEMBERED = 100_000
+_PAGE_BITS = 40
+_PAGES_AT_HAND = 64
 
 
 class _Node(NamedTuple):
@@ -48,16 +51,19 @@ def salvaged(file: Path, *, after_power_cut: bool = False) -> Iterator[bytes]:
     with file.open("rb", buffering=0) as data:
         pages = _Pages(data)
         oldest = 0 if after_power_cut else pages.oldest_position()
-        leaves = sorted(
-            (nodes[0].position, number)
+        # A torn page has its entries in no order.
+        places = sorted(
+            node.position << _PAGE_BITS | number
             for number in range(file.stat().st_size // pages.page_bytes + 1)
-            if (nodes := pages.nodes(number, _LEAF))
+            for node in pages.nodes(number, _LEAF)
+            if node.position >= oldest
         )
+        nodes = lru_cache(_PAGES_AT_HAND)(lambda number: pages.nodes(number, _LEAF))
         seen: set[int] = set()
         seen_before: set[int] = set()
-        for _, number in leaves:
-            for node in pages.nodes(number, _LEAF):
-                if node.position < oldest:
+        for place in places:
+            for node in nodes(place & (1 << _PAGE_BITS) - 1):
+                if node.position != place >> _PAGE_BITS:
                     continue
                 value = pages.value(node)
                 intact = is_intact(node.key, value)

@@ -2,9 +2,9 @@
 
 The rules are those of POSIX, and stricter than most file systems:
 
-- `fsync` and `fdatasync` of a file: all that was written to it before is on the disk, its size too. A write with O_DSYNC
+- After `fsync` or `fdatasync` of a file, all earlier writes to it are on the disk, with its size. A write with O_DSYNC
   is on the disk when it returns.
-- Of later writes, each page (4 KiB) may be there in any version, and be torn between two versions at sectors (512 bytes).
+- Of later writes, each page (4 KiB) may be there in any version, or torn between two versions at sectors (512 bytes).
   The size may be any since then.
 - Names (new, renamed, removed) reach the disk in their order, but for certain only by a sync of the folder.
 """
@@ -175,7 +175,7 @@ class Disk:
         touching = [
             number
             for number, change in enumerate(self._changes, 1)
-            if path in {os.path.dirname(change.path), os.path.dirname(change.to)}
+            if path in {str(Path(change.path).parent), str(Path(change.to).parent)}
         ]
         reached = max(touching, default=0)
         for change in self._changes[:reached]:

@@ -1,7 +1,7 @@
-"""A process that uses a journal as a worker does, to be recorded: `python -m tests.powercut.writer FOLDER SYNC SEED N`.
+"""Uses a journal as a worker does, to be recorded: `python -m tests.powercut.writer FOLDER SYNC SEED N`.
 
-It accepts N requests of numbered events, some together in one commit, while the broker is at times away; and writes what
-it did into the file NOTES beside the journals, a line each, so that the recording has it in its order.
+It accepts N requests of numbered events, some together in one commit; the broker is away at times. The file NOTES
+beside the journals gets a line for each step, so that the recording has the steps in their order.
 """
 
 import json
@@ -16,7 +16,7 @@ NOTES = "notes"
 
 
 def numbered(number: int) -> bytes:
-    """The event of this number. Many have the same length, as those of one page have, so that parts of one fit another."""
+    """The event of this number. Many have the same length, so that a part of one fits another."""
     length = (20, 20, 20, 20, 150, 700)[number // 1000 % 6]
     event = {
         "event_id": f"event-{number:07}",
