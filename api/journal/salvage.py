@@ -22,6 +22,8 @@ _MAGIC = 0xBEEFC0DE
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 _ELSEWHERE = 1
 _KEY_BYTES = {8, 12}
+# The keys in the tree of free pages are transaction numbers that begin with their lowest byte.
+_FIRST_OF_A_POSITION = bytes(3)
 _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
 # Copies of a page are close to each other in the order of positions: within N to 2 N events.
@@ -131,7 +133,7 @@ class _Pages:
             if kind == _BRANCH:
                 # The first key of a branch is empty.
                 found.append(_Node(b"", 0, size | node_flags << 32, elsewhere=False, rest=b""))
-            elif key_bytes in _KEY_BYTES and size <= _LARGEST_VALUE_BYTES:
+            elif key_bytes in _KEY_BYTES and size <= _LARGEST_VALUE_BYTES and key[:3] == _FIRST_OF_A_POSITION:
                 elsewhere = bool(node_flags & _ELSEWHERE)
                 rest = rest[: 8 if elsewhere else size]
                 found.append(_Node(key, int.from_bytes(key[:8], "big"), size, elsewhere, rest))

@@ -28,7 +28,7 @@ from tests.powercut.disk import Disk, Loss, Operation, recorded
 from tests.powercut.writer import NOTES, numbered
 from tests.servers import ROOT, api_without_kafka
 
-CUTS = int(os.environ.get("POWER_CUTS", "6"))
+CUTS = int(os.environ.get("POWER_CUTS", "4"))
 SEEDS = range(int(os.environ.get("POWER_CUT_SEEDS", "1")))
 
 MIB = 1024 * 1024
@@ -191,7 +191,7 @@ def test_without_the_mark_of_an_unsynced_journal_nothing_is_rebuilt(tmp_path: Pa
 
 @pytest.fixture
 def recorded_api(library: Path, tmp_path: Path) -> tuple[Path, Path, dict[int, list[str]]]:
-    """The folder and the recording of an API with `full`; and the ids by the recording's length when they were answered."""
+    """The folder and the recording of an API with `full`; and the ids answered by each length of it."""
     folder, log = tmp_path / "disk", tmp_path / "log"
     folder.mkdir()
     environment = recorder.environment(library, folder, log)
@@ -206,6 +206,7 @@ def recorded_api(library: Path, tmp_path: Path) -> tuple[Path, Path, dict[int, l
     return folder, log, answered
 
 
+@pytest.mark.long
 def test_with_full_an_api_keeps_each_event_that_it_answered_before_the_cut(
     recorded_api: tuple[Path, Path, dict[int, list[str]]], tmp_path: Path
 ) -> None:
