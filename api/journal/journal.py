@@ -68,8 +68,8 @@ class Journal:
     Committed events survive
     - the death of the process, also by kill -9: always, since the operating system has them;
     - the death of the machine: with `sync` always, since they are on disk before `commit` returns (about 0.5 ms);
-      without it, except those of the last seconds that the operating system had not written. The file may then be
-      damaged: it is set aside when it is next opened, and the journal starts empty.
+      without it, except those that the operating system had not written, and older ones in the same page. The file is
+      then rebuilt from its intact entries when it is next opened.
 
     Any thread may read its state and size. All other calls are for one thread at a time, which the queue's lock
     ensures. Calls block only on the disk.
