@@ -71,8 +71,13 @@ class Delivery:
         self.producer.start(self._left_behind(self._journals))
 
     def stop(self, timeout: float) -> None:
-        """Send the waiting events, for at most `timeout` seconds (blocks); the rest stays in the journal."""
+        """Send the waiting events, for at most `timeout` seconds (blocks); the rest stays in the journal, on the disk.
+
+        Call it when no request can come any more.
+        """
         self.producer.stop(timeout)
+        if self.queue.journal is not None and not self.producer.alive:
+            self.queue.journal.settle()
         waiting = {"events": self.queue.unacknowledged, "seconds": timeout}
         if not self.queue.unacknowledged:
             logger.info("all events are in Kafka")

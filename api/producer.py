@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_EVENTS = 2000
 _TAKE_SECONDS = 0.1
+_END_SECONDS = 0.5
 _PAUSE_SECONDS = 0.03
 _CHUNK_BYTES = MAX_RECORD_BATCH_BYTES * 3 // 4
 # So that few chunks are small remainders.
@@ -84,6 +85,8 @@ class Producer:
         self._stopping.set()
         self._thread.join(timeout)
         self.give_up()
+        # Unless it sends, it ends at once.
+        self._thread.join(_END_SECONDS)
 
     def give_up(self) -> None:
         """Send no more than the current chunk. Does not block: the thread itself may call it."""

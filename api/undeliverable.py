@@ -1,10 +1,12 @@
 """Moves events that Kafka will never accept to the dead letter topic, or to a file, so that they block no others."""
 
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from api.intake import AcceptedEvent
+from api.journal.power import sync_folder
 from common.dead_letter_headers import dead_letter_headers
 from common.kafka import Record, RecordSender, never_takes
 from common.metrics import ApiMetrics
@@ -39,6 +41,10 @@ class Undeliverable:
             try:
                 with (self._folder / FILE_NAME).open("ab") as file:
                     file.write(event.value + b"\n")
+                    file.flush()
+                    # The journal deletes the event next.
+                    os.fsync(file.fileno())
+                sync_folder(self._folder)
             except OSError:
                 logger.exception("an event that Kafka will never accept cannot be kept yet")
                 return False

@@ -5,21 +5,16 @@ Safe beside a running API, with the same settings: it never touches a journal th
 
 import os
 import shutil
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import click
 
-from api.journal.folders import SetAside, claim, restored_folder, set_aside_files, told
-from api.journal.journal import DATA, Journal
+from api.journal.folders import SetAside, claim, copy_events, restored_folder, room_for_copy, set_aside_files, told
+from api.journal.journal import DATA
+from api.journal.power import sync_folder
 from api.journal.salvage import salvaged
-from common.errors import JournalError, JournalFullError, PulseError
+from common.errors import JournalError, PulseError
 from common.settings import load_api_settings, read_dotenv
-
-_EVENTS_AN_ENTRY = 100
-_ROOM_FOR_PAGES = 4
-_LEAST_BYTES = 64 * 1024 * 1024
 
 
 @click.group()
@@ -77,8 +72,9 @@ def restore(root: Path, aside: SetAside) -> int:
                 events = _copy(file, making)
                 if not events:
                     return 0
+                sync_folder(making)
                 making.rename(made)
-                _sync(root)
+                sync_folder(root)
             file.rename(file.with_name(f"restored-{file.name.removeprefix('damaged-')}"))
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -88,35 +84,13 @@ def restore(root: Path, aside: SetAside) -> int:
 
 def _copy(file: Path, folder: Path) -> int:
     """Write a file's events into the journal of a claimed folder."""
-    size = max(file.stat().st_size * _ROOM_FOR_PAGES, _LEAST_BYTES)
-    journal = Journal(folder, max_bytes=size, sync=True)
-    try:
-        for events in _by_hundreds(salvaged(file)):
-            journal.append(events)
-        copied = journal.events
-    except JournalFullError as error:
-        raise JournalError(f"{file} cannot be restored: {error}; make room on the disk") from error
-    finally:
-        journal.close()
+    copied = copy_events(salvaged(file), folder, room_for_copy(file))
     if os.geteuid() == 0:
         # The API may run as another user.
         owner = file.stat()
         for path in (folder, *folder.iterdir()):
             os.chown(path, owner.st_uid, owner.st_gid)
     return copied
-
-
-def _by_hundreds(events: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while some := list(islice(events, _EVENTS_AN_ENTRY)):
-        yield some
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _root() -> Path:

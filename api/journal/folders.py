@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import IO
 
 import lmdb
 
+from api.journal import power
 from api.journal.check import FOUND_DAMAGE
 from api.journal.journal import DATA, Journal
 from api.journal.salvage import salvaged
-from common.errors import JournalError
+from common.errors import JournalError, JournalFullError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ _LOCK = "owner.lock"
 _RESTORED = "worker-restored-"
 _CHECK_TIMEOUT = 300.0
 _COUNT_SECONDS = 60.0
+_EVENTS_AN_ENTRY = 100
+_ROOM_FOR_PAGES = 4
+_LEAST_BYTES = 64 * 1024 * 1024
 _SIGNS_OF_DAMAGE = (FOUND_DAMAGE, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
 _SET_ASIDE = re.compile(r"damaged-[^.]*?(?:-(?P<events>[0-9]+)-events)?\.mdb")
 
@@ -68,8 +73,8 @@ class Claim:
     def remove(self) -> None:
         """Delete the folder with its journal, except for files that were set aside there. Ignores errors."""
         with suppress(OSError):
-            for name in (DATA, _LOCK):
-                (self.folder / name).unlink()
+            for name in (DATA, power.MARK, _LOCK):
+                (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 
 
@@ -132,19 +137,30 @@ def claim_left_behind(root: Path, failed: Callable[[Path, JournalError], None]) 
 
 
 def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable[[], None] = lambda: None) -> Journal:
-    """The journal in a claimed folder. Renames a damaged one, and logs an error.
+    """The journal in a claimed folder. Renames a damaged one, and rebuilds one that lost writes when the machine stopped;
+    logs an error for both.
 
-    Blocks while it reads the leftover events. Raises JournalError, and changes nothing, if the journal is unusable for
-    a reason other than damage.
+    Blocks while it reads the leftover events, and with `sync` until the disk has the names of the file and its folders.
+    Raises JournalError, and changes nothing, if the journal is unusable for a reason other than damage.
     """
     with told(folder):
         data = folder / DATA
         if data.exists():
             # The system's error for a file that may not be opened is clearer than LMDB's.
             data.open("r+b").close()
+            if power.was_cut(folder):
+                _rebuild(folder)
             if not _is_sound(folder):
                 _set_aside(data)
-        return Journal(folder, max_bytes=max_bytes, sync=sync, on_fatal=on_fatal)
+        if not sync:
+            power.mark(folder)
+        journal = Journal(folder, max_bytes=max_bytes, sync=sync, on_fatal=on_fatal)
+        if sync:
+            # A synced file without a name is lost, and so is a folder.
+            for path in (folder, *folder.resolve().parents):
+                power.sync_folder(path)
+            power.unmark(folder)
+        return journal
 
 
 def set_aside_files(root: Path) -> list[SetAside]:
@@ -179,6 +195,50 @@ def told(folder: Path) -> Iterator[None]:
         remedies = (remedy for sign, remedy in _REMEDIES.items() if sign in text)
         remedy = next(remedies, _ANYTHING_ELSE).format(uid=os.geteuid())
         raise JournalError(f"API_JOURNAL_DIR: {folder} cannot be used: {text}; {remedy}") from error
+
+
+def copy_events(events: Iterator[bytes], folder: Path, room: int) -> int:
+    """Write events into the new, synced journal of a folder, `room` bytes at most; returns their number. Raises
+    JournalError if they have no room.
+    """
+    journal = Journal(folder, max_bytes=room, sync=True)
+    try:
+        while some := list(islice(events, _EVENTS_AN_ENTRY)):
+            journal.append(some)
+        copied = journal.events
+    except JournalFullError as error:
+        raise JournalError(
+            f"the events of a journal cannot be copied to {folder}: {error}; make room on the disk"
+        ) from error
+    finally:
+        journal.close()
+    return copied
+
+
+def room_for_copy(file: Path) -> int:
+    """How large a journal may become with the events of a file."""
+    return max(file.stat().st_size * _ROOM_FOR_PAGES, _LEAST_BYTES)
+
+
+def _rebuild(folder: Path) -> None:
+    """Replace a journal by one of its intact events, after the machine stopped with writes that the disk had not got.
+
+    LMDB's tree and its list of free pages may be of different moments: a check cannot find all of that, and the next
+    writes would overwrite events, or crash.
+    """
+    data, making = folder / DATA, folder / "rebuilding"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    try:
+        events = copy_events(salvaged(data, after_power_cut=True), making, room_for_copy(data))
+        (making / DATA).replace(data)
+        power.sync_folder(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    extra = {"folder": str(folder), "events": events}
+    logger.error(
+        "the machine stopped while a journal was open: its intact events are sent, the last may be lost", extra=extra
+    )
 
 
 def _set_aside(data: Path) -> None:

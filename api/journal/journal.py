@@ -4,12 +4,14 @@ import errno
 import logging
 import math
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 import lmdb
 
+from api.journal import power
 from common.errors import JournalError, JournalFullError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ _NEARLY = 0.95
 # Deletions need disk pages, too: on a completely full disk, they start slowly.
 _SPARE_DISK_BYTES = 512 * 1024
 _USED_OF_FILE = 0.75
+_POSITION_BYTES = 8
 # LMDB's header of a value, and the maximum of pages that an entry adds to those of its value: one for its key,
 # and one on each level of the tree.
 _HEADER_BYTES = 16
@@ -65,8 +68,8 @@ class Journal:
     Committed events survive
     - the death of the process, also by kill -9: always, since the operating system has them;
     - the death of the machine: with `sync` always, since they are on disk before `commit` returns (about 0.5 ms);
-      without it, except those of the last seconds that the operating system had not written. The file may then be
-      damaged: it is set aside when it is next opened, and the journal starts empty.
+      without it, except those that the operating system had not written, and older ones in the same page. The file is
+      then rebuilt from its intact entries when it is next opened.
 
     Any thread may read its state and size. All other calls are for one thread at a time, which the queue's lock
     ensures. Calls block only on the disk.
@@ -157,7 +160,7 @@ class Journal:
         try:
             with self._environment.begin(write=True) as transaction:
                 for position, (value, _) in enumerate(coming, self._next):
-                    transaction.put(_key(position), value, append=True)
+                    transaction.put(_key(position) + checksum(position, value), value, append=True)
         except lmdb.Error as error:
             raise JournalFullError(_REASONS[self._note(error)]) from error
         self._trouble = None
@@ -214,8 +217,18 @@ class Journal:
             if not self._may_not_grow:
                 self._try_to_write()
 
+    def settle(self) -> None:
+        """Return when the disk has all of it (blocks), so that the machine may stop. Write nothing afterwards."""
+        try:
+            self._environment.sync(True)
+        except lmdb.Error:
+            logger.exception("the disk may lack the last events of a journal", extra={"folder": str(self._folder)})
+        else:
+            power.unmark(self._folder)
+
     def close(self) -> None:
-        """Release the file. Do not use the journal afterwards."""
+        """Settle it, and release the file. Do not use the journal afterwards."""
+        self.settle()
         self._environment.close()
 
     @property
@@ -359,9 +372,21 @@ def open_environment(folder: Path, max_bytes: int, *, sync: bool) -> lmdb.Enviro
     )
 
 
+def checksum(position: int, value: bytes) -> bytes:
+    """The second part of an entry's key: after a power cut, a value may consist of parts of two entries."""
+    return zlib.crc32(value, position & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def is_intact(key: bytes, value: bytes) -> bool | None:
+    """Whether an entry is as it was added; None if an earlier version of Pulse added it, without a checksum."""
+    if len(key) == _POSITION_BYTES:
+        return None
+    return key[_POSITION_BYTES:] == checksum(_position(key), value)
+
+
 def _key(position: int) -> bytes:
-    return position.to_bytes(8, "big")
+    return position.to_bytes(_POSITION_BYTES, "big")
 
 
 def _position(key: bytes) -> int:
-    return int.from_bytes(key, "big")
+    return int.from_bytes(key[:_POSITION_BYTES], "big")

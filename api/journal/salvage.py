@@ -6,10 +6,12 @@ The format is that of LMDB 0.9 on 64-bit machines (docs/decisions, 42).
 import mmap
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from api.journal.check import is_event
+from api.journal.journal import is_intact
 
 _PAGE_HEADER = struct.Struct("<QHHHH")  # number, padding, flags, end of the offsets, beginning of the nodes
 _NODE_HEADER = struct.Struct("<HHHH")  # lower and upper half of a size, flags, size of the key
@@ -19,46 +21,59 @@ _META_END = struct.Struct("<QQ")  # last page, transaction
 _MAGIC = 0xBEEFC0DE
 _BRANCH, _LEAF, _OVERFLOW = 1, 2, 4
 _ELSEWHERE = 1
-_KEY_BYTES = 8
+_KEY_BYTES = {8, 12}
+# The keys in the tree of free pages are transaction numbers that begin with their lowest byte.
+_FIRST_OF_A_POSITION = bytes(3)
 _DEEPEST = 16
 _LARGEST_VALUE_BYTES = 16 * 1024 * 1024
 # Copies of a page are close to each other in the order of positions: within N to 2 N events.
 _REMEMBERED = 100_000
+_PAGE_BITS = 40
+_PAGES_AT_HAND = 64
 
 
 class _Node(NamedTuple):
-    """In a leaf: a position, and its value or, if `elsewhere`, the number of the value's first page. In a branch:
-    `size` is the page below it.
+    """In a leaf: a key, its position, and its value or, if `elsewhere`, the number of the value's first page. In a
+    branch: `size` is the page below it.
     """
 
+    key: bytes
     position: int
     size: int
     elsewhere: bool
     rest: bytes
 
 
-def salvaged(file: Path) -> Iterator[bytes]:
+def salvaged(file: Path, *, after_power_cut: bool = False) -> Iterator[bytes]:
     """The readable events, oldest first as far as that is known. Raises OSError if the file cannot be opened.
 
-    LMDB does not overwrite a freed page: some of the events may already be in Kafka.
+    LMDB does not overwrite a freed page: some of the events may already be in Kafka. After a power cut, the pages of an
+    entry, and those of the tree, may be of different moments: an entry counts only if it is intact, wherever it is.
     """
     with file.open("rb", buffering=0) as data:
         pages = _Pages(data)
-        oldest = pages.oldest_position()
-        leaves = sorted(
-            (nodes[0].position, number)
+        oldest = 0 if after_power_cut else pages.oldest_position()
+        # A torn page has its entries in no order.
+        places = sorted(
+            node.position << _PAGE_BITS | number
             for number in range(file.stat().st_size // pages.page_bytes + 1)
-            if (nodes := pages.nodes(number, _LEAF))
+            for node in pages.nodes(number, _LEAF)
+            if node.position >= oldest
         )
+        nodes = lru_cache(_PAGES_AT_HAND)(lambda number: pages.nodes(number, _LEAF))
         seen: set[int] = set()
         seen_before: set[int] = set()
-        for _, number in leaves:
-            for node in pages.nodes(number, _LEAF):
-                if node.position < oldest:
+        for place in places:
+            for node in nodes(place & (1 << _PAGE_BITS) - 1):
+                if node.position != place >> _PAGE_BITS:
                     continue
-                for event in pages.value(node).split(b"\n"):
+                value = pages.value(node)
+                intact = is_intact(node.key, value)
+                if after_power_cut and intact is False:
+                    continue
+                for event in value.split(b"\n"):
                     known = hash(event)
-                    if known not in seen and known not in seen_before and is_event(event):
+                    if known not in seen and known not in seen_before and (intact or is_event(event)):
                         seen.add(known)
                         if len(seen) > _REMEMBERED:
                             seen, seen_before = set(), seen
@@ -117,10 +132,11 @@ class _Pages:
             size = low | high << 16
             if kind == _BRANCH:
                 # The first key of a branch is empty.
-                found.append(_Node(0, size | node_flags << 32, elsewhere=False, rest=b""))
-            elif key_bytes == _KEY_BYTES and size <= _LARGEST_VALUE_BYTES:
+                found.append(_Node(b"", 0, size | node_flags << 32, elsewhere=False, rest=b""))
+            elif key_bytes in _KEY_BYTES and size <= _LARGEST_VALUE_BYTES and key[:3] == _FIRST_OF_A_POSITION:
                 elsewhere = bool(node_flags & _ELSEWHERE)
-                found.append(_Node(int.from_bytes(key, "big"), size, elsewhere, rest[: 8 if elsewhere else size]))
+                rest = rest[: 8 if elsewhere else size]
+                found.append(_Node(key, int.from_bytes(key[:8], "big"), size, elsewhere, rest))
         return found
 
     def value(self, node: _Node) -> bytes:

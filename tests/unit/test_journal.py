@@ -135,7 +135,7 @@ def test_is_full_before_it_takes_no_more_at_all(journal: Journal) -> None:
     assert journal.state is JournalState.FULL
 
 
-@pytest.mark.parametrize("size", [300, 3000, 36_000], ids=["single events", "large events", "batches"])
+@pytest.mark.parametrize("size", [288, 3000, 36_000], ids=["single events", "large events", "batches"])
 def test_a_disk_that_others_have_filled_does_not_keep_it_from_forgetting(
     journal: Journal, tmp_path: Path, size: int
 ) -> None:
