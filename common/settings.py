@@ -232,8 +232,8 @@ class JournalSettings:
         "API_JOURNAL_SYNC",
         choice(JournalSync),
         "normal",
-        "normal: events survive the death of the process; a power cut may lose the last half minute. full: they survive "
-        "a power cut, too, for about 0.5 ms a request.",
+        "normal: events survive the death of the process; a power cut may lose the last half minute. full: they also "
+        "survive a power cut, for about 0.5 ms a request.",
     )
 
 

@@ -137,8 +137,8 @@ def claim_left_behind(root: Path, failed: Callable[[Path, JournalError], None]) 
 
 
 def open_journal(folder: Path, *, max_bytes: int, sync: bool, on_fatal: Callable[[], None] = lambda: None) -> Journal:
-    """The journal in a claimed folder. Renames a damaged one, and rebuilds one that lost writes when the machine stopped;
-    logs an error for both.
+    """The journal in a claimed folder. Renames a damaged one, and rebuilds one that lost writes when the machine
+    stopped; logs an error for both.
 
     Blocks while it reads the leftover events, and with `sync` until the disk has the names of the file and its folders.
     Raises JournalError, and changes nothing, if the journal is unusable for a reason other than damage.
