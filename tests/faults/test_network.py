@@ -21,7 +21,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 CLIENTS = 4
-EVENTS = 900  # of each client
+EVENTS = 600  # of each client
 # Of each client, between two requests, of which three make 27 events: some 400 events a second in all.
 PAUSE = 0.09
 SECONDS = 5.0  # of a fault
@@ -89,6 +89,7 @@ class Scene:
 
     def begin(self, name: str, *, keep_alive: bool) -> None:
         """Send, until a tenth was accepted."""
+        self.sent += EVENTS * CLIENTS
         url = f"http://{self._address('client to api')}"
         self.clients = [
             Client(url, f"{name}-{number}", EVENTS, pause=PAUSE, timeout=5, keep_alive=keep_alive)
@@ -103,7 +104,6 @@ class Scene:
         for client in self.clients:
             client.join(90)
             assert client.accepted == EVENTS
-        self.sent += EVENTS * CLIENTS
         self.pipeline.wait_until_stored(self.sent, timeout=90)
         arrived = in_kafka(self.pipeline.kafka, self.sent)
         names = [client.name for client in self.clients]
