@@ -155,7 +155,9 @@ def servers(
 
 
 @pytest.fixture(scope="module", params=LINKS, ids=lambda link: link.replace(" ", "-"))
-def scene(request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     scene = Scene(request.param, servers, tmp_path_factory.mktemp("scene"))
     yield scene
     scene.pipeline.kill()
@@ -227,7 +229,7 @@ def test_each_event_is_stored_once_and_in_order(scene: Scene, happens: Callable[
     numbers = list(range(EVENTS))
     names = [client.name for client in scene.clients]
     assert scene.finish() == (
-        {name: numbers for name in names},
+        dict.fromkeys(names, numbers),
         sorted(f"{name}-{number}" for name in names for number in numbers),
     )
     assert scene.api.worker_pids() == scene.begun
