@@ -86,12 +86,14 @@ class Scene:
     def _address(self, link: str) -> str:
         return f"127.0.0.1:{self.proxies[link].port}"
 
-    def begin(self, name: str, *, keep_alive: bool) -> None:
+    def begin(self, happens: Callable[["Scene"], None]) -> None:
         """Send, until a tenth was accepted."""
+        # Only with one worker is the order kept across connections.
+        keep_alive = happens is not slow_closes or self.link != "client to api"
         self.sent += EVENTS * CLIENTS
         url = f"http://{self._address('client to api')}"
         self.clients = [
-            Client(url, f"{name}-{number}", EVENTS, pause=PAUSE, timeout=5, keep_alive=keep_alive)
+            Client(url, f"{happens.__name__}-{number}", EVENTS, pause=PAUSE, timeout=5, keep_alive=keep_alive)
             for number in range(CLIENTS)
         ]
         for client in self.clients:
@@ -223,7 +225,7 @@ def cuts_in_answers(scene: Scene) -> None:
     ids=lambda happens: happens.__name__,
 )
 def test_each_event_is_stored_once_and_in_order(scene: Scene, happens: Callable[[Scene], None]) -> None:
-    scene.begin(happens.__name__, keep_alive=happens is not slow_closes)
+    scene.begin(happens)
     happens(scene)
     numbers = list(range(EVENTS))
     names = [client.name for client in scene.clients]
