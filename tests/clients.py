@@ -16,18 +16,31 @@ import requests
 class Client(threading.Thread):
     """Sends one customer's numbered events over one connection, some single, some in batches, some twice.
 
-    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202. `pause` is in
-    seconds, between two requests.
+    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202. `pause`: seconds
+    between two requests; `timeout`: seconds to wait for an answer; `keep_alive`: else a connection for each request.
     """
 
-    def __init__(self, url: str, customer: str, count: int, *, batch: int = 25, pause: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        customer: str,
+        count: int,
+        *,
+        batch: int = 25,
+        pause: float = 0.0,
+        timeout: float = 30.0,
+        keep_alive: bool = True,
+    ) -> None:
         super().__init__(name=customer, daemon=True)
         self.url = url
         self.events = [event(customer, number) for number in range(count)]
         self.accepted = 0
         self._batch = batch
         self._pause = pause
+        self._timeout = timeout
         self._session = requests.Session()
+        if not keep_alive:
+            self._session.headers["Connection"] = "close"
 
     def run(self) -> None:
         number = 0
@@ -38,17 +51,14 @@ class Client(threading.Thread):
             self._send(chunk)
             if number % 10 == 0:
                 self._send(chunk)
-            number += size
+            number += len(chunk)
             self.accepted = number
             time.sleep(self._pause)
 
     def _send(self, chunk: list[dict[str, Any]]) -> None:
         while True:
             try:
-                if len(chunk) == 1:
-                    answer = self._session.post(f"{self.url}/api/v1/track", json=chunk[0], timeout=30)
-                else:
-                    answer = self._session.post(f"{self.url}/api/v1/track/batch", json={"events": chunk}, timeout=30)
+                answer = self._post(chunk)
             except requests.RequestException:  # no answer, or half of one
                 time.sleep(0.05)
                 continue
@@ -56,6 +66,11 @@ class Client(threading.Thread):
                 return
             assert answer.status_code == 503, answer.text
             time.sleep(0.05)
+
+    def _post(self, chunk: list[dict[str, Any]]) -> requests.Response:
+        if len(chunk) == 1:
+            return self._session.post(f"{self.url}/api/v1/track", json=chunk[0], timeout=self._timeout)
+        return self._session.post(f"{self.url}/api/v1/track/batch", json={"events": chunk}, timeout=self._timeout)
 
 
 class SteadyClient(threading.Thread):

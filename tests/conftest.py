@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud"]
+pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud", "tests.toxiproxy"]
 
 # Nor does any test read the .env of the developer.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"

@@ -34,6 +34,9 @@ MAX_POLL_RECORDS = 500
 """Values can be large: a poll decodes up to N of them before the caller can check their size."""
 # For all partitions of a broker together; one batch of records is always complete, however large.
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
+# Without an answer for N ms the client closes the connection: it may be dead, and no packet says so (half-open).
+# kafka-python-ng's default is 305 s. Not shorter, since a member that joins waits for the flushes of all others.
+_ANSWER_MS = 60_000
 # kafka-python-ng's error for a connection that was closed immediately (by a proxy without its Kafka, by another kind
 # of server): it uses the socket after the close.
 _NO_SOCKET = "Invalid file object: None"
@@ -60,7 +63,7 @@ def connect_consumer(settings: KafkaSettings, **options: Any) -> Any:
         enable_auto_commit=False,
         fetch_max_bytes=_MAX_FETCH_BYTES,
         **where_known(KafkaConsumer, isolation_level="read_committed"),
-        **options,
+        **{"request_timeout_ms": _ANSWER_MS, **options},
     )
     if bulk_append.supported():
         # Imported here, since kafka-python lacks its base.

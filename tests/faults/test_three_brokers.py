@@ -28,7 +28,7 @@ def cluster(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     cluster.prepare()
     cluster.start()
     yield cluster
-    cluster.kill()
+    cluster.remove()
 
 
 class Scene:
@@ -125,9 +125,33 @@ def kill_all(scene: Scene) -> None:
     scene.cluster.start()
 
 
+def fill_the_disk_of_one(scene: Scene) -> None:
+    """It ends by itself, and comes back when there is room again."""
+    node, disk = scene.cluster.nodes[-1], scene.cluster.disk
+    if disk is None:
+        pytest.skip("a disk that can be filled needs the right to mount one")
+    disk.fill()
+    try:
+        eventually(lambda: node.dead, 90, "the end of the broker without room")
+        scene.go_on(500)
+    finally:
+        disk.free()
+    node.start()
+    node.wait()
+    scene.cluster.wait_until_in_sync(scene.pipeline.kafka)
+
+
 @pytest.mark.parametrize(
     "happens",
-    [restart_one_after_the_other, kill_one_after_the_other, kill_one_for_good, freeze_one, kill_two, kill_all],
+    [
+        restart_one_after_the_other,
+        kill_one_after_the_other,
+        kill_one_for_good,
+        freeze_one,
+        kill_two,
+        kill_all,
+        fill_the_disk_of_one,
+    ],
     ids=lambda happens: happens.__name__,
 )
 def test_each_event_is_stored_once_and_in_order(scene: Scene, happens: Callable[[Scene], None]) -> None:

@@ -1,0 +1,93 @@
+"""Toxiproxy on this machine: built by Go once; proxies that delay, cut and swallow what passes through them."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from ops.local import ports
+from tests.servers import ROOT, Process
+
+_VERSION = "v2.12.0"
+_MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{_VERSION}"
+_BUILD_SECONDS = 300.0
+
+
+class Proxy:
+    """Passes on what is sent to `port`."""
+
+    def __init__(self, api: str, name: str, upstream: int) -> None:
+        """`upstream`: the port of the server behind it, on this machine, which may start later."""
+        self.port = ports.free_port()
+        self._toxics = f"{api}/proxies/{name}/toxics"
+        made = {"name": name, "listen": f"127.0.0.1:{self.port}", "upstream": f"127.0.0.1:{upstream}"}
+        requests.post(f"{api}/proxies", json=made, timeout=10).raise_for_status()
+
+    @contextlib.contextmanager
+    def toxic(self, kind: str, *streams: str, **attributes: int) -> Iterator[None]:
+        """Have a toxic in these streams, `upstream` or `downstream` (to the client), for all connections.
+
+        Toxiproxy's documentation has the kinds, and the attributes of each. The end of some closes the connections.
+        """
+        with contextlib.ExitStack() as stack:
+            for stream in streams:
+                made = {"name": stream, "type": kind, "stream": stream, "attributes": attributes}
+                requests.post(self._toxics, json=made, timeout=10).raise_for_status()
+                stack.callback(self._remove, stream)
+            yield
+
+    def _remove(self, name: str) -> None:
+        requests.delete(f"{self._toxics}/{name}", timeout=10).raise_for_status()
+
+
+class Toxiproxy(Process):
+    """A server of proxies."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self._port = ports.free_port()
+        command = [str(binary), "-host", "127.0.0.1", "-port", str(self._port)]
+        super().__init__(command, folder / "toxiproxy.log")
+
+    def start(self) -> None:
+        super().start()
+        ports.wait_until_answers(self._port, 30)
+
+    def proxy(self, name: str, upstream: int) -> Proxy:
+        """A new proxy to this port. The name is for its log."""
+        return Proxy(f"http://127.0.0.1:{self._port}", name, upstream)
+
+
+def _binary() -> Path:
+    """The server's program; built where it is not there yet, in about 20 s, at most 300.
+
+    Skips where that cannot be done, and fails instead where CI=true.
+    """
+    binary = ROOT / "var" / "toxiproxy" / _VERSION
+    if binary.is_file():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="partial-") as partial:
+        # Go needs a home for its caches, and tox passes none.
+        env = {"HOME": str(Path.home()), **os.environ, "GOBIN": partial}
+        try:
+            command = ["go", "install", _MODULE]
+            subprocess.run(command, env=env, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = f"Toxiproxy cannot be built: {error} {str(getattr(error, 'stderr', '') or '')[-300:]}"
+            pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        Path(partial, "server").replace(binary)
+    return binary
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
+    """A server without proxies."""
+    server = Toxiproxy(_binary(), tmp_path_factory.mktemp("toxiproxy"))
+    server.start()
+    yield server
+    server.kill()
