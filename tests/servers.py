@@ -11,6 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ import requests
 from pymongo.collection import Collection
 
 from common.addresses import parse_address
-from common.errors import LocalStackError
+from common.errors import LocalStackError, TopicError
 from common.kafka import KafkaReader
 from common.retry import Backoff
 from common.settings import KafkaSettings, LogSettings, MongoSettings, TopicSettings
@@ -319,8 +320,16 @@ def create_topics(settings: KafkaSettings, replication_factor: int = 1) -> None:
     ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, replication_factor)))
     admin.close()
     for name in (settings.topic, settings.dlq_topic):
-        # It knows the ends of all partitions once each has a leader.
-        KafkaReader(settings, name).close()
+        # Of several brokers, some learn of a topic later; its ends are known once each partition has a leader.
+        eventually(partial(_can_be_read, settings, name), timeout=30, what=f"the topic {name}")
+
+
+def _can_be_read(settings: KafkaSettings, topic: str) -> bool:
+    try:
+        KafkaReader(settings, topic).close()
+    except TopicError:
+        return False
+    return True
 
 
 def kafka_settings(brokers: str, topic: str) -> KafkaSettings:
