@@ -145,9 +145,10 @@ requirements: $(VENV)/tox ## Compile requirements/*.in anew into pinned, hashed 
 
 # pip is what venv puts there last.
 $(VENV)/bin/pip:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed, and there is no $(PYTHON)." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.13" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed, and there is no $(PYTHON)." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; found = sys.version_info[:2]; (3, 11) <= found <= (3, 13) or sys.exit( \
+		"$(PYTHON) is Python %d.%d, but Pulse needs 3.11, 3.12 or 3.13: the local database has no package for others. " \
+		"Try: make $(MAKECMDGOALS) PYTHON=python3.13" % found)'
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/%: requirements/%.txt | $(VENV)/bin/pip

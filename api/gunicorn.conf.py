@@ -34,7 +34,9 @@ bind = str(_settings.address.to_bind())
 workers = _settings.workers
 threads = _settings.threads
 worker_class = "api.server.worker.LoopWorker"
-keepalive = 30
+# Longer than a load balancer keeps an idle connection (Google's: 600 s), so that the load balancer closes first. If we
+# did, a request sent at that moment would be answered 502.
+keepalive = 620
 logconfig_dict = logging_config(_settings.log)
 # A new worker may have to read through a large journal before it answers (1 GiB took 20 s).
 timeout = 300

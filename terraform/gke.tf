@@ -99,7 +99,7 @@ resource "google_container_cluster" "pulse" {
     }
   }
 
-  # For the Gateway with TLS of docs/deployment.md; costs nothing unused.
+  # The API's way in, with TLS: kubernetes/overlays/gke/gateway.yaml.
   gateway_api_config {
     channel = "CHANNEL_STANDARD"
   }

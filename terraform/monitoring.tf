@@ -27,7 +27,7 @@ resource "google_monitoring_notification_channel" "email" {
   depends_on = [google_project_service.needed]
 }
 
-# ── From outside: the whole way in, load balancer included ──
+# ── From outside: the whole way in, name, certificate and load balancer included ──
 
 resource "google_monitoring_uptime_check_config" "api" {
   display_name = "${local.name}-api-health"
@@ -41,16 +41,16 @@ resource "google_monitoring_uptime_check_config" "api" {
     type = "uptime_url"
     labels = {
       project_id = var.project_id
-      host       = coalesce(var.api_host, google_compute_address.api.address)
+      host       = var.api_host
     }
   }
 
   # 200 also when Kafka is away and events can be kept; 503 when none can be taken.
   http_check {
     path         = "/health"
-    port         = var.api_host == null ? 80 : 443
-    use_ssl      = var.api_host != null
-    validate_ssl = var.api_host != null
+    port         = 443
+    use_ssl      = true
+    validate_ssl = true
 
     accepted_response_status_codes {
       status_class = "STATUS_CLASS_2XX"
@@ -88,7 +88,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "The API does not answer from outside, or says that it can take no events. Runbook: docs/operations.md#api-down."
+    content   = "The API does not answer from outside, its certificate is not valid, or it says that it can take no events. Runbook: docs/operations.md#api-down."
   }
 
   alert_strategy {

@@ -68,16 +68,7 @@ resource "google_compute_router_nat" "nat" {
   }
 }
 
-# ── In: the API's address. GKE opens the load balancer's ports to the nodes itself ──
-
-resource "google_compute_address" "api" {
-  name         = "${local.name}-api" # the Service of the gke overlay asks for it by this name
-  region       = var.region
-  address_type = "EXTERNAL"
-  network_tier = "PREMIUM" # what GKE's load balancers use unless told otherwise
-
-  depends_on = [google_project_service.needed]
-}
+# ── In: the API's address is in tls.tf. GKE lets the load balancer's proxies and health checks in to the pods itself ──
 
 resource "google_compute_firewall" "internal" {
   name        = "${local.name}-internal"

@@ -6,7 +6,7 @@ output "project_env" {
     # Written by `terraform output -raw project_env`: what the manifests have to know about the project.
     PROJECT_ID=${var.project_id}
     SERVICE_ACCOUNT_DOMAIN=${var.project_id}.iam.gserviceaccount.com
-    API_ADDRESS_NAME=${google_compute_address.api.name}
+    API_HOST=${var.api_host}
     EXPORT_URL=${google_storage_bucket.export.url}
     EXPORT_BIGQUERY_TABLE=${var.project_id}.${google_bigquery_table.events.dataset_id}.${google_bigquery_table.events.table_id}
   EOT
@@ -17,9 +17,17 @@ output "registry" {
   value       = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}"
 }
 
-output "api_address" {
-  description = "Where the API will answer; the address to give its host name in DNS."
-  value       = google_compute_address.api.address
+output "api_url" {
+  description = "Where the API answers, once its name and its certificate are there."
+  value       = "https://${var.api_host}"
+}
+
+output "dns_records" {
+  description = "What the domain's zone has to have: the API's address, and what lets Google issue the certificate."
+  value = concat(
+    ["${var.api_host}. A ${google_compute_global_address.api.address}"],
+    [for record in google_certificate_manager_dns_authorization.api.dns_resource_record : "${record.name} ${record.type} ${record.data}"],
+  )
 }
 
 output "nat_address" {

@@ -1,4 +1,4 @@
-# What differs between two installations. Only the first two have no default.
+# What differs between two installations. Only the first three have no default.
 
 variable "project_id" {
   description = "The Google Cloud project to build in. It has to exist and to have billing."
@@ -20,8 +20,18 @@ variable "alert_email" {
   }
 }
 
+variable "api_host" {
+  description = "The API's name on the internet, in a domain whose DNS records you can set. It gets a certificate."
+  type        = string
+
+  validation {
+    condition     = can(regex("^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", var.api_host)) && length(var.api_host) <= 253
+    error_message = "Give a host name alone, in lowercase, such as events.example.com."
+  }
+}
+
 variable "region" {
-  description = "Where everything is: cluster, images, events. Near the clients; events do not leave it."
+  description = "Where everything is: cluster, images, events. Near the clients; events are stored nowhere else."
   type        = string
   default     = "europe-west1" # among the cheapest in Europe, and low in carbon
 
@@ -76,17 +86,6 @@ variable "cidr" {
   validation {
     condition     = alltrue([for range in values(var.cidr) : can(cidrhost(range, 0))])
     error_message = "Each has to be a range such as 10.10.0.0/22."
-  }
-}
-
-variable "api_host" {
-  description = "The API's host name once TLS is in front of it, for the uptime check; null: its address, over HTTP."
-  type        = string
-  default     = null
-
-  validation {
-    condition     = var.api_host == null || can(regex("^[a-z0-9-]+(\\.[a-z0-9-]+)+$", var.api_host))
-    error_message = "Give a host name alone, such as events.example.com."
   }
 }
 

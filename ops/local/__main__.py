@@ -95,17 +95,18 @@ def make_data_dir(data_dir: Path) -> None:
 
 def choose_broker(settings: LocalSettings) -> LocalBroker:
     """Apache Kafka if available, otherwise noida-db. Raises LocalStackError if Kafka is required but unavailable."""
+    why = ""
     if settings.broker != "noida":
         try:
             kafka.check_java()
             kafka.jars(settings.data_dir / "kafka" / "libs", say)
         except LocalStackError as reason:
             if settings.broker == "kafka":
-                raise LocalStackError(f"{reason} Fix that, or set LOCAL_BROKER=noida.") from None
-            say(f"{reason} So noida-db takes its place.")
+                raise LocalStackError(f"{reason}\nOr use the stand-in: LOCAL_BROKER=noida") from None
+            why = f" {reason}"
         else:
             return "kafka"
-    say(noida.LIMITS)
+    say(f"{noida.LIMITS}{why}")
     return "noida"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -21,6 +22,15 @@ FETCH_TIMEOUT = 600.0  # seconds
 JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={HERE / 'log4j2.yaml'}"]
 
 
+def install_command() -> str:
+    """Installs Java 17 or newer, and Maven.
+
+    Debian and Ubuntu with Python 3.11 have a default Java that is new enough, but not all have a package for 17.
+    """
+    darwin = sys.platform == "darwin"
+    return "brew install temurin@17 maven" if darwin else "sudo apt install default-jre-headless maven"
+
+
 def check_java() -> None:
     """Raises LocalStackError unless Java 17 or newer is at hand. Blocks for at most 30 s, mostly 0.1 s."""
     try:
@@ -30,7 +40,9 @@ def check_java() -> None:
     version = re.search(r'version "(\d+)', answer)
     if version is None or int(version[1]) < 17:
         found = f"Java {version[1]}" if version else "none"
-        raise LocalStackError(f"Apache Kafka needs Java 17 or newer in the PATH (found: {found}).")
+        raise LocalStackError(
+            f"Apache Kafka needs Java 17 or newer in the PATH (found: {found}). To get it: {install_command()}"
+        )
 
 
 def jars(cache_dir: Path, progress: Callable[[str], None] = print) -> Path:
@@ -45,7 +57,9 @@ def jars(cache_dir: Path, progress: Callable[[str], None] = print) -> Path:
     if libs.is_dir():
         return libs
     if shutil.which("mvn") is None:
-        raise LocalStackError("Apache Kafka is fetched by Maven, and there is no mvn in the PATH.")
+        raise LocalStackError(
+            f"Apache Kafka is fetched by Maven, and there is no mvn in the PATH. To get it: {install_command()}"
+        )
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix="partial-") as partial:
         progress(f"Fetching Apache Kafka {version} from Maven Central, once: up to 70 MB, mostly less than a minute.")

@@ -3,12 +3,11 @@
 from importlib.resources import files
 from pathlib import Path
 
-LIMITS = """\
-noida-db is for a first look only:
-  - it keeps events in memory and saves them every few seconds: kill -9 of it loses events it has acknowledged
-  - it never gives up a consumer that died without leaving its group: another one then gets no events
-  - it answers an idle consumer at once, which therefore uses a whole core
-  - its start may say "weak version 'GLIBC_…' not found", which is harmless"""
+# One line: `make run` prints it.
+LIMITS = (
+    "noida-db stands in for Apache Kafka, for a first look only: kill -9 of it loses events of the last seconds, "
+    "a consumer that dies keeps the next one from getting events, and an idle consumer uses a whole core."
+)
 
 
 def command(data_dir: Path, port: int) -> list[str]:

@@ -1,18 +1,25 @@
 # The uptime check and the alert policies: intervals, thresholds, who is told.
 
 mock_provider "google" {
-  mock_resource "google_compute_address" {
+  mock_resource "google_compute_global_address" {
     defaults = { address = "203.0.113.7" }
+  }
+
+  mock_resource "google_certificate_manager_dns_authorization" {
+    defaults = {
+      dns_resource_record = [{ name = "_acme-challenge.events.example.com.", type = "CNAME", data = "1.authorize.certificatemanager.goog." }]
+    }
   }
 }
 
 variables {
   project_id  = "pulse-test-1"
   alert_email = "oncall@example.com"
+  api_host    = "events.example.com"
 }
 
 run "uptime" {
-  # Of mocks: the address of the check is known only after it.
+  # Of mocks: the id of the check is known only after it.
   command = apply
 
   assert {
@@ -21,8 +28,13 @@ run "uptime" {
   }
 
   assert {
-    condition     = google_monitoring_uptime_check_config.api.monitored_resource[0].labels.host == "203.0.113.7" && google_monitoring_uptime_check_config.api.http_check[0].port == 80
-    error_message = "Without a host name it asks the load balancer's address, over HTTP."
+    condition     = google_monitoring_uptime_check_config.api.monitored_resource[0].labels.host == "events.example.com" && google_monitoring_uptime_check_config.api.http_check[0].port == 443
+    error_message = "It asks the API's name, on the port of HTTPS."
+  }
+
+  assert {
+    condition     = google_monitoring_uptime_check_config.api.http_check[0].use_ssl && google_monitoring_uptime_check_config.api.http_check[0].validate_ssl
+    error_message = "It asks by TLS, and looks at the certificate."
   }
 
   assert {
@@ -36,16 +48,13 @@ run "uptime" {
   }
 }
 
-run "uptime_with_tls" {
-  command = plan
-
-  variables {
-    api_host = "events.example.com"
-  }
+run "dns_records" {
+  # Of mocks, too: what the records hold is Google's.
+  command = apply
 
   assert {
-    condition     = google_monitoring_uptime_check_config.api.http_check[0].use_ssl && google_monitoring_uptime_check_config.api.http_check[0].validate_ssl && google_monitoring_uptime_check_config.api.http_check[0].port == 443
-    error_message = "With a host name it asks by TLS, and looks at the certificate."
+    condition     = output.dns_records == ["events.example.com. A 203.0.113.7", "_acme-challenge.events.example.com. CNAME 1.authorize.certificatemanager.goog."]
+    error_message = "The two records that the domain's zone has to have."
   }
 }
 

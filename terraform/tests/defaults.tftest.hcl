@@ -1,10 +1,11 @@
-# What an installation with nothing but its two required variables looks like. Plans only; no account is needed.
+# What an installation with nothing but its three required variables looks like. Plans only; no account is needed.
 
 mock_provider "google" {}
 
 variables {
   project_id  = "pulse-test-1"
   alert_email = "oncall@example.com"
+  api_host    = "events.example.com"
 }
 
 run "cluster" {
@@ -73,9 +74,34 @@ run "network" {
     error_message = "What is not let in is refused."
   }
 
+}
+
+run "tls" {
+  command = plan
+
   assert {
-    condition     = google_compute_address.api.name == "pulse-api"
-    error_message = "The Service of the gke overlay asks for its address by this name."
+    condition     = toset([google_compute_global_address.api.name, google_certificate_manager_certificate_map.api.name, google_compute_ssl_policy.api.name]) == toset(["pulse-api"])
+    error_message = "The Gateway of the gke overlay asks for address, certificates and TLS policy by this name."
+  }
+
+  assert {
+    condition     = google_certificate_manager_certificate.api.managed[0].domains == tolist(["events.example.com"]) && google_certificate_manager_dns_authorization.api.domain == "events.example.com" && google_certificate_manager_certificate_map_entry.api.hostname == "events.example.com"
+    error_message = "One name: the certificate's, the authorization's and the load balancer's."
+  }
+
+  assert {
+    condition     = google_compute_ssl_policy.api.min_tls_version == "TLS_1_2"
+    error_message = "Nothing older than TLS 1.2."
+  }
+
+  assert {
+    condition     = google_container_cluster.pulse.gateway_api_config[0].channel == "CHANNEL_STANDARD" && !google_container_cluster.pulse.addons_config[0].http_load_balancing[0].disabled
+    error_message = "Without both, the cluster knows no Gateway."
+  }
+
+  assert {
+    condition     = output.api_url == "https://events.example.com"
+    error_message = "The API answers by TLS."
   }
 }
 

@@ -5,6 +5,7 @@ mock_provider "google" {}
 variables {
   project_id  = "pulse-test-1"
   alert_email = "oncall@example.com"
+  api_host    = "events.example.com"
 }
 
 run "workload_identity" {

@@ -5,6 +5,7 @@ mock_provider "google" {}
 variables {
   project_id  = "pulse-test-1"
   alert_email = "oncall@example.com"
+  api_host    = "events.example.com"
 }
 
 run "project_id" {
@@ -49,9 +50,15 @@ run "cidr" {
   expect_failures = [var.cidr]
 }
 
-run "api_host" {
+run "api_host_with_a_scheme" {
   command = plan
   variables { api_host = "https://events.example.com" }
+  expect_failures = [var.api_host]
+}
+
+run "api_host_without_a_domain" {
+  command = plan
+  variables { api_host = "203.0.113.7" }
   expect_failures = [var.api_host]
 }
 

@@ -70,7 +70,69 @@ _SCALED_OBJECT = _object(
     }
 )
 
+_HTTP_ROUTE = _object(
+    {
+        "parentRefs": _list(_object({"name": _TEXT, "sectionName": _TEXT})),
+        "hostnames": _list(_TEXT),
+        "rules": _list(
+            _object(
+                {},
+                {
+                    "matches": _list(
+                        _object({"path": _object({"type": {"enum": ["Exact", "PathPrefix"]}, "value": _TEXT})})
+                    )
+                    | {"maxItems": 64},
+                    "filters": _list(
+                        _object(
+                            {
+                                "type": {"const": "RequestRedirect"},
+                                "requestRedirect": _object(
+                                    {"scheme": {"enum": ["http", "https"]}, "statusCode": {"enum": [301, 302]}}
+                                ),
+                            }
+                        )
+                    ),
+                    "backendRefs": _list(_object({"name": _TEXT, "port": _COUNT})),
+                },
+            )
+        ),
+    }
+)
+_TARGET = _object({"group": _TEXT, "kind": _TEXT, "name": _TEXT})
+_SWITCH = _object({"enabled": {"type": "boolean"}})
+_HEALTH_CHECK = _object(
+    {
+        "checkIntervalSec": _COUNT,
+        "timeoutSec": _COUNT,
+        "healthyThreshold": _COUNT,
+        "unhealthyThreshold": _COUNT,
+        "logConfig": _SWITCH,
+        "config": _object(
+            {
+                "type": {"const": "HTTP"},
+                "httpHealthCheck": _object({"portSpecification": {"const": "USE_SERVING_PORT"}, "requestPath": _TEXT}),
+            }
+        ),
+    }
+)
+_BACKEND = _object(
+    {"timeoutSec": _COUNT, "connectionDraining": _object({"drainingTimeoutSec": _COUNT}), "logging": _SWITCH}
+)
+
 _SPECS: dict[tuple[str, str], dict[str, Any]] = {
+    ("gateway.networking.k8s.io/v1", "Gateway"): _object(
+        {
+            "gatewayClassName": {"const": "gke-l7-global-external-managed"},
+            "addresses": _list(_object({"type": {"const": "NamedAddress"}, "value": _TEXT})),
+            "listeners": _list(_object({"name": _TEXT, "protocol": {"enum": ["HTTP", "HTTPS"]}, "port": _COUNT})),
+        }
+    ),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): _HTTP_ROUTE,
+    ("networking.gke.io/v1", "HealthCheckPolicy"): _object({"targetRef": _TARGET, "default": _HEALTH_CHECK}),
+    ("networking.gke.io/v1", "GCPBackendPolicy"): _object({"targetRef": _TARGET, "default": _BACKEND}),
+    ("networking.gke.io/v1", "GCPGatewayPolicy"): _object(
+        {"targetRef": _TARGET, "default": _object({"sslPolicy": _TEXT})}
+    ),
     ("keda.sh/v1alpha1", "ScaledObject"): _SCALED_OBJECT,
     ("keda.sh/v1alpha1", "TriggerAuthentication"): _object(
         {"secretTargetRef": _list(_object({"parameter": _TEXT, "name": _TEXT, "key": _TEXT}))}

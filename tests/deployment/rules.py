@@ -15,6 +15,7 @@ from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
 from prometheus_client import CollectorRegistry
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from api.server.worker import REQUEST_SECONDS, SEND_SECONDS
 from common.addresses import Address
 from common.errors import SettingsError
 from common.settings import (
@@ -41,6 +42,12 @@ _LOADERS: dict[str, Callable[[], Any]] = {
     "console": load_console_settings,
     "topics": load_topic_settings,
 }
+# What operators see, and the internet does not.
+INTERNAL_PATHS = {"/health/live", "/health/ready", "/metrics"}
+# Where the requests and health checks of Google's global load balancers come from, and how long they keep an idle
+# connection to a pod.
+GOOGLE_PROXIES = {"130.211.0.0/22", "35.191.0.0/16"}
+GOOGLE_IDLE_SECONDS = 600
 _MARGIN_SECONDS = 10
 _MONGODB_PORT = 27017
 
@@ -99,6 +106,10 @@ def targets(manifests: Manifests) -> Iterator[str]:
     for each in manifests.of("StatefulSet"):
         if each["spec"]["serviceName"] not in manifests.names("Service"):
             yield f"{name_of(each)}: there is no Service/{each['spec']['serviceName']}"
+    for each in manifests.of("HealthCheckPolicy", "GCPBackendPolicy", "GCPGatewayPolicy"):
+        target = each["spec"]["targetRef"]
+        if target["name"] not in manifests.names(target["kind"]):
+            yield f"{name_of(each)}: there is no {target['kind']}/{target['name']}"
         for storage_class in every(each["spec"], "storageClassName"):
             if storage_class not in manifests.names("StorageClass"):
                 yield f"{name_of(each)}: there is no StorageClass/{storage_class}"
@@ -159,6 +170,14 @@ def ports(manifests: Manifests) -> Iterator[str]:
         for workload in manifests.workloads
         for port in every(workload.container, "port")
     ]
+    offered = {
+        (each["metadata"]["name"], port["port"]) for each in manifests.of("Service") for port in each["spec"]["ports"]
+    }
+    for each in manifests.of("HTTPRoute"):
+        for backends in every(each["spec"], "backendRefs"):
+            for backend in backends:
+                if (backend["name"], backend["port"]) not in offered:
+                    yield f"{name_of(each)}: there is no Service/{backend['name']} with port {backend['port']}"
     for user, workload, port in used:
         if port not in workload.ports:
             yield f"{user}: {workload.name} has no port {port}"
@@ -195,12 +214,14 @@ def settings(manifests: Manifests) -> Iterator[str]:
 
 
 def probes(manifests: Manifests) -> Iterator[str]:
-    """The paths that are probed and scraped are there."""
+    """The paths that are probed, by a load balancer too, and scraped are there."""
     for workload in manifests.ours:
         paths = {get["path"] for get in every(workload.container, "httpGet")}
         for each in manifests.of("PodMonitoring"):
             if workload in manifests.selected(each["spec"]["selector"]["matchLabels"]):
                 paths |= {endpoint["path"] for endpoint in each["spec"]["endpoints"]}
+        if workload.process == "api":
+            paths |= {path for each in manifests.of("HealthCheckPolicy") for path in every(each["spec"], "requestPath")}
         has = _api_has if workload.process == "api" else _consumer_has
         for path in sorted(paths):
             if not has(path):
@@ -219,7 +240,7 @@ def resources(manifests: Manifests) -> Iterator[str]:
 
 def stops(manifests: Manifests) -> Iterator[str]:
     """Kubernetes waits longer than a stop can take."""
-    needs = {"api": _graceful_timeout(), "consumer": STOP_SECONDS}
+    needs = {"api": _gunicorn("graceful_timeout"), "consumer": STOP_SECONDS}
     for workload in manifests.ours:
         before = sum(every(workload.container.get("lifecycle", {}), "seconds"))
         needed = before + needs.get(workload.process or "", 0) + _MARGIN_SECONDS
@@ -292,6 +313,73 @@ def lag(manifests: Manifests) -> Iterator[str]:
                 yield f"{name_of(each)}: sasl has to be {sasl} and tls {tls}, as the consumer has it"
 
 
+def tls(manifests: Manifests) -> Iterator[str]:
+    """What a load balancer passes to pods came by TLS; plain HTTP is redirected, and no Service has its own way in."""
+    listeners = {
+        (each["metadata"]["name"], listener["name"]): listener["protocol"]
+        for each in manifests.of("Gateway")
+        for listener in each["spec"]["listeners"]
+    }
+    for each in manifests.of("HTTPRoute"):
+        for parent in each["spec"]["parentRefs"]:
+            protocol = listeners.get((parent["name"], parent["sectionName"]))
+            if protocol is None:
+                yield f"{name_of(each)}: there is no Gateway/{parent['name']} with a listener {parent['sectionName']}"
+            elif protocol == "HTTP" and any(every(each["spec"], "backendRefs")):
+                yield f"{name_of(each)}: it passes on what came without TLS"
+            elif protocol == "HTTP" and set(every(each["spec"], "scheme")) != {"https"}:
+                yield f"{name_of(each)}: it does not redirect to https"
+    for each in manifests.of("Service"):
+        if listeners and each["spec"].get("type", "ClusterIP") != "ClusterIP":
+            yield f"{name_of(each)}: a {each['spec']['type']} lets clients in past the Gateway"
+
+
+def public_paths(manifests: Manifests) -> Iterator[str]:
+    """The internet reaches the API's paths for clients, all of them, and no others."""
+    for each in manifests.of("HTTPRoute"):
+        if not any(every(each["spec"], "backendRefs")):
+            continue
+        matches = [path for rule in each["spec"]["rules"] for path in every(rule.get("matches", []), "path")]
+        if not all("matches" in rule for rule in each["spec"]["rules"]):
+            yield f"{name_of(each)}: a rule without matches passes every path"
+        paths = {re.sub("<.*?>", "any", rule.rule) for rule in build_app(FakeBroker()).url_map.iter_rules()}
+        for path in sorted(paths):
+            passed = any(_matches(match, path) for match in matches)
+            if path in INTERNAL_PATHS and passed:
+                yield f"{name_of(each)}: it passes {path}, which is not for the internet"
+            elif path not in INTERNAL_PATHS and not passed:
+                yield f"{name_of(each)}: it does not pass {path}, which clients use"
+        for match in matches:
+            if not any(_matches(match, path) for path in paths):
+                yield f"{name_of(each)}: the API has nothing at {match['value']}"
+
+
+def proxies(manifests: Manifests) -> Iterator[str]:
+    """Where a Gateway stands in front, only its proxies and this cluster reach the API, and they fit its timeouts."""
+    if not manifests.of("Gateway"):
+        return
+    (api,) = [workload for workload in manifests.ours if workload.process == "api"]
+    sources = [
+        source
+        for policy in manifests.of("NetworkPolicy")
+        if api in _workloads(manifests, policy["spec"]["podSelector"])
+        for rule in policy["spec"].get("ingress", [])
+        for source in rule.get("from", [{"ipBlock": {"cidr": "0.0.0.0/0"}}])
+    ]
+    ranges = {source["ipBlock"]["cidr"] for source in sources if "ipBlock" in source}
+    if ranges != GOOGLE_PROXIES:
+        yield f"{api.name}: NetworkPolicies let in {sorted(ranges)}, not the load balancer's {sorted(GOOGLE_PROXIES)}"
+    if _gunicorn("keepalive") <= GOOGLE_IDLE_SECONDS:
+        yield f"{api.name}: it closes idle connections before the load balancer does, after {GOOGLE_IDLE_SECONDS} s"
+    before = sum(every(api.container["lifecycle"], "seconds"))
+    for each in manifests.of("GCPBackendPolicy"):
+        policy = each["spec"]["default"]
+        if policy["timeoutSec"] <= REQUEST_SECONDS + SEND_SECONDS:
+            yield f"{name_of(each)}: it gives up before the API does, after {REQUEST_SECONDS + SEND_SECONDS:g} s"
+        if policy["connectionDraining"]["drainingTimeoutSec"] > before:
+            yield f"{name_of(each)}: it drains a pod for longer than its preStop of {before} s"
+
+
 Rule = Callable[[Manifests], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     schemas,
@@ -310,6 +398,9 @@ RULES: tuple[Rule, ...] = (
     egress,
     partitions,
     lag,
+    tls,
+    public_paths,
+    proxies,
 )
 
 
@@ -390,10 +481,16 @@ def _consumer_has(path: str) -> bool:
     return True
 
 
-def _graceful_timeout() -> float:
-    """gunicorn's, from api/gunicorn.conf.py."""
+def _matches(match: Object, path: str) -> bool:
+    """Whether an HTTPRoute's match of a path takes this one."""
+    value: str = match["value"]
+    return path == value or (match["type"] == "PathPrefix" and path.startswith(value.rstrip("/") + "/"))
+
+
+def _gunicorn(setting: str) -> float:
+    """Of api/gunicorn.conf.py, in seconds."""
     text = (ROOT / "api" / "gunicorn.conf.py").read_text("utf-8")
-    (seconds,) = re.findall(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)
+    (seconds,) = re.findall(rf"^{setting} = (\d+)$", text, re.MULTILINE)
     return float(seconds)
 
 

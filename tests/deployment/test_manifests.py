@@ -8,9 +8,11 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from tests.apps import build_app
 from tests.deployment import rules
 from tests.deployment.manifests import KUBERNETES, OVERLAYS, Manifests, build
 from tests.deployment.rules import RULES, Rule
+from tests.fakes import FakeBroker
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -204,6 +206,7 @@ PLANTED = {
         "port: 8080",
         "port: 80",
         "NetworkPolicy/api-ingress: StatefulSet/pulse-api does not listen on 80",
+        "local",
     ),
     "a secret that no manifest creates": Fault(
         rules.parts_of_pods,
@@ -253,6 +256,7 @@ PLANTED = {
         "terminationGracePeriodSeconds: 60",
         "terminationGracePeriodSeconds: 30",
         "StatefulSet/pulse-api: 30 s of grace, but a stop can take 50 s",
+        "local",
     ),
     "a journal that is lost with the pod": Fault(
         rules.journal,
@@ -289,6 +293,111 @@ PLANTED = {
         "topicFromEnv: TOPIC",
         "ScaledObject/pulse-consumer: Deployment/pulse-consumer has no variable TOPIC",
     ),
+    "a health check of a path that is not there": Fault(
+        rules.probes,
+        "overlays/gke/gateway-policies.yaml",
+        "requestPath: /health/ready",
+        "requestPath: /healthz",
+        "StatefulSet/pulse-api: there is no /healthz",
+    ),
+    "a policy for a service that is not there": Fault(
+        rules.targets,
+        "overlays/gke/gateway-policies.yaml",
+        "kind: Service, name: pulse-api",
+        "kind: Service, name: pulse",
+        "HealthCheckPolicy/pulse-api: there is no Service/pulse",
+    ),
+    "a route to a port that is not there": Fault(
+        rules.ports,
+        "overlays/gke/gateway.yaml",
+        "{name: pulse-api, port: 80}",
+        "{name: pulse-api, port: 8080}",
+        "HTTPRoute/pulse-api: there is no Service/pulse-api with port 8080",
+    ),
+    "events without TLS": Fault(
+        rules.tls,
+        "overlays/gke/gateway.yaml",
+        "sectionName: https",
+        "sectionName: http",
+        "HTTPRoute/pulse-api: it passes on what came without TLS",
+    ),
+    "a listener that is not there": Fault(
+        rules.tls,
+        "overlays/gke/gateway.yaml",
+        "{name: http, ",
+        "{name: plain, ",
+        "HTTPRoute/pulse-https: there is no Gateway/pulse with a listener http",
+    ),
+    "a redirect to HTTP": Fault(
+        rules.tls,
+        "overlays/gke/gateway.yaml",
+        "scheme: https",
+        "scheme: http",
+        "HTTPRoute/pulse-https: it does not redirect to https",
+    ),
+    "a load balancer beside the Gateway": Fault(
+        rules.tls,
+        "base/api/service.yaml",
+        "type: ClusterIP\n  selector",
+        "type: LoadBalancer\n  selector",
+        "Service/pulse-api: a LoadBalancer lets clients in",
+    ),
+    "metrics on the internet": Fault(
+        rules.public_paths,
+        "overlays/gke/gateway.yaml",
+        "{type: Exact, value: /pulse.js}",
+        "{type: PathPrefix, value: /}",
+        "HTTPRoute/pulse-api: it passes /metrics, which is not for the internet",
+    ),
+    "probes on the internet": Fault(
+        rules.public_paths,
+        "overlays/gke/gateway.yaml",
+        "{type: Exact, value: /health}",
+        "{type: PathPrefix, value: /health}",
+        "HTTPRoute/pulse-api: it passes /health/live, which is not for the internet",
+    ),
+    "a client's path that is not passed": Fault(
+        rules.public_paths,
+        "overlays/gke/gateway.yaml",
+        "value: /v1}",
+        "value: /v1/batch}",
+        "HTTPRoute/pulse-api: it does not pass /v1/projects/any/settings, which clients use",
+    ),
+    "a path that the API does not have": Fault(
+        rules.public_paths,
+        "overlays/gke/gateway.yaml",
+        "{type: Exact, value: /openapi.json}",
+        "{type: Exact, value: /swagger.json}",
+        "HTTPRoute/pulse-api: the API has nothing at /swagger.json",
+    ),
+    "proxies behind a closed port": Fault(
+        rules.proxies,
+        "overlays/gke/api-ingress.yaml",
+        "        - ipBlock: {cidr: 35.191.0.0/16}\n",
+        "",
+        "StatefulSet/pulse-api: NetworkPolicies let in ['130.211.0.0/22']",
+    ),
+    "an API that all addresses reach": Fault(
+        rules.proxies,
+        "overlays/gke/kustomization.yaml",
+        "  - path: api-ingress.yaml\n",
+        "",
+        "StatefulSet/pulse-api: NetworkPolicies let in ['0.0.0.0/0']",
+    ),
+    "a load balancer that gives up first": Fault(
+        rules.proxies,
+        "overlays/gke/gateway-policies.yaml",
+        "timeoutSec: 60",
+        "timeoutSec: 30",
+        "GCPBackendPolicy/pulse-api: it gives up before the API does",
+    ),
+    "a pod that stops before it is let go": Fault(
+        rules.proxies,
+        "overlays/gke/api.yaml",
+        "seconds: 40",
+        "seconds: 10",
+        "GCPBackendPolicy/pulse-api: it drains a pod for longer than its preStop of 10 s",
+    ),
     "another mechanism than the consumer's": Fault(
         rules.lag,
         "overlays/gke/kafka.env",
@@ -320,6 +429,15 @@ def test_a_resource_that_is_not_there_cannot_be_built(tmp_path: Path) -> None:
         build(tmp_path / "overlays" / "gke")
 
     assert "service.yaml" in error.value.stderr
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/../metrics", "/docs/%2e%2e/metrics", "/docs/..%2fmetrics", "/v1//metrics", "/api/v1/../../metrics"]
+)
+def test_no_detour_through_a_public_path_ends_at_the_metrics(path: str) -> None:
+    answer = build_app(FakeBroker()).test_client().get(path)
+    assert answer.status_code == 404
+    assert "pulse_api_" not in answer.text
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -7,7 +7,7 @@ import hcl2
 import pytest
 import yaml
 
-from tests.deployment.manifests import KUBERNETES, Manifests, build
+from tests.deployment.manifests import KUBERNETES, Manifests, build, every
 from tests.servers import ROOT
 
 TERRAFORM = ROOT / "terraform"
@@ -68,7 +68,7 @@ def test_the_overlay_is_fed_what_terraform_puts_out(gke: Manifests) -> None:
     template = "\n".join(line.strip() for line in written[1].splitlines())
     for value, meant in {
         "var.project_id": "my-project",
-        "google_compute_address.api.name": "pulse-api",
+        "var.api_host": "events.example.com",
         "google_storage_bucket.export.url": "gs://my-project-pulse-export",
         "google_bigquery_table.events.dataset_id": "pulse",
         "google_bigquery_table.events.table_id": "events",
@@ -78,9 +78,22 @@ def test_the_overlay_is_fed_what_terraform_puts_out(gke: Manifests) -> None:
     (export,) = [each for each in gke.of("ConfigMap") if each["metadata"]["name"].startswith("pulse-export")]
     assert export["data"]["EXPORT_URL"] == "gs://my-project-pulse-export"
     assert export["data"]["EXPORT_BIGQUERY_TABLE"] == "my-project.pulse.events"
+    assert {name for each in gke.of("HTTPRoute") for name in each["spec"]["hostnames"]} == {"events.example.com"}
 
-    (service,) = [each for each in gke.of("Service") if each["spec"]["type"] == "LoadBalancer"]
-    assert service["metadata"]["annotations"]["networking.gke.io/load-balancer-ip-addresses"] == "pulse-api"
+
+def test_the_gateway_asks_for_what_terraform_makes(gke: Manifests, terraform_locals: dict[str, Any]) -> None:
+    with (TERRAFORM / "tls.tf").open(encoding="utf-8") as file:
+        made = {kind: each for found in _unquoted(hcl2.load(file))["resource"] for kind, each in found.items()}
+    names = {
+        kind: each["api"]["name"].replace("${local.name}", terraform_locals["name"]) for kind, each in made.items()
+    }
+    (gateway,) = gke.of("Gateway")
+    (policy,) = gke.of("GCPGatewayPolicy")
+
+    assert [each["value"] for each in gateway["spec"]["addresses"]] == [names["google_compute_global_address"]]
+    certificates = gateway["metadata"]["annotations"]["networking.gke.io/certmap"]
+    assert certificates == names["google_certificate_manager_certificate_map"]
+    assert policy["spec"]["default"]["sslPolicy"] == names["google_compute_ssl_policy"]
 
 
 def test_the_alerts_ask_for_the_jobs_that_managed_prometheus_scrapes(gke: Manifests) -> None:
@@ -93,11 +106,12 @@ def test_the_alerts_ask_for_the_jobs_that_managed_prometheus_scrapes(gke: Manife
 
 def test_the_uptime_check_asks_a_path_and_a_port_that_are_there(gke: Manifests) -> None:
     monitoring = (TERRAFORM / "monitoring.tf").read_text("utf-8")
-    (service,) = [each for each in gke.of("Service") if each["spec"]["type"] == "LoadBalancer"]
-    (port,) = service["spec"]["ports"]
+    (route,) = [each for each in gke.of("HTTPRoute") if any(every(each["spec"], "backendRefs"))]
+    (gateway,) = gke.of("Gateway")
+    asked = dict(re.findall(r"^ +(path|port) += \"?(.+?)\"?$", monitoring, re.MULTILINE))
 
-    assert f"null ? {port['port']} : 443" in monitoring
-    assert 'path         = "/health"' in monitoring
+    assert {"type": "Exact", "value": asked["path"]} in every(route["spec"], "path")
+    assert int(asked["port"]) in {each["port"] for each in gateway["spec"]["listeners"] if each["protocol"] == "HTTPS"}
 
 
 def _unquoted(node: Any) -> Any:

@@ -125,7 +125,7 @@ def test_a_long_answer_is_followed_by_the_next_on_the_same_connection(api: ApiSe
 
 
 def test_a_client_that_does_not_hang_up_after_its_answer_is_let_go(tmp_path: Path) -> None:
-    """After 2 s, long before the 30 s that another may be silent between two requests."""
+    """After 2 s, long before the 620 s that another may be silent between two requests."""
     with api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 3600") as api:
         before = open_connections(api)
         with connections(api.url, 5, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as clients:

@@ -46,6 +46,7 @@ PLANTED = {
         "total_max_node_count = 3 * var.node_count.max",
         "1 to 3 nodes in the region",
     ),
+    "old TLS": Fault("tls.tf", '"TLS_1_2"', '"TLS_1_0"', "Nothing older than TLS 1.2"),
     "bad format": Fault(
         "storage.tf",
         "force_destroy               = false",

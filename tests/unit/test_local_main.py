@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,20 +63,35 @@ def test_kafka_is_taken_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> 
     assert local.choose_broker(load_local_settings()) == "kafka"
 
 
-def test_noida_stands_in_for_kafka_with_the_reason_and_its_limits(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("there", [(), ("java",)], ids=["no Java", "no Maven"])
+def test_one_line_says_what_the_stand_in_cannot_do_and_how_to_get_kafka(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(kafka, "check_java", without_java)
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh\necho 'openjdk version \"17.0.15\"' >&2\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LOCAL_DATA_DIR", str(tmp_path / "var"))
     assert local.choose_broker(load_local_settings()) == "noida"
-    said = capsys.readouterr().out
-    assert "There is no Java." in said
-    assert "kill -9 of it loses events" in said
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "kill -9 of it loses events" in line
+    assert "a consumer that dies keeps the next one from getting events" in line
+    assert line.endswith(f"To get it: {kafka.install_command()}")
+
+
+@pytest.mark.parametrize(
+    ("platform", "command"),
+    [("linux", "sudo apt install default-jre-headless maven"), ("darwin", "brew install temurin@17 maven")],
+)
+def test_the_command_is_the_one_of_the_platform(monkeypatch: pytest.MonkeyPatch, platform: str, command: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert kafka.install_command() == command
 
 
 def test_kafka_that_is_asked_for_and_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "check_java", without_java)
     monkeypatch.setenv("LOCAL_BROKER", "kafka")
-    with pytest.raises(LocalStackError, match=r"There is no Java\. .*LOCAL_BROKER=noida"):
+    with pytest.raises(LocalStackError, match=r"There is no Java\.\n.*LOCAL_BROKER=noida"):
         local.choose_broker(load_local_settings())
 
 
