@@ -30,10 +30,6 @@ def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
         scene.close()
 
 
-def test_a_seed_draws_the_same_faults_again() -> None:
-    assert plan(21, 600) == plan(21, 600) != plan(22, 600)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900 + 180 * MINUTES)
 def test_accepted_events_are_stored_and_exported_once_whatever_the_nemesis_does(scene: Scene) -> None:

@@ -70,14 +70,15 @@ def faults(scene: Scene, history: History, since: datetime) -> Iterator[str]:
 def _stored(scene: Scene, accepted: dict[str, Sent]) -> Iterator[str]:
     with scene.pipeline.events() as events:
         found = list(events.find({}, {"event_id": 1, "customer_id": 1, "properties.number": 1}))
-    yield from _compared("stored", Counter(one["event_id"] for one in found), accepted)
+    yield from compared("stored", Counter(one["event_id"] for one in found), accepted)
     for one in found:
         sent = accepted.get(one["event_id"])
         if sent and (one["customer_id"], one["properties"]["number"]) != (sent.customer, sent.number):
             yield f"{one['event_id']} is stored with the contents of another event"
 
 
-def _compared(place: str, found: Counter[str], accepted: dict[str, Sent]) -> Iterator[str]:
+def compared(place: str, found: Counter[str], accepted: dict[str, Sent]) -> Iterator[str]:
+    """What is wrong with the ids found in a place, a line each."""
     missing = sorted(accepted.keys() - found.keys())
     unknown = sorted(found.keys() - accepted.keys())
     twice = [event_id for event_id, times in found.items() if times > 1]
@@ -87,13 +88,19 @@ def _compared(place: str, found: Counter[str], accepted: dict[str, Sent]) -> Ite
 
 
 def _in_order(scene: Scene, accepted: dict[str, Sent]) -> Iterator[str]:
-    """An API promises the order of a customer's events on one connection."""
-    connections = {(sent.customer, sent.number): sent.connection for sent in accepted.values()}
     try:
         arrived = in_kafka(scene.pipeline.kafka, len(accepted))
     except AssertionError as error:
         yield str(error)
         return
+    yield from out_of_order(arrived, accepted)
+
+
+def out_of_order(arrived: dict[str, list[int]], accepted: dict[str, Sent]) -> Iterator[str]:
+    """An API promises the order of a customer's events on one connection. `arrived`: by customer, the numbers of the
+    events in order of first arrival.
+    """
+    connections = {(sent.customer, sent.number): sent.connection for sent in accepted.values()}
     for customer, numbers in arrived.items():
         last: dict[int, int] = {}
         for number in numbers:
@@ -110,7 +117,7 @@ def _exported(scene: Scene, accepted: dict[str, Sent], since: datetime) -> Itera
     found: Counter[str] = Counter()
     for file in scene.files.glob("events/*/*.parquet"):
         found.update(pq.ParquetFile(file).read(["event_id"])["event_id"].to_pylist())
-    yield from _compared("exported", found, accepted)
+    yield from compared("exported", found, accepted)
     day = since.date()
     while day <= datetime.now(UTC).date():
         yield from _run(scene, f"reconcile-{day}", "ops.reconcile", "--day", f"{day}", says="Nothing is missing.")
