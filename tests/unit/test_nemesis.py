@@ -31,7 +31,7 @@ def test_a_part_has_one_fault_at_a_time() -> None:
 
 
 def test_what_is_stored_as_accepted_is_no_fault() -> None:
-    assert not list(compared("stored", Counter(ACCEPTED), ACCEPTED))
+    assert not list(compared("stored", Counter(list(ACCEPTED)), ACCEPTED))
 
 
 def test_a_lost_a_doubled_and_an_unknown_event_are_found() -> None:
