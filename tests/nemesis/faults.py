@@ -7,6 +7,7 @@ network, is such a function and a line in `KINDS`.
 import contextlib
 import random
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ import psutil
 from tests.nemesis.scene import Part, Scene
 from tests.servers import ApiServer
 
-Undo = Callable[[], None]
+Undo = Callable[[], bool]
+"""Repairs, without blocking for long; False: not yet, call it again soon."""
 
 APIS = ("api-1",), ("api-2",)
 CONSUMERS = ("consumer-1",), ("consumer-2",)
@@ -59,9 +61,10 @@ def kill(scene: Scene, step: Step) -> Undo:
     for part in _parts(scene, step):
         part.kill()
 
-    def undo() -> None:
+    def undo() -> bool:
         for part in _parts(scene, step):
             part.start()
+        return True
 
     return undo
 
@@ -70,13 +73,18 @@ def stop(scene: Scene, step: Step) -> Undo:
     """SIGTERM; at the end a restart, perhaps with other settings."""
     for part in _parts(scene, step):
         part.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
 
-    def undo() -> None:
+    def undo() -> bool:
         for part in _parts(scene, step):
-            if not part.end(STOP_SECONDS):
+            if part.runs and time.monotonic() < deadline:
+                return False
+            if part.runs:
                 scene.findings.append(f"{part.name} did not stop within {STOP_SECONDS:g} s")
+                part.kill()
             part.process.env |= step.settings
             part.start()
+        return True
 
     return undo
 
@@ -86,9 +94,10 @@ def freeze(scene: Scene, step: Step) -> Undo:
     for part in _parts(scene, step):
         part.signal(signal.SIGSTOP)
 
-    def undo() -> None:
+    def undo() -> bool:
         for part in _parts(scene, step):
             part.signal(signal.SIGCONT)
+        return True
 
     return undo
 
@@ -97,7 +106,7 @@ def kill_worker(scene: Scene, step: Step) -> Undo:
     """kill -9 of one gunicorn worker, which gunicorn replaces."""
     for worker in _workers(scene, step):
         worker.kill()
-    return lambda: None
+    return lambda: True
 
 
 def freeze_worker(scene: Scene, step: Step) -> Undo:
@@ -106,10 +115,11 @@ def freeze_worker(scene: Scene, step: Step) -> Undo:
     for worker in workers:
         worker.suspend()
 
-    def undo() -> None:
+    def undo() -> bool:
         for worker in workers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.resume()
+        return True
 
     return undo
 
@@ -119,7 +129,7 @@ def reload(scene: Scene, step: Step) -> Undo:
     for part in _parts(scene, step):
         if part.process.child is not None:
             part.process.child.send_signal(signal.SIGHUP)
-    return lambda: None
+    return lambda: True
 
 
 def fill_disk(scene: Scene, step: Step) -> Undo:
@@ -128,9 +138,10 @@ def fill_disk(scene: Scene, step: Step) -> Undo:
     for filler in fillers:
         _fill(filler)
 
-    def undo() -> None:
+    def undo() -> bool:
         for filler in fillers:
             filler.unlink(missing_ok=True)
+        return True
 
     return undo
 
@@ -139,7 +150,12 @@ def kill_second_exporter(scene: Scene, step: Step) -> Undo:
     """An exporter that may run beside the other one, and its kill -9 at the end."""
     exporter = scene.exporter("second-exporter")
     exporter.start()
-    return exporter.kill
+
+    def undo() -> bool:
+        exporter.kill()
+        return True
+
+    return undo
 
 
 @dataclass(frozen=True, slots=True)

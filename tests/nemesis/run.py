@@ -5,10 +5,11 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from tests.nemesis import check
 from tests.nemesis.clients import Sender, native, segment
-from tests.nemesis.faults import KINDS, Step
+from tests.nemesis.faults import KINDS, Step, Undo
 from tests.nemesis.history import History
 from tests.nemesis.measures import Sample, measure
 from tests.nemesis.scene import Scene
@@ -17,6 +18,29 @@ CUSTOMERS = 12
 EXPORT_EVERY = 20.0  # seconds
 
 Say = Callable[[str], None]
+
+
+class Agenda:
+    """What is due when, in seconds since it was created."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self._begun
+
+    def add(self, at: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (at, next(self._order), action))
+
+    def run_next(self) -> bool:
+        """Run the next action if it is due."""
+        if not self._due or self._due[0][0] > self.now:
+            return False
+        heapq.heappop(self._due)[2]()
+        return True
 
 
 class Run:
@@ -30,6 +54,7 @@ class Run:
         self._steps = steps
         self._say = say
         self._now: list[Step] = []
+        self._agenda = Agenda()
         urls = [api.url for api in scene.apis]
         self._clients = [
             # Half of them begin at each API.
@@ -42,6 +67,7 @@ class Run:
     def go(self, seconds: float) -> list[str]:
         """Send and break for N seconds, then repair, wait and compare; gives the faults found, a line each."""
         since = datetime.now(UTC)
+        self._agenda = Agenda()
         for client in self._clients:
             client.start()
         self._break(seconds)
@@ -52,7 +78,7 @@ class Run:
             client.join(120)
             if client.is_alive():
                 self._scene.findings.append(f"{client.name} gets no acceptance within 120 s after the last fault")
-        self._show(seconds)
+        self._show()
         begun = time.monotonic()
         found = list(check.drain(self._scene, len(self.history.accepted)))
         self._say(f"drained in {time.monotonic() - begun:.0f} s")
@@ -60,49 +86,44 @@ class Run:
 
     def _break(self, seconds: float) -> None:
         """Begin and undo the faults at their times, as near as the calls before them allow."""
-        order = itertools.count()
-        begun = time.monotonic()
-        due: list[tuple[float, int, Callable[[], None]]] = []
-
-        def add(at: float, action: Callable[[], None]) -> None:
-            heapq.heappush(due, (at, next(order), action))
-
-        def begin(step: Step) -> None:
-            self.begun.append(step)
-            self._now.append(step)
-            self._log(time.monotonic() - begun, str(step))
-            undo = KINDS[step.kind].begin(self._scene, step)
-            add(time.monotonic() - begun + step.hold, lambda: end(step, undo))
-
-        def end(step: Step, undo: Callable[[], None]) -> None:
-            self._log(time.monotonic() - begun, f"end of {step.kind} {' '.join(step.targets)}")
-            undo()
-            self._now.remove(step)
-
-        def at_its_time(step: Step) -> None:
-            add(step.at, lambda: begin(step))
-
-        def minute(at: float) -> None:
-            self._show(at)
-            self.samples.append(measure(self._scene, self.history.take_seconds()))
-            add(at + 60, lambda: minute(at + 60))
-
-        def export(at: float) -> None:
-            self._scene.export()
-            add(at + EXPORT_EVERY, lambda: export(at + EXPORT_EVERY))
-
         for step in self._steps:
-            at_its_time(step)
-        minute(0)
-        export(5)
-        while (now := time.monotonic() - begun) < seconds or self._now:
+            self._agenda.add(step.at, partial(self._begin, step))
+        self._agenda.add(0, self._minute)
+        self._agenda.add(5, self._export)
+        while self._agenda.now < seconds or self._now:
             self._scene.restart_dead()
-            if due and due[0][0] <= now:
-                heapq.heappop(due)[2]()
-            else:
+            if not self._agenda.run_next():
                 time.sleep(0.05)
 
-    def _show(self, at: float) -> None:
+    def _begin(self, step: Step) -> None:
+        if any(set(step.targets) & set(other.targets) for other in self._now):
+            # An earlier fault of this part lasts longer than planned, since the part takes its time to stop.
+            self._agenda.add(self._agenda.now + 1, partial(self._begin, step))
+            return
+        self.begun.append(step)
+        self._now.append(step)
+        self._log(str(step))
+        undo = KINDS[step.kind].begin(self._scene, step)
+        self._agenda.add(self._agenda.now + step.hold, partial(self._end, step, undo))
+
+    def _end(self, step: Step, undo: Undo) -> None:
+        if not undo():
+            self._agenda.add(self._agenda.now + 0.2, partial(self._end, step, undo))
+            return
+        self._now.remove(step)
+        self._log(f"end of {step.kind} {' '.join(step.targets)}")
+
+    def _minute(self) -> None:
+        self._show()
+        self.samples.append(measure(self._scene, self.history.take_seconds()))
+        self._agenda.add(self._agenda.now + 60, self._minute)
+
+    def _export(self) -> None:
+        self._scene.export()
+        self._agenda.add(self._agenda.now + EXPORT_EVERY, self._export)
+
+    def _show(self) -> None:
+        at = self._agenda.now
         stored = self._scene.stored()
         faults = f"faults {len(self.begun)}, now: {'; '.join(map(str, self._now)) or 'none'}" if self._steps else ""
         self._say(
@@ -110,9 +131,9 @@ class Run:
             f"stored {'?' if stored is None else f'{stored:,}'}  {faults}"
         )
 
-    def _log(self, at: float, what: str) -> None:
+    def _log(self, what: str) -> None:
         with (self._scene.folder / "faults.log").open("a") as file:
-            file.write(f"{datetime.now(UTC):%H:%M:%S} {at:8.1f} {what}\n")
+            file.write(f"{datetime.now(UTC):%H:%M:%S} {self._agenda.now:8.1f} {what}\n")
 
     def summary(self) -> Iterator[str]:
         """What was done, for the end."""

@@ -32,6 +32,7 @@ class Part:
 
     def start(self) -> None:
         """Does not wait until it serves, unlike the `start` of some processes."""
+        assert not self.runs, f"{self.name} runs"
         self.wanted = True
         Process.start(self.process)
 
@@ -41,7 +42,7 @@ class Part:
 
     def signal(self, number: signal.Signals) -> None:
         """To all of its processes."""
-        if self.process.child is not None and self.process.child.poll() is None:
+        if self.process.child is not None and self.runs:
             os.killpg(self.process.child.pid, number)
 
     def terminate(self) -> None:
@@ -62,9 +63,14 @@ class Part:
         return True
 
     @property
+    def runs(self) -> bool:
+        """Whether its main process has not ended."""
+        return self.process.child is not None and self.process.child.poll() is None
+
+    @property
     def died(self) -> bool:
         """Whether it ended though it should run."""
-        return self.wanted and self.process.child is not None and self.process.child.poll() is not None
+        return self.wanted and self.process.child is not None and not self.runs
 
 
 class Scene:
