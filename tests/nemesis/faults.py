@@ -202,7 +202,8 @@ def plan(seed: int, seconds: float) -> list[Step]:
             steps.append(Step(at, name, targets, hold, settings))
             # Some time to get up.
             free_at |= dict.fromkeys(targets, at + hold + 6)
-        at = round(at + chance.uniform(1, 9), 1)
+        # Now and then some calm, in which consumers find their group again and store.
+        at = round(at + chance.uniform(1, chance.choice((5, 10, 25))), 1)
     return steps
 
 
