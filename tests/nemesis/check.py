@@ -82,9 +82,13 @@ def compared(place: str, found: Counter[str], accepted: dict[str, Sent]) -> Iter
     missing = sorted(accepted.keys() - found.keys())
     unknown = sorted(found.keys() - accepted.keys())
     twice = [event_id for event_id, times in found.items() if times > 1]
-    for sentence, ids in {"not": missing, "more than once": twice, "without an acceptance": unknown}.items():
+    for ids, what in (
+        (missing, f"accepted and not {place}"),
+        (twice, f"{place} more than once"),
+        (unknown, f"{place} and never accepted"),
+    ):
         if ids:
-            yield f"{len(ids)} events {place} {sentence}: {', '.join(ids[:5])}"
+            yield f"{len(ids)} events are {what}: {', '.join(ids[:5])}"
 
 
 def _in_order(scene: Scene, accepted: dict[str, Sent]) -> Iterator[str]:

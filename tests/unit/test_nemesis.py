@@ -37,9 +37,9 @@ def test_what_is_stored_as_accepted_is_no_fault() -> None:
 def test_a_lost_a_doubled_and_an_unknown_event_are_found() -> None:
     found = Counter({"event-1": 1, "event-2": 2, "event-3": 1, "event-9": 1})
     assert list(compared("stored", found, ACCEPTED)) == [
-        "1 events stored not: event-0",
-        "1 events stored more than once: event-2",
-        "1 events stored without an acceptance: event-9",
+        "1 events are accepted and not stored: event-0",
+        "1 events are stored more than once: event-2",
+        "1 events are stored and never accepted: event-9",
     ]
 
 
