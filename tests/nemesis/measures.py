@@ -1,7 +1,7 @@
 """What a soak watches: memory, descriptors, threads, files and answers, minute by minute; nothing may grow."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,8 @@ def measure(scene: Scene, seconds: Sequence[float]) -> Sample:
         if name != "exporter" and part.process.child is not None:
             for what, value in _of_processes(part.process.child.pid).items():
                 sample[f"{name} {what}"] = value
-    sample["metrics files MiB"] = _mib(Path("/dev/shm").glob("pulse-metrics-*"))
+    mains = [api.child.pid for api in scene.apis if api.child is not None]
+    sample["metrics files MiB"] = _mib(folder for pid in mains for folder in _metrics_folders(pid))
     sample["journals MiB"] = _mib(scene.journals)
     sample["Kafka's files MiB"] = _mib(node.data for node in scene.cluster.nodes)
     sample["logs MiB"] = _mib(scene.folder.glob("**/*.log"))
@@ -56,7 +57,16 @@ def _of_processes(pid: int) -> Sample:
     return sample
 
 
-def _mib(paths: Iterator[Path] | Sequence[Path]) -> float:
+def _metrics_folders(pid: int) -> list[Path]:
+    """The folder of an API's metrics files, in which its main process holds a lock."""
+    try:
+        opened = [Path(file.path) for file in psutil.Process(pid).open_files()]
+    except psutil.NoSuchProcess:
+        return []
+    return [path.parent for path in opened if path.parent.name.startswith("pulse-metrics-")]
+
+
+def _mib(paths: Iterable[Path]) -> float:
     """What files, and those in folders, take on the disk."""
     total = 0
     for path in paths:

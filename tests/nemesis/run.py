@@ -88,12 +88,15 @@ class Run:
         """Begin and undo the faults at their times, as near as the calls before them allow."""
         for step in self._steps:
             self._agenda.add(step.at, partial(self._begin, step))
-        self._agenda.add(0, self._minute)
+        self._agenda.add(0, self._show)
+        # The first minute is over when all parts have got up.
+        self._agenda.add(60, self._minute)
         self._agenda.add(5, self._export)
         while self._agenda.now < seconds or self._now:
             self._scene.restart_dead()
             if not self._agenda.run_next():
                 time.sleep(0.05)
+        self.samples.append(measure(self._scene, self.history.take_seconds()))
 
     def _begin(self, step: Step) -> None:
         if any(set(step.targets) & set(other.targets) for other in self._now):
