@@ -16,7 +16,7 @@ from tests.nemesis.scene import Scene
 
 MINUTES = float(os.environ.get("NEMESIS_MINUTES") or 1)
 SEED = int(os.environ.get("NEMESIS_SEED") or 21)
-RATE = float(os.environ.get("NEMESIS_RATE") or 100)
+RATE = float(os.environ.get("NEMESIS_RATE") or 50)
 FAULTS = os.environ.get("NEMESIS_FAULTS") != "none"
 
 
