@@ -9,7 +9,7 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
-	test test-long export-kills lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet \
+	test test-long export-kills nemesis soak lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet \
 	release requirements
 
 # Under the headings, and in the order, of this file.
@@ -86,6 +86,13 @@ test-long: $(VENV)/tox ## Run the tests that `make test` leaves out, since each 
 
 export-kills: $(VENV)/tox ## Kill exporters and consumers 50 times at random; `make export-kills KILLS=200` more often.
 	@EXPORT_KILLS='$(or $(KILLS),50)' $(VENV)/bin/tox run -e faults -- -s -k exported_once_whatever_is_killed
+
+nemesis: $(VENV)/tox ## Break the whole pipeline at random for an hour; `make nemesis MINUTES=20 SEED=7 RATE=50`, and see that nothing is lost.
+	@NEMESIS_MINUTES='$(or $(MINUTES),60)' NEMESIS_SEED='$(or $(SEED),$(shell echo $$RANDOM))' NEMESIS_RATE='$(RATE)' \
+		NEMESIS_FAULTS='$(FAULTS)' $(VENV)/bin/tox run -e faults -- -s -m long -k the_nemesis_does
+
+soak: ## Run the whole pipeline without faults, and see that nothing grows; `make soak MINUTES=120 RATE=50`.
+	@$(MAKE) nemesis MINUTES='$(or $(MINUTES),120)' RATE='$(RATE)' FAULTS=none
 
 lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests and Terraform.
 	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)

@@ -1,0 +1,43 @@
+"""Random faults on the whole pipeline, from a seed: what was accepted is stored once, exported once, in order.
+
+`make nemesis` runs it longer and with other seeds; `make soak` without faults.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nemesis.faults import plan
+from tests.nemesis.measures import table
+from tests.nemesis.run import Run
+from tests.nemesis.scene import Scene
+
+MINUTES = float(os.environ.get("NEMESIS_MINUTES") or 1)
+SEED = int(os.environ.get("NEMESIS_SEED") or 21)
+RATE = float(os.environ.get("NEMESIS_RATE") or 50)
+FAULTS = os.environ.get("NEMESIS_FAULTS") != "none"
+
+
+@pytest.fixture
+def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(kafka_libs, tmp_path)
+    try:
+        scene.start()
+        yield scene
+    finally:
+        scene.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900 + 180 * MINUTES)
+def test_accepted_events_are_stored_and_exported_once_whatever_the_nemesis_does(scene: Scene) -> None:
+    print(f"\nseed {SEED}, {MINUTES:g} minutes, {RATE:g} events/s; logs in {scene.folder}")  # noqa: T201, seen with -s
+    steps = plan(SEED, 60 * MINUTES) if FAULTS else []
+    run = Run(scene, steps, RATE, lambda line: print(line, flush=True))  # noqa: T201
+    found = run.go(60 * MINUTES)
+    print("\n".join(run.summary()))  # noqa: T201
+    if not FAULTS:
+        print("\n".join(table(run.samples)))  # noqa: T201
+    assert not found, "\n".join([f"seed {SEED}:", *found])

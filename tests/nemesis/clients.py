@@ -1,0 +1,131 @@
+"""Clients that send as SDKs do: native and Segment's routes, singles and batches, the same ids again on failure."""
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.clients import event
+from tests.nemesis.history import History, Sent
+
+SIZES = (1, 1, 1, 1, 8, 40)
+"""How many events a request has."""
+TIMEOUT = 10.0  # seconds for an answer
+
+Request = Callable[[Sequence[dict[str, Any]]], tuple[str, dict[str, Any]]]
+"""Path and body for some events."""
+
+
+def native(events: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    if len(events) == 1:
+        return "/api/v1/track", events[0]
+    return "/api/v1/track/batch", {"events": list(events)}
+
+
+def segment(events: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """As Segment's and RudderStack's server SDKs send: the time of sending is new each time, the ids stay."""
+    messages = [_message(one) for one in events]
+    sent_at = datetime.now(UTC).isoformat()
+    if len(messages) == 1:
+        return f"/v1/{messages[0]['type']}", {**messages[0], "sentAt": sent_at, "writeKey": "any"}
+    return "/v1/batch", {"batch": messages, "sentAt": sent_at, "writeKey": "any"}
+
+
+def _message(sent: dict[str, Any]) -> dict[str, Any]:
+    number = sent["properties"]["number"]
+    kind: dict[str, Any] = (
+        {"type": "page", "name": "Home"}
+        if number % 3 == 0
+        else {"type": "track", "event": ("Order Completed", "Seen")[number % 2]}
+    )
+    return {
+        **kind,
+        "messageId": sent["event_id"],
+        "userId": sent["customer_id"],
+        "timestamp": sent["timestamp"],
+        "properties": {**sent["properties"], "products": [{"sku": "a", "price": 1.5}, {"sku": None}]},
+        "context": {"library": {"name": "nemesis"}, "ip": "::1"},
+    }
+
+
+class Sender(threading.Thread):
+    """One customer's numbered events, at a rate per second, until `stop`; goes on at the next URL after a failure.
+
+    A request is sent until it is accepted, so that all events are accepted when the thread has ended. Some accepted
+    requests are sent again.
+    """
+
+    def __init__(self, urls: Sequence[str], customer: str, request: Request, rate: float, history: History) -> None:
+        super().__init__(name=customer, daemon=True)
+        self._addresses = [urlsplit(url).netloc for url in urls]
+        self._customer = customer
+        self._request = request
+        self._rate = rate
+        self._history = history
+        self._chance = random.Random(customer)
+        self._stopping = threading.Event()
+        self._connection: http.client.HTTPConnection | None = None
+        self._connections = 0
+
+    def stop(self) -> None:
+        """End once the request in flight is accepted."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        number, due = 0, time.monotonic()
+        while not self._stopping.wait(due - time.monotonic()):
+            events = [event(self._customer, number + more) for more in range(self._chance.choice(SIZES))]
+            self._send(events)
+            if self._chance.random() < 0.05 and self._connection is not None:
+                # Once, on the same connection: over another one, these events could overtake those before them.
+                self._accepted(events)
+            number += len(events)
+            # After an outage it goes on at its rate, without a burst.
+            due = max(due + len(events) / self._rate, time.monotonic())
+        self._close()
+
+    def _send(self, events: list[dict[str, Any]]) -> None:
+        while not self._accepted(events):
+            time.sleep(self._chance.uniform(0.1, 0.5))
+
+    def _accepted(self, events: list[dict[str, Any]]) -> bool:
+        path, body = self._request(events)
+        begun = time.monotonic()
+        try:
+            connection = self._connect()
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            self._history.no_answer(error)
+            self._close()
+            return False
+        if connection.sock is None:
+            # The server closed it. Without this, the next request would open it again unnoticed.
+            self._close()
+        if answer.status not in (200, 202) or "rejected" in json.loads(text):
+            self._history.reject(answer.status, path, text)
+            self._close()
+            return False
+        numbers = ((one["event_id"], one["properties"]["number"]) for one in events)
+        sent = [(event_id, Sent(self._customer, number, self._connections)) for event_id, number in numbers]
+        self._history.accept(sent, answer.status, time.monotonic() - begun)
+        return True
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            self._connections += 1
+            address = self._addresses[self._connections % len(self._addresses)]
+            self._connection = http.client.HTTPConnection(address, timeout=TIMEOUT)
+            self._connection.connect()
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,57 @@
+"""What clients were told: the accepted events, the answers by status, and how long they took."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+RETRIED = {408, 429, 503}
+"""Beside an acceptance, the only answers that a client may get to a well-formed event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An event of a customer: its number, and on which of the customer's connections it was accepted first."""
+
+    customer: str
+    number: int
+    connection: int
+
+
+class History:
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, Sent] = {}
+        """By event id."""
+        self.answers: Counter[str] = Counter()
+        self.faults: list[str] = []
+        """Answers that no client should get."""
+        self._seconds: list[float] = []
+        self._lock = threading.Lock()
+
+    def accept(self, events: Iterable[tuple[str, Sent]], status: int, seconds: float) -> None:
+        """An answer that promises to keep these events, by id."""
+        with self._lock:
+            self.answers[str(status)] += 1
+            self._seconds.append(seconds)
+            for event_id, sent in events:
+                self.accepted.setdefault(event_id, sent)
+
+    def reject(self, status: int, path: str, text: str) -> None:
+        """Any other answer."""
+        with self._lock:
+            self.answers[str(status)] += 1
+            if status not in RETRIED and len(self.faults) < 100:
+                self.faults.append(f"{path} was answered {status}: {text[:300]}")
+
+    def no_answer(self, error: Exception) -> None:
+        """The connection broke, or the answer did not come in time."""
+        with self._lock:
+            self.answers[type(error).__name__] += 1
+
+    def take_seconds(self) -> list[float]:
+        """How long each acceptance took since the last call, sorted."""
+        with self._lock:
+            taken, self._seconds = self._seconds, []
+        return sorted(taken)

@@ -1,0 +1,199 @@
+"""The whole pipeline on this machine: three brokers, a database, two APIs, two consumers, an exporter, a console."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pymongo.errors
+import requests
+
+from ops.local.ports import free_port
+from tests.cluster import KafkaCluster
+from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process
+from tests.waiting import eventually
+
+JOURNAL_DISK = "64m"
+
+
+class Part:
+    """A process group that a fault can hit. `wanted`: whether it should run now."""
+
+    def __init__(self, name: str, process: Process) -> None:
+        self.name = name
+        self.process = process
+        self.wanted = False
+
+    def start(self) -> None:
+        """Does not wait until it serves, unlike the `start` of some processes."""
+        assert not self.runs, f"{self.name} runs"
+        self.wanted = True
+        Process.start(self.process)
+
+    def kill(self) -> None:
+        self.wanted = False
+        self.process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To all of its processes."""
+        if self.process.child is not None and self.runs:
+            os.killpg(self.process.child.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM to the main process, without waiting for its end."""
+        self.wanted = False
+        if self.process.child is not None:
+            self.process.child.terminate()
+
+    def end(self, timeout: float) -> bool:
+        """Wait for its end after `terminate`; kills it and gives False after `timeout` seconds."""
+        if self.process.child is None:
+            return True
+        try:
+            self.process.child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return False
+        return True
+
+    @property
+    def runs(self) -> bool:
+        """Whether its main process has not ended."""
+        return self.process.child is not None and self.process.child.poll() is None
+
+    @property
+    def died(self) -> bool:
+        """Whether it ended though it should run."""
+        return self.wanted and self.process.child is not None and not self.runs
+
+
+class Scene:
+    """All parts, by name. Call `start`, and `close` at the end."""
+
+    def __init__(self, libs: Path, folder: Path) -> None:
+        self.folder = folder
+        self.cluster = KafkaCluster(libs, folder)
+        self.mongo = MongoServer(folder)
+        self.cluster.prepare()
+        self.cluster.start()
+        self.mongo.start()
+        self.pipeline = Pipeline(self.cluster, self.mongo, folder)
+        self.files = folder / "files"
+        self.export_env = {
+            **self.pipeline.environ,
+            "EXPORT_URL": f"file://{self.files}",
+            "EXPORT_MIN_AGE": "0s",
+            "EXPORT_MAX_ROWS": "500",
+        }
+        second = folder / "second"
+        second.mkdir()
+        self.apis = [self.pipeline.api, ApiServer(second, self.pipeline.environ)]
+        own_port = {"METRICS_ADDR": f"127.0.0.1:{free_port()}"}
+        consumers = [
+            self.pipeline.consumer,
+            Process([sys.executable, "-m", "consumer"], second / "consumer.log", {**self.pipeline.environ, **own_port}),
+        ]
+        console = ConsoleServer(self.pipeline, folder, CONSOLE_API_URLS=",".join(api.url for api in self.apis))
+        self.journals = [folder / "journal", second / "journal"]
+        self.journal_disks = all(self._mount(journal) for journal in self.journals)
+        named: dict[str, Process] = {
+            **{f"broker-{number}": node for number, node in enumerate(self.cluster.nodes, 1)},
+            "mongodb": self.mongo,
+            **{f"api-{number}": api for number, api in enumerate(self.apis, 1)},
+            **{f"consumer-{number}": consumer for number, consumer in enumerate(consumers, 1)},
+            "console": console,
+            "exporter": self.exporter("exporter"),
+        }
+        self.parts = {name: Part(name, process) for name, process in named.items()}
+        for name, part in self.parts.items():
+            part.wanted = name.startswith(("broker", "mongodb"))
+        self.findings: list[str] = []
+        """Faults that showed while it ran."""
+
+    def exporter(self, name: str, *command: str) -> Process:
+        """A run of the exporter, not started; or another command with its settings."""
+        arguments = command or ("ops.export", "run")
+        return Process([sys.executable, "-m", *arguments], self.folder / f"{name}.log", self.export_env)
+
+    def start(self) -> None:
+        for name in ("api-1", "api-2", "consumer-1", "consumer-2", "console"):
+            self.parts[name].start()
+        for api in self.apis:
+            api.wait_until_ready()
+        self.pipeline.wait_for_consumer()
+
+    def export(self) -> None:
+        """Begin a run of the exporter, unless one is under way."""
+        exporter = self.parts["exporter"].process
+        if exporter.child is None or exporter.child.poll() is not None:
+            exporter.start()
+
+    def restart_dead(self) -> None:
+        """Restart parts that ended by themselves, as an orchestrator does, and remember that they did."""
+        for part in self.parts.values():
+            if part.died:
+                assert part.process.child is not None
+                self.findings.append(f"{part.name} ended by itself with {part.process.child.returncode}")
+                part.start()
+
+    def heal(self) -> None:
+        """Start all that does not run, and wait until the pipeline serves."""
+        for part in self.parts.values():
+            part.signal(signal.SIGCONT)
+            if part.name != "exporter" and not part.wanted:
+                part.start()
+        self.cluster.repair()
+        for api in self.apis:
+            eventually(partial(_ready, api), 120, "the API's readiness", every=0.5)
+
+    def stored(self) -> int | None:
+        """How many events are stored; None if the database does not answer within 2 s."""
+        options: dict[str, Any] = dict.fromkeys(
+            ("serverSelectionTimeoutMS", "socketTimeoutMS", "connectTimeoutMS"), 2000
+        )
+        try:
+            with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, **options) as client:
+                return client[self.pipeline.mongo.database][self.pipeline.mongo.collection].estimated_document_count()
+        except pymongo.errors.PyMongoError:
+            return None
+
+    def in_journals(self) -> int:
+        """How many events wait in the journals. Raises RequestException."""
+        waiting = 0.0
+        for api in self.apis:
+            lines = requests.get(f"{api.url}/metrics", timeout=10).text.splitlines()
+            waiting += sum(float(line.split()[-1]) for line in lines if line.startswith("pulse_api_journal_events"))
+        return int(waiting)
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """The log of each of our own processes."""
+        for name, part in self.parts.items():
+            if not name.startswith(("broker", "mongodb")) and part.process.log.exists():
+                yield name, part.process.output()
+
+    def close(self) -> None:
+        for part in self.parts.values():
+            part.signal(signal.SIGCONT)
+            part.kill()
+        for journal in self.journals:
+            subprocess.run(["umount", "--lazy", journal], capture_output=True, check=False)
+
+    def _mount(self, journal: Path) -> bool:
+        """Give a journal a small disk of its own, where this user may mount."""
+        journal.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={JOURNAL_DISK}", "tmpfs", str(journal)]
+        with contextlib.suppress(OSError):
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        return False
+
+
+def _ready(api: ApiServer) -> bool:
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{api.url}/health/ready", timeout=2).ok
+    return False

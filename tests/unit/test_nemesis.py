@@ -1,0 +1,61 @@
+"""The nemesis draws the same faults for a seed, one at a time for each part, and notices what is wrong."""
+
+from collections import Counter
+from itertools import combinations
+
+from tests.nemesis.check import compared, out_of_order
+from tests.nemesis.faults import KINDS, plan
+from tests.nemesis.history import History, Sent
+from tests.nemesis.measures import table
+
+ACCEPTED = {f"event-{number}": Sent("alice", number, connection=1 + number // 2) for number in range(4)}
+
+
+def test_a_seed_draws_the_same_faults_again() -> None:
+    assert plan(21, 600) == plan(21, 600) != plan(22, 600)
+
+
+def test_a_longer_run_begins_with_the_faults_of_a_shorter_one() -> None:
+    short = plan(21, 300)
+    assert plan(21, 600)[: len(short)] == short
+
+
+def test_an_hour_has_faults_of_every_kind() -> None:
+    assert {step.kind for step in plan(21, 3600)} == set(KINDS)
+
+
+def test_a_part_has_one_fault_at_a_time() -> None:
+    for one, other in combinations(plan(21, 3600), 2):
+        if set(one.targets) & set(other.targets):
+            assert other.at > one.at + one.hold
+
+
+def test_what_is_stored_as_accepted_is_no_fault() -> None:
+    assert not list(compared("stored", Counter(list(ACCEPTED)), ACCEPTED))
+
+
+def test_a_lost_a_doubled_and_an_unknown_event_are_found() -> None:
+    found = Counter({"event-1": 1, "event-2": 2, "event-3": 1, "event-9": 1})
+    assert list(compared("stored", found, ACCEPTED)) == [
+        "1 events are accepted and not stored: event-0",
+        "1 events are stored more than once: event-2",
+        "1 events are stored and never accepted: event-9",
+    ]
+
+
+def test_order_counts_on_each_connection() -> None:
+    assert not list(out_of_order({"alice": [2, 0, 1, 3]}, ACCEPTED))
+    (said,) = out_of_order({"alice": [0, 1, 3, 2]}, ACCEPTED)
+    assert said == "alice: event 2 came after 3 of the same connection 2"
+
+
+def test_an_answer_that_no_client_should_get_is_kept() -> None:
+    history = History()
+    for status in (503, 429, 500, 400):
+        history.reject(status, "/v1/track", "why")
+    assert history.faults == ["/v1/track was answered 500: why", "/v1/track was answered 400: why"]
+
+
+def test_a_soak_compares_the_first_quarter_with_the_last() -> None:
+    samples = [{"api-1 RSS MiB": float(value)} for value in (10, 10, 11, 12, 15, 18, 20, 20)]
+    assert list(table(samples))[1].split() == ["api-1", "RSS", "MiB", "10.0", "20.0", "2.00"]
