@@ -15,7 +15,7 @@ MOST_SHOWN = 200
 
 _TRACK, _BATCH = "/api/v1/track", "/api/v1/track/batch"
 _REMEDIES = {
-    "invalid": "Fix the marked fields in the client, then send the event again.",
+    "invalid": "Fix the fields named above in the client, then send the event again.",
     "unreadable": "The request is malformed HTTP, or its body ended early: look at the client's library or the proxy.",
     "unauthorized": "Send one of the keys in API_KEYS, as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
     "not_found": "Fix the path: events go to POST /api/v1/track and POST /api/v1/track/batch.",

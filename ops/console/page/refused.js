@@ -19,7 +19,7 @@ export async function showRefused() {
     return;
   }
   note.classList.toggle("bad", Boolean(found.problem));
-  note.textContent = found.problem ? `This may be old: ${line(found.problem)}` : found.count ? `${number(found.count)} of the last day, ten a second and worker at most.` : "";
+  note.textContent = found.problem ? `This may be old: ${line(found.problem)}` : found.count ? `${number(found.count)} of the last 24 hours. Each worker keeps at most 10 per second.` : "";
   const now = JSON.stringify([found, chosen]);
   if (now === last) return;
   last = now;
