@@ -124,7 +124,7 @@ def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(sce
     row.get_by_role("button").first.click()
     expect(row.locator(".json mark")).to_have_text('"event_type": "clck"')
     expect(row.locator(".facts")).to_contain_text(request_id)
-    expect(row.locator(".remedy")).to_contain_text("Fix the marked fields")
+    expect(row.locator(".remedy")).to_contain_text("Fix the fields named above")
     expect(row.locator(".curl")).to_contain_text(customer)
 
 
@@ -348,7 +348,7 @@ def test_the_mistake_of_the_demo_shop_is_refused_and_shown_with_its_field_marked
     row.get_by_role("button").first.click()
     expect(row.locator(".json")).to_contain_text(customer)
     expect(row.locator(".json mark")).to_have_text('"event": ""')
-    expect(row.locator(".remedy")).to_contain_text("Fix the marked fields")
+    expect(row.locator(".remedy")).to_contain_text("Fix the fields named above")
     # The request as curl is refused for the same reason.
     body = shlex.split(row.locator(".curl").text_content() or "")[-1]
     answer = requests.post(f"{scene.pipeline.url}/v1/batch", data=body, timeout=20)
