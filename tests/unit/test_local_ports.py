@@ -58,8 +58,7 @@ def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None
         str(refusal.value),
     )
     assert said
-    proposed = dict(zip(addresses, (Address(ports.HOST, int(port)) for port in said.groups()), strict=True))
-    ports.check(proposed)
+    assert len({*taken, *map(int, said.groups())}) == 4
 
 
 def test_neighbouring_ports_that_are_taken_get_different_proposals() -> None:
