@@ -29,7 +29,7 @@ def test_a_file_of_another_user_stops_the_start_and_keeps_its_events(tmp_path: P
     api.start()
     assert api.child is not None
     assert api.child.wait(60) == 3
-    said = [line for line in api.output()[before:].splitlines() if "API_JOURNAL_DIR" in line]
+    said = [line for line in api.output()[before:].splitlines() if "API_JOURNAL_DIR: " in line]
     assert len(said) == 1
     assert f"{file}" in said[0]
     assert "Permission denied" in said[0]
