@@ -44,7 +44,7 @@ def answer(sock: socket.socket) -> int:
     while not received or not _whole(received):
         piece = sock.recv(_PIECE_BYTES)
         if not piece:
-            raise ConnectionError("The server hung up.")
+            raise ConnectionError("The server closed the connection.")
         received += piece
     return int(received[9:12])
 
@@ -113,7 +113,7 @@ def _due(requests: Iterable[bytes], begun: float, rate: float | None) -> Iterato
 
 def _whole(answer: bytes) -> bool:
     if not answer:
-        raise ConnectionError("The server hung up.")
+        raise ConnectionError("The server closed the connection.")
     end = answer.find(_HEAD_END)
     return end >= 0 and len(answer) >= end + len(_HEAD_END) + int(_header(answer[: end + 2], _LENGTH))
 
