@@ -1,15 +1,15 @@
 """Three Kafka nodes on this machine, each broker and controller, with three copies of everything."""
 
-import shutil
 from pathlib import Path
 from string import Template
-from subprocess import CalledProcessError, run
+from subprocess import run
 
 from common.kafka import KafkaError, connect_admin
 from common.settings import KafkaSettings
 from ops.local import kafka as local_kafka
 from ops.local import ports
 from tests.servers import Process, create_topics, kafka_settings
+from tests.small_disks import MIB, MountError, SmallDisk
 from tests.waiting import eventually
 
 NODES = (1, 2, 3)
@@ -22,28 +22,6 @@ min.insync.replicas=2
 # Else half of a small heap.
 log.cleaner.dedupe.buffer.size=8388608
 """
-
-
-class Disk:
-    """A file system in memory, whose room a test takes away and gives back."""
-
-    def __init__(self, folder: Path) -> None:
-        """Mount it at an empty folder. Raises CalledProcessError without the right to mount, mostly root's."""
-        self._folder = folder
-        self._mount("size=1g", "-t", "tmpfs", "tmpfs")
-
-    def fill(self) -> None:
-        """Leave 512 KiB of room: less cannot be asked for while files grow."""
-        self._mount(f"remount,size={shutil.disk_usage(self._folder).used + 512 * 1024}")
-
-    def free(self) -> None:
-        self._mount("remount,size=1g")
-
-    def unmount(self) -> None:
-        run(["umount", "--lazy", self._folder], timeout=10, check=True)
-
-    def _mount(self, options: str, *what: str) -> None:
-        run(["mount", "-o", options, *what, self._folder], capture_output=True, timeout=10, check=True)
 
 
 class KafkaNode(Process):
@@ -87,7 +65,7 @@ class KafkaCluster:
     def __init__(self, libs: Path, folder: Path) -> None:
         where = {node: (ports.free_port(), ports.free_port()) for node in NODES}
         self.nodes = [KafkaNode(libs, folder, node, where) for node in NODES]
-        self.disk: Disk | None = None
+        self.disk: SmallDisk | None = None
         """That of the last node; None where this process may not mount one."""
 
     @property
@@ -97,8 +75,8 @@ class KafkaCluster:
     def prepare(self) -> None:
         """Give the last node its disk, and format the folders of all. Call it once, and `remove` at the end."""
         try:
-            self.disk = Disk(self.nodes[-1].data)
-        except (OSError, CalledProcessError):
+            self.disk = SmallDisk(self.nodes[-1].data, 1024 * MIB)
+        except MountError:
             self.disk = None
         for node in self.nodes:
             node.prepare()

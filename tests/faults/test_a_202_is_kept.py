@@ -17,6 +17,7 @@ from tests.arrived import in_kafka
 from tests.clients import Client, SteadyClient, event
 from tests.contracts import fresh_name
 from tests.servers import ROOT, ApiServer, KafkaServer
+from tests.small_disks import MIB, MountError, mounted
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -220,13 +221,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 4 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    try:
+        with mounted(folder, 4 * MIB):
+            yield folder
+    except MountError as error:
+        pytest.skip(str(error))
 
 
 def test_a_full_disk_is_answered_503_and_loses_nothing_again_and_again(

@@ -1,9 +1,7 @@
 """The workers' metrics lie on a disk that fills up: a write to a file without blocks would end a worker by SIGBUS."""
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import requests
 
 from tests.servers import ApiServer, api_without_kafka
+from tests.small_disks import MIB, MountError, mounted, mounted_ext4
 from tests.waiting import eventually
 
 _MANY_LABELS = 40
@@ -21,22 +20,11 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder on a small disk of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if request.param == "tmpfs":
-        commands = [["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]]
-    else:
-        with (tmp_path / "image").open("wb") as image:
-            image.truncate(16 * 1024 * 1024)
-        commands = [
-            [shutil.which("mkfs.ext4") or "/sbin/mkfs.ext4", "-q", "-m", "0", image.name],
-            ["mount", "-o", "loop", image.name, str(folder)],
-        ]
-    for command in commands:
-        try:
-            subprocess.run(command, capture_output=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"a small disk of {request.param} cannot be made here, which root alone can: {error}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    try:
+        with mounted(folder, 16 * MIB) if request.param == "tmpfs" else mounted_ext4(folder, 16 * MIB):
+            yield folder
+    except MountError as error:
+        pytest.skip(str(error))
 
 
 def fill(folder: Path) -> None:

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,10 @@ FAULTS = os.environ.get("NEMESIS_FAULTS") != "none"
 
 @pytest.fixture
 def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene(kafka_libs, tmp_path)
-    try:
+    with ExitStack() as closing:
+        scene = Scene(kafka_libs, tmp_path, closing)
         scene.start()
         yield scene
-    finally:
-        scene.close()
 
 
 @pytest.mark.long

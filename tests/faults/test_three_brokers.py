@@ -25,10 +25,12 @@ ALL = {customer: list(range(EVENTS)) for customer in CUSTOMERS}
 @pytest.fixture(scope="module")
 def cluster(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     cluster = KafkaCluster(kafka_libs, tmp_path_factory.mktemp("cluster"))
-    cluster.prepare()
-    cluster.start()
-    yield cluster
-    cluster.remove()
+    try:
+        cluster.prepare()
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
 
 
 class Scene:

@@ -17,9 +17,10 @@ import requests
 from ops.local.ports import free_port
 from tests.cluster import KafkaCluster
 from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process
+from tests.small_disks import MIB, MountError, mounted
 from tests.waiting import eventually
 
-JOURNAL_DISK = "64m"
+JOURNAL_DISK = 64 * MIB
 
 
 class Part:
@@ -74,14 +75,17 @@ class Part:
 
 
 class Scene:
-    """All parts, by name. Call `start`, and `close` at the end."""
+    """All parts, by name. Call `start`."""
 
-    def __init__(self, libs: Path, folder: Path) -> None:
+    def __init__(self, libs: Path, folder: Path, closing: contextlib.ExitStack) -> None:
+        """Start the servers. `closing` ends everything, whatever part of this fails."""
         self.folder = folder
         self.cluster = KafkaCluster(libs, folder)
-        self.mongo = MongoServer(folder)
+        closing.callback(self.cluster.remove)
         self.cluster.prepare()
         self.cluster.start()
+        self.mongo = MongoServer(folder)
+        closing.callback(self.mongo.kill)
         self.mongo.start()
         self.pipeline = Pipeline(self.cluster, self.mongo, folder)
         self.files = folder / "files"
@@ -101,7 +105,14 @@ class Scene:
         ]
         console = ConsoleServer(self.pipeline, folder, CONSOLE_API_URLS=",".join(api.url for api in self.apis))
         self.journals = [folder / "journal", second / "journal"]
-        self.journal_disks = all(self._mount(journal) for journal in self.journals)
+        self.journal_disks = True
+        """Whether each journal has a small disk of its own, which takes the right to mount."""
+        for journal in self.journals:
+            journal.mkdir()
+            try:
+                closing.enter_context(mounted(journal, JOURNAL_DISK))
+            except MountError:
+                self.journal_disks = False
         named: dict[str, Process] = {
             **{f"broker-{number}": node for number, node in enumerate(self.cluster.nodes, 1)},
             "mongodb": self.mongo,
@@ -115,6 +126,7 @@ class Scene:
             part.wanted = name.startswith(("broker", "mongodb"))
         self.findings: list[str] = []
         """Faults that showed while it ran."""
+        closing.callback(self.kill)
 
     def exporter(self, name: str, *command: str) -> Process:
         """A run of the exporter, not started; or another command with its settings."""
@@ -177,20 +189,10 @@ class Scene:
             if not name.startswith(("broker", "mongodb")) and part.process.log.exists():
                 yield name, part.process.output()
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """All parts."""
         for part in self.parts.values():
-            part.signal(signal.SIGCONT)
             part.kill()
-        for journal in self.journals:
-            subprocess.run(["umount", "--lazy", journal], capture_output=True, check=False)
-
-    def _mount(self, journal: Path) -> bool:
-        """Give a journal a small disk of its own, where this user may mount."""
-        journal.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={JOURNAL_DISK}", "tmpfs", str(journal)]
-        with contextlib.suppress(OSError):
-            return subprocess.run(command, capture_output=True, check=False).returncode == 0
-        return False
 
 
 def _ready(api: ApiServer) -> bool:

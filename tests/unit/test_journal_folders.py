@@ -13,6 +13,7 @@ from api.journal.journal import DATA, Journal
 from common.errors import JournalError
 from tests.journals import journalled
 from tests.servers import ROOT
+from tests.small_disks import MountError, mounted
 
 MIB = 1024 * 1024
 
@@ -190,15 +191,11 @@ def test_too_little_memory_stops_the_start(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_without_a_journal_stops_the_start(tmp_path: Path) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("only root can mount a small disk")
     try:
-        said = attempt(tmp_path)
-    finally:
-        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+        with mounted(tmp_path, 4096):
+            said = attempt(tmp_path)
+    except MountError as error:
+        pytest.skip(str(error))
     assert "No space left on device" in said
     assert "make room on its disk" in said
 

@@ -1,0 +1,72 @@
+"""A small file system of its own for a folder, whose room a test takes away and gives back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import disk_usage, which
+from subprocess import CalledProcessError, run
+
+MIB = 1 << 20
+
+
+class MountError(Exception):
+    """This user may not mount a file system, which mostly root alone may."""
+
+
+class SmallDisk:
+    """A file system in memory."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        """Mount it, `size` in bytes, at an empty folder. Raises MountError."""
+        self.folder = folder
+        self._size = size
+        try:
+            self._mount(f"size={size}", "-t", "tmpfs", "tmpfs")
+        except (OSError, CalledProcessError) as error:
+            raise MountError(f"a disk cannot be mounted at {folder}: {error}") from error
+
+    def fill(self) -> None:
+        """Leave 512 KiB of room: less cannot be asked for while files grow."""
+        self._mount(f"remount,size={disk_usage(self.folder).used + 512 * 1024}")
+
+    def free(self) -> None:
+        """Give its room back."""
+        self._mount(f"remount,size={self._size}")
+
+    def unmount(self) -> None:
+        """Take it away, whoever has files open there."""
+        _unmount(self.folder)
+
+    def _mount(self, options: str, *what: str) -> None:
+        run(["mount", "-o", options, *what, self.folder], capture_output=True, timeout=10, check=True)
+
+
+def _unmount(folder: Path) -> None:
+    run(["umount", "--lazy", folder], capture_output=True, timeout=10, check=True)
+
+
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[SmallDisk]:
+    """A disk at an empty folder, until the block ends. Raises MountError."""
+    disk = SmallDisk(folder, size)
+    try:
+        yield disk
+    finally:
+        disk.unmount()
+
+
+@contextmanager
+def mounted_ext4(folder: Path, size: int) -> Iterator[None]:
+    """A disk with ext4, `size` bytes, in a file beside the folder, until the block ends. Raises MountError."""
+    image = folder.with_suffix(".ext4")
+    with image.open("wb") as file:
+        file.truncate(size)
+    try:
+        run([which("mkfs.ext4") or "/sbin/mkfs.ext4", "-q", "-m", "0", image], capture_output=True, check=True)
+        run(["mount", "-o", "loop", image, folder], capture_output=True, timeout=10, check=True)
+    except (OSError, CalledProcessError) as error:
+        raise MountError(f"a disk with ext4 cannot be mounted at {folder}: {error}") from error
+    try:
+        yield
+    finally:
+        _unmount(folder)
