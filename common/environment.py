@@ -214,7 +214,7 @@ def optional(form: Form[T]) -> Form[T | None]:
 
 
 def several(parse_one: Callable[[str], T | None], allowed: str) -> Form[tuple[T, ...]]:
-    """Values separated by commas, or none; `parse_one` returns None for a value that is not allowed."""
+    """Values separated by commas, or none; `parse_one` refuses a value with None or ValueError."""
 
     def parse(text: str) -> tuple[T, ...]:
         parsed = [parse_one(each.strip()) for each in text.split(",")] if text else []

@@ -79,10 +79,17 @@ _HOSTS = as_set(
         "names of hosts without a port, separated by commas",
     )
 )
-_URLS = several(
-    lambda text: text.rstrip("/") if _BASE_URL.fullmatch(text.rstrip("/")) else None,
-    "http:// or https:// URLs without a path, separated by commas",
-)
+
+
+def _base_url(text: str) -> str:
+    url = text.rstrip("/")
+    if not _BASE_URL.fullmatch(url):
+        raise ValueError
+    return url
+
+
+_URL = Form(_base_url, "an http:// or https:// URL without a path")
+_URLS = several(_base_url, "http:// or https:// URLs without a path, separated by commas")
 
 
 def _mongo_uri(text: str) -> str:
@@ -451,7 +458,7 @@ class ConsoleSettings:
     )
     public_api_url: str = variable(
         "CONSOLE_PUBLIC_API_URL",
-        Form(lambda text: _URLS.parse(text)[0], "an http:// or https:// URL without a path"),
+        _URL,
         "the first of CONSOLE_API_URLS",
         "The API's address for browsers and people: in the demo shop, and in requests to copy.",
         computed=lambda: (os.environ.get("CONSOLE_API_URLS") or "http://localhost:8080").split(",")[0],

@@ -1,4 +1,4 @@
-"""What the journal costs: CPU time an event, with and without it, by turns in one run.
+"""What the journal costs: CPU time an event, with and without it, by turns in one run; and bytes an event on disk.
 
 `python -m loadtest.journal_cost`. Measures what the journal adds on an event's way through a worker: put, take,
 acknowledge. Nothing is sent.
@@ -40,8 +40,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             journal = Journal(Path(folder), max_bytes=1024**3, sync=False)
             off, on = _rounds(partial(_cost, None, events), partial(_cost, journal, events))
+            size = _bytes(journal, events)
             journal.close()
-        print(f"{name:<15} without {off:6.2f} us, with {on:6.2f} us, the journal {on - off:6.2f} us an event")
+        print(
+            f"{name:<15} without {off:6.2f} us, with {on:6.2f} us, the journal {on - off:6.2f} us and "
+            f"{size:,.0f} bytes an event"
+        )
     return 0
 
 
@@ -62,6 +66,14 @@ def _cost(journal: Journal | None, events: list[AcceptedEvent]) -> float:
         if number % requests_a_take == requests_a_take - 1:
             queue.acknowledge(queue.take(2000, 2**21, timeout=0))
     return (time.process_time() - begun) / EVENTS_A_ROUND * 1e6
+
+
+def _bytes(journal: Journal, events: list[AcceptedEvent]) -> float:
+    """The room that an event takes in an empty journal, in bytes."""
+    empty = journal.used_bytes
+    for _ in range(EVENTS_A_ROUND // len(events)):
+        journal.append([event.value for event in events])
+    return (journal.used_bytes - empty) / EVENTS_A_ROUND
 
 
 if __name__ == "__main__":

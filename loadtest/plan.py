@@ -27,6 +27,7 @@ from loadtest.figures import (
     EVENT,
     FIGURES,
     INDEX_ENTRIES,
+    JOURNAL_ENTRY,
     RETENTION,
     SPARE_PARTITIONS,
     UPSERTS,
@@ -47,6 +48,7 @@ class Plan:
     rate: int  # events a second
     api_pods_batched: int
     api_pods_single: int
+    journal_gigabytes_an_hour: float  # in all pods together, while Kafka is unavailable
     partitions: int
     consumers: int
     shards: int
@@ -66,6 +68,7 @@ def plan(rate: int) -> Plan:
         rate=rate,
         api_pods_batched=max(LEAST_API_PODS, _enough(rate, 1e6 / API_BATCHED.value)),
         api_pods_single=max(LEAST_API_PODS, _enough(rate, 1e6 / API_SINGLE.value)),
+        journal_gigabytes_an_hour=rate * 3600 * EVENT.value * JOURNAL_ENTRY.value / 1e9,
         partitions=max(LEAST_PARTITIONS, math.ceil(consumers * SPARE_PARTITIONS.value)),
         consumers=consumers,
         shards=_enough(rate, UPSERTS.value),
@@ -91,6 +94,7 @@ def table(rates: Sequence[int]) -> str:
         "events a second": lambda plan: f"{plan.rate:,}",
         "API pods, batches of 100": lambda plan: f"{plan.api_pods_batched:,}",
         "API pods, single events": lambda plan: f"{plan.api_pods_single:,}",
+        "GB an hour in journals": lambda plan: f"{plan.journal_gigabytes_an_hour:,.1f}",
         "partitions": lambda plan: f"{plan.partitions:,}",
         "consumers": lambda plan: f"{plan.consumers:,}",
         "MongoDB shards": lambda plan: f"{plan.shards:,}",

@@ -7,6 +7,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, PyMongoError
 
+from common.mongo_errors import first_line
 from common.settings import MongoSettings
 from ops.console.live import Stored
 
@@ -55,12 +56,7 @@ def explained(error: PyMongoError) -> str:
     """The failure as a sentence. Only MongoDB's own answers are quoted: the driver's texts of an outage vary."""
     if error.timeout or isinstance(error, ConnectionFailure):
         return "MongoDB does not answer."
-    return f"MongoDB refuses: {_first_line(error)}."
-
-
-def _first_line(error: PyMongoError) -> str:
-    """The message in one line, without lists of servers."""
-    return str(error).split(" (", 1)[0].split(", full error", 1)[0].split(", Timeout", 1)[0]
+    return f"MongoDB refuses: {first_line(error)}."
 
 
 def _moment(value: Any) -> datetime | None:

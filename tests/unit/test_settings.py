@@ -131,6 +131,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(monkeypatch: pytest.MonkeyP
         load_api_settings()
 
 
+@pytest.mark.parametrize("value", ["shop.example", "http://shop.example/path", "http://one,http://two"])
+def test_the_api_of_browsers_is_one_url(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CONSOLE_PUBLIC_API_URL", value)
+    with pytest.raises(SettingsError, match="give an http:// or https:// URL without a path"):
+        load_console_settings()
+
+
 @pytest.mark.parametrize("value", ["5", "1h", "0s", "-1s", "1 s", "61m", "١s"])
 def test_a_wrong_duration_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", value)
