@@ -34,7 +34,7 @@ class SmallDisk:
         self._mount(f"remount,size={self._size}")
 
     def unmount(self) -> None:
-        """Take it away, whoever has files open there."""
+        """Take it away, also while a process has files open there."""
         _unmount(self.folder)
 
     def _mount(self, options: str, *what: str) -> None:
