@@ -10,6 +10,7 @@ from ops.local import kafka as local_kafka
 from ops.local import ports
 from tests.servers import Process, create_topics, kafka_settings
 from tests.small_disks import MIB, MountError, SmallDisk
+from tests.toxiproxy import Proxy, Toxiproxy
 from tests.waiting import eventually
 
 NODES = (1, 2, 3)
@@ -27,7 +28,9 @@ log.cleaner.dedupe.buffer.size=8388608
 class KafkaNode(Process):
     """One of the three; a restart finds its data."""
 
-    def __init__(self, libs: Path, folder: Path, node: int, ports_: dict[int, tuple[int, int]]) -> None:
+    def __init__(
+        self, libs: Path, folder: Path, node: int, ports_: dict[int, tuple[int, int]], toxiproxy: Toxiproxy | None
+    ) -> None:
         """`ports_`: of each node, where it serves clients and where it is a controller."""
         self.port, controller_port = ports_[node]
         self.data = folder / f"kafka-{node}"
@@ -35,11 +38,16 @@ class KafkaNode(Process):
         config = folder / f"kafka-{node}.properties"
         template = (local_kafka.HERE / "server.properties").read_text() + _OVERRIDES
         voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller) in ports_.items())
-        config.write_text(
-            Template(template).substitute(
-                port=self.port, controller_port=controller_port, data=self.data / "log", node=node, voters=voters
-            )
+        text = Template(template).substitute(
+            port=self.port, controller_port=controller_port, data=self.data / "log", node=node, voters=voters
         )
+        self.proxy: Proxy | None = None
+        """In front of a second listener. The other nodes use the first one."""
+        if toxiproxy:
+            inner = ports.free_port()
+            self.proxy = toxiproxy.proxy(f"broker-{node}", inner)
+            text += _second_listener(self.port, controller_port, inner, self.proxy.port)
+        config.write_text(text)
         java = ["java", *local_kafka.JVM, "-cp", f"{libs}/*"]
         self._format = [*java, "kafka.tools.StorageTool", "format", "-t", local_kafka.CLUSTER_ID, "-c", str(config)]
         super().__init__([*java, "-Xms64m", "-Xmx192m", "kafka.Kafka", str(config)], folder / f"kafka-{node}.log")
@@ -59,18 +67,34 @@ class KafkaNode(Process):
         return self.child.poll() is not None
 
 
+def _second_listener(port: int, controller_port: int, inner: int, outer: int) -> str:
+    """Lines for server.properties. Clients of the listener at `inner` learn only the port of its proxy, `outer`."""
+    host = "127.0.0.1"
+    return f"""
+listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{inner},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{outer}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
+
 class KafkaCluster:
     """All of them. Topics have three replicas, of which two have to hold a record before it is acknowledged."""
 
-    def __init__(self, libs: Path, folder: Path) -> None:
+    def __init__(self, libs: Path, folder: Path, toxiproxy: Toxiproxy | None = None) -> None:
+        """With a `toxiproxy`, each node also has a proxy, whose link can be disturbed."""
         where = {node: (ports.free_port(), ports.free_port()) for node in NODES}
-        self.nodes = [KafkaNode(libs, folder, node, where) for node in NODES]
+        self.nodes = [KafkaNode(libs, folder, node, where, toxiproxy) for node in NODES]
         self.disk: SmallDisk | None = None
         """That of the last node; None where this process may not mount one."""
 
     @property
     def address(self) -> str:
         return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        """Those in front of the nodes."""
+        return [node.proxy for node in self.nodes if node.proxy]
 
     def prepare(self) -> None:
         """Give the last node its disk, and format the folders of all. Call it once, and `remove` at the end."""

@@ -14,6 +14,7 @@ from tests.nemesis.faults import plan
 from tests.nemesis.measures import table
 from tests.nemesis.run import Run
 from tests.nemesis.scene import Scene
+from tests.toxiproxy import Toxiproxy
 
 MINUTES = float(os.environ.get("NEMESIS_MINUTES") or 1)
 SEED = int(os.environ.get("NEMESIS_SEED") or 21)
@@ -22,9 +23,9 @@ FAULTS = os.environ.get("NEMESIS_FAULTS") != "none"
 
 
 @pytest.fixture
-def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
+def scene(kafka_libs: Path, toxiproxy: Toxiproxy, tmp_path: Path) -> Iterator[Scene]:
     with ExitStack() as closing:
-        scene = Scene(kafka_libs, tmp_path, closing)
+        scene = Scene(kafka_libs, tmp_path, toxiproxy, closing)
         scene.start()
         yield scene
 

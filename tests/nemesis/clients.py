@@ -101,14 +101,16 @@ class Sender(threading.Thread):
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             text = answer.read().decode()
-        except (OSError, http.client.HTTPException) as error:
+            # No JSON: a connection that breaks within the headers looks like an empty body.
+            said = json.loads(text)
+        except (OSError, http.client.HTTPException, ValueError) as error:
             self._history.no_answer(error)
             self._close()
             return False
         if connection.sock is None:
             # The server closed it. Without this, the next request would open it again unnoticed.
             self._close()
-        if answer.status not in (200, 202) or "rejected" in json.loads(text):
+        if answer.status not in (200, 202) or "rejected" in said:
             self._history.reject(answer.status, path, text)
             self._close()
             return False

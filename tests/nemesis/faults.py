@@ -1,7 +1,7 @@
 """The faults, and the order in which a seed draws them.
 
-A fault is one function: it breaks its targets and returns the function that repairs them. A new kind, such as a cut
-network, is such a function and a line in `KINDS`.
+A fault is one function: it breaks its targets and returns the function that repairs them. A new kind is such a
+function and a line in `KINDS`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.nemesis.scene import Part, Scene
+from tests.nemesis.scene import CLOCKED, Part, Scene
 from tests.servers import ApiServer
 
 Undo = Callable[[], bool]
@@ -25,6 +25,9 @@ CONSUMERS = ("consumer-1",), ("consumer-2",)
 BROKERS = ("broker-1",), ("broker-2",), ("broker-3",)
 TWO_BROKERS = ("broker-1", "broker-2"), ("broker-2", "broker-3"), ("broker-1", "broker-3")
 ALL_BROKERS = (("broker-1", "broker-2", "broker-3"),)
+LINKS = [(f"link to {name}",) for name in ("api-1", "api-2", "broker-1", "broker-2", "broker-3", "mongodb")]
+LINKS_TO_KAFKA = [tuple(f"link to {name}" for name in ALL_BROKERS[0])]
+CLOCKS = [(f"clock of {name}",) for name in CLOCKED]
 STOP_SECONDS = 75.0
 """More than a stop may take: 30 s of an API, 60 s of a consumer."""
 SETTINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -39,6 +42,17 @@ SETTINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "CONSUMER_FLUSH_INTERVAL": ("100ms", "1s", "5s"),
     },
 }
+
+TOXICS: Mapping[str, tuple[str, tuple[str, ...], Mapping[str, int]]] = {
+    "latency": ("latency", ("upstream", "downstream"), {"latency": 200, "jitter": 100}),
+    "narrow": ("bandwidth", ("upstream", "downstream"), {"rate": 5}),
+    "resets": ("reset_peer", ("downstream",), {"timeout": 1000}),
+    "silence": ("timeout", ("upstream", "downstream"), {"timeout": 0}),
+    "slow close": ("slow_close", ("upstream", "downstream"), {"delay": 3000}),
+    "cut requests": ("limit_data", ("upstream",), {"bytes": 10_000}),
+    "cut answers": ("limit_data", ("downstream",), {"bytes": 3000}),
+}
+"""Faults of a network: kind of toxic, streams, attributes (milliseconds, KB a second, bytes of a connection)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,33 @@ def fill_disk(scene: Scene, step: Step) -> Undo:
     return undo
 
 
+def disturb(scene: Scene, step: Step) -> Undo:
+    """A fault of the network, on all connections to some servers."""
+    kind, streams, attributes = TOXICS[step.settings["network"]]
+    faults = contextlib.ExitStack()
+    for name in step.targets:
+        faults.enter_context(scene.links[name].toxic(kind, *streams, **attributes))
+
+    def undo() -> bool:
+        faults.close()
+        return True
+
+    return undo
+
+
+def step_clock(scene: Scene, step: Step) -> Undo:
+    """The clock jumps, and jumps back at the end."""
+    for name in step.targets:
+        scene.clocks.step(name.removeprefix("clock of "), int(step.settings["seconds"]))
+
+    def undo() -> bool:
+        for name in step.targets:
+            scene.clocks.step(name.removeprefix("clock of "), 0)
+        return True
+
+    return undo
+
+
 def kill_second_exporter(scene: Scene, step: Step) -> Undo:
     """An exporter that may run beside the other one, and its kill -9 at the end."""
     exporter = scene.exporter("second-exporter")
@@ -182,6 +223,9 @@ KINDS = {
     "freeze worker": Kind(freeze_worker, APIS, 1, 15),
     "reload": Kind(reload, APIS, 1, 5),
     "full disk": Kind(fill_disk, APIS, 1, 10),
+    "disturb": Kind(disturb, LINKS, 1, 20, {"network": tuple(TOXICS)}),
+    "disturb Kafka": Kind(disturb, LINKS_TO_KAFKA, 1, 20, {"network": tuple(TOXICS)}),
+    "step clock": Kind(step_clock, CLOCKS, 1, 20, {"seconds": ("-3600", "-60", "60", "3600")}),
     "kill second exporter": Kind(kill_second_exporter, [("second-exporter",)], 0.1, 4),
 }
 

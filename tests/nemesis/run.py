@@ -55,7 +55,7 @@ class Run:
         self._say = say
         self._now: list[Step] = []
         self._agenda = Agenda()
-        urls = [api.url for api in scene.apis]
+        urls = [f"http://127.0.0.1:{scene.links[f'link to api-{number}'].port}" for number in (1, 2)]
         self._clients = [
             # Half of them begin at each API.
             Sender(

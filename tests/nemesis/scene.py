@@ -16,10 +16,14 @@ import requests
 
 from ops.local.ports import free_port
 from tests.cluster import KafkaCluster
+from tests.nemesis.clocks import Clocks
 from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process
 from tests.small_disks import MIB, MountError, mounted
+from tests.toxiproxy import Toxiproxy
 from tests.waiting import eventually
 
+CLOCKED = ("api-1", "api-2", "consumer-1", "consumer-2")
+"""Parts whose clocks can be stepped."""
 JOURNAL_DISK = 64 * MIB
 
 
@@ -77,17 +81,27 @@ class Part:
 class Scene:
     """All parts, by name. Call `start`."""
 
-    def __init__(self, libs: Path, folder: Path, closing: contextlib.ExitStack) -> None:
+    def __init__(self, libs: Path, folder: Path, toxiproxy: Toxiproxy, closing: contextlib.ExitStack) -> None:
         """Start the servers. `closing` ends everything, whatever part of this fails."""
         self.folder = folder
-        self.cluster = KafkaCluster(libs, folder)
+        self.cluster = KafkaCluster(libs, folder, toxiproxy)
         closing.callback(self.cluster.remove)
         self.cluster.prepare()
         self.cluster.start()
         self.mongo = MongoServer(folder)
         closing.callback(self.mongo.kill)
         self.mongo.start()
-        self.pipeline = Pipeline(self.cluster, self.mongo, folder)
+        self.links = {f"link to broker-{number}": proxy for number, proxy in enumerate(self.cluster.proxies, 1)}
+        """The connections of all clients to a server go through its proxy."""
+        self.links["link to mongodb"] = toxiproxy.proxy("mongodb", self.mongo.port)
+        self.pipeline = Pipeline(
+            self.cluster,
+            self.mongo,
+            folder,
+            KAFKA_BROKERS=",".join(f"127.0.0.1:{proxy.port}" for proxy in self.cluster.proxies),
+            # Otherwise the driver connects to the address that the server reports.
+            MONGO_URI=f"mongodb://127.0.0.1:{self.links['link to mongodb'].port}/?directConnection=true",
+        )
         self.files = folder / "files"
         self.export_env = {
             **self.pipeline.environ,
@@ -98,6 +112,9 @@ class Scene:
         second = folder / "second"
         second.mkdir()
         self.apis = [self.pipeline.api, ApiServer(second, self.pipeline.environ)]
+        for number, api in enumerate(self.apis, 1):
+            name = f"link to api-{number}"
+            self.links[name] = toxiproxy.proxy(name, int(api.url.rpartition(":")[2]))
         own_port = {"METRICS_ADDR": f"127.0.0.1:{free_port()}"}
         consumers = [
             self.pipeline.consumer,
@@ -121,6 +138,9 @@ class Scene:
             "console": console,
             "exporter": self.exporter("exporter"),
         }
+        self.clocks = Clocks(folder)
+        for name in CLOCKED:
+            named[name].env |= self.clocks.environment(name)
         self.parts = {name: Part(name, process) for name, process in named.items()}
         for name, part in self.parts.items():
             part.wanted = name.startswith(("broker", "mongodb"))

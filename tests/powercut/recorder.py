@@ -1,27 +1,13 @@
-"""Builds the recorder, and the environment of a process that it records."""
+"""The environment of a process whose writes are recorded."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-
-SOURCE = Path(__file__).with_name("recorder.c")
+from tests.compiler import preloaded
 
 
 def build(folder: Path) -> Path:
-    """The library, compiled in seconds; without a C compiler the test is skipped, and with CI=true it fails."""
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        message = "needs a C compiler and libc's headers (Debian: gcc, libc6-dev)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    library = folder / "recorder.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", str(library), str(SOURCE), "-ldl", "-lpthread"]
-    subprocess.run(command, check=True, timeout=60)
-    return library
+    """The recorder, compiled in seconds; skips or fails as `preloaded` does."""
+    return preloaded(Path(__file__).with_name("recorder.c"), folder)
 
 
 def environment(library: Path, folder: Path, log: Path) -> dict[str, str]:

@@ -1,9 +1,16 @@
 """The nemesis draws the same faults for a seed, one at a time for each part, and notices what is wrong."""
 
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 from tests.nemesis.check import compared, out_of_order
+from tests.nemesis.clocks import Clocks
 from tests.nemesis.faults import KINDS, plan
 from tests.nemesis.history import History, Sent
 from tests.nemesis.measures import table
@@ -59,3 +66,25 @@ def test_an_answer_that_no_client_should_get_is_kept() -> None:
 def test_a_soak_compares_the_first_quarter_with_the_last() -> None:
     samples = [{"api-1 RSS MiB": float(value)} for value in (10, 10, 11, 12, 15, 18, 20, 20)]
     assert list(table(samples))[1].split() == ["api-1", "RSS", "MiB", "10.0", "20.0", "2.00"]
+
+
+def test_a_stepped_clock_is_ahead_until_it_is_set_right(tmp_path: Path) -> None:
+    clocks = Clocks(tmp_path)
+    answer = "import sys, time\nfor line in sys.stdin: print(time.time(), flush=True)"
+    environment = {**os.environ, **clocks.environment("part")}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", answer], env=environment, **pipes) as process:
+        asks, tells = process.stdin, process.stdout
+        assert asks
+        assert tells
+
+        def ahead() -> float:
+            asks.write("\n")
+            return round((float(tells.readline()) - time.time()) / 60)
+
+        found = [ahead()]
+        for seconds in (3600, -60, 0):
+            clocks.step("part", seconds)
+            found.append(ahead())
+        asks.close()
+    assert found == [0, 60, -1, 0]
