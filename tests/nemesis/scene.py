@@ -15,8 +15,8 @@ import pymongo.errors
 import requests
 
 from ops.local.ports import free_port
+from tests.clocks import Clocks
 from tests.cluster import KafkaCluster
-from tests.nemesis.clocks import Clocks
 from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process
 from tests.small_disks import MIB, MountError, mounted
 from tests.toxiproxy import Toxiproxy

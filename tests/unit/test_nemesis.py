@@ -9,8 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from tests.clocks import Clocks
 from tests.nemesis.check import compared, out_of_order
-from tests.nemesis.clocks import Clocks
 from tests.nemesis.faults import KINDS, plan
 from tests.nemesis.history import History, Sent
 from tests.nemesis.measures import table
