@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,9 @@ def test_make_help_explains_every_command() -> None:
     assert printed.count("  make ") == len(explained)
 
 
-def test_the_index_lists_each_decision_once() -> None:
+def test_the_index_lists_each_decision_once_with_its_title() -> None:
     folder = ROOT / "docs" / "decisions"
-    listed = re.findall(r"\]\((\d{4}-.+\.md)\)", (folder / "README.md").read_text())
-    assert sorted(listed) == sorted(path.name for path in folder.glob("0*.md"))
+    listed = re.findall(r"\[(.+)\]\((\d{4}-.+\.md)\)", (folder / "README.md").read_text())
+    assert sorted(listed, key=itemgetter(1)) == [
+        (path.read_text().partition("\n")[0].removeprefix("# "), path.name) for path in sorted(folder.glob("0*.md"))
+    ]
