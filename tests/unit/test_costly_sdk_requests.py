@@ -9,10 +9,11 @@ from flask import Flask
 
 from api.protocols.paths import MAX_MESSAGES, MAX_SDK_BATCH_BYTES
 from common.events import MAX_EVENT_BYTES
-from tests.unit.test_costly_requests import app, cpu_seconds, filled, keys, members, padded  # noqa: F401, a fixture
+from tests.costs import readings
+from tests.unit.test_costly_requests import app, filled, keys, members, padded  # noqa: F401, a fixture
 
-MOST_SECONDS = 2.0
-"""On a machine that does nothing else, half of that: other tests share its caches."""
+MOST_READINGS = 120
+"""The worst batch here takes about 60."""
 MOST_TOLD_BYTES = 160 * 1024
 LARGE = MAX_SDK_BATCH_BYTES // (MAX_EVENT_BYTES - 100)
 """The number of messages of the largest size."""
@@ -107,7 +108,7 @@ def test_no_batch_costs_much(app: Flask, costly: Costly) -> None:  # noqa: F811,
     def post() -> None:
         answers.append(app.test_client().post("/v1/batch", data=body))
 
-    assert cpu_seconds(post, MOST_SECONDS) < MOST_SECONDS
+    assert readings(post, MOST_READINGS) < MOST_READINGS
     assert answers[0].status_code in {200, 400, 413}
     assert len(answers[0].data) < MOST_TOLD_BYTES
 
@@ -115,4 +116,4 @@ def test_no_batch_costs_much(app: Flask, costly: Costly) -> None:  # noqa: F811,
 @pytest.mark.parametrize("costly", BODIES[5:8], ids=lambda costly: costly.what)
 def test_nor_zipped(app: Flask, costly: Costly) -> None:  # noqa: F811, as above
     body = gzip.compress(costly.body())
-    assert cpu_seconds(lambda: app.test_client().post("/v1/batch", data=body), MOST_SECONDS) < MOST_SECONDS
+    assert readings(lambda: app.test_client().post("/v1/batch", data=body), MOST_READINGS) < MOST_READINGS
