@@ -15,7 +15,7 @@ from kafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from common.errors import ReadError, TopicError
-from common.kafka import bulk_append
+from common.kafka import bulk_append, clock
 from common.kafka.records import ReceivedRecord
 from common.settings import KafkaSettings
 
@@ -40,6 +40,8 @@ _ANSWER_MS = 60_000
 # kafka-python-ng's error for a connection that was closed immediately (by a proxy without its Kafka, by another kind
 # of server): it uses the socket after the close.
 _NO_SOCKET = "Invalid file object: None"
+if bulk_append.supported():
+    clock.use_monotonic()
 _POSITION_HAS_DEADLINE = "timeout_ms" in inspect.signature(KafkaConsumer.position).parameters
 
 
