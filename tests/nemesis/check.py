@@ -36,7 +36,7 @@ def drain(scene: Scene, count: int) -> Iterator[str]:
 
 
 def _left(scene: Scene, count: int) -> tuple[object, ...]:
-    stored = scene.stored()
+    stored = scene.stored(patience=60)
     try:
         waiting: object = scene.in_journals()
         environ = scene.pipeline.environ

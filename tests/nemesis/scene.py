@@ -184,10 +184,10 @@ class Scene:
         for api in self.apis:
             eventually(partial(_ready, api), 120, "the API's readiness", every=0.5)
 
-    def stored(self) -> int | None:
-        """How many events are stored; None if the database does not answer within 2 s."""
+    def stored(self, patience: float = 2.0) -> int | None:
+        """How many events are stored; None if the database does not answer in time. SecantusDB counts them one by one."""
         options: dict[str, Any] = dict.fromkeys(
-            ("serverSelectionTimeoutMS", "socketTimeoutMS", "connectTimeoutMS"), 2000
+            ("serverSelectionTimeoutMS", "socketTimeoutMS", "connectTimeoutMS"), int(1000 * patience)
         )
         try:
             with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, **options) as client:
