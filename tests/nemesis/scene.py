@@ -185,7 +185,7 @@ class Scene:
             eventually(partial(_ready, api), 120, "the API's readiness", every=0.5)
 
     def stored(self, patience: float = 2.0) -> int | None:
-        """How many events are stored; None if the database does not answer in time. SecantusDB counts them one by one."""
+        """How many events are stored, which SecantusDB counts one by one; None without an answer in time."""
         options: dict[str, Any] = dict.fromkeys(
             ("serverSelectionTimeoutMS", "socketTimeoutMS", "connectTimeoutMS"), int(1000 * patience)
         )
