@@ -1,7 +1,7 @@
-"""Whatever dies in whatever order, on the way into MongoDB or out of it: each event is exported once.
+"""Each event is exported once, if consumers and exporters die in any order.
 
-Consumers are killed and come back late, records are delivered again, letters replayed, topics created again; two
-exporters run at once and die between any two steps.
+Consumers are killed and come back late. Kafka delivers records again, an operator replays letters and creates topics
+again. Two exporters run at once and die between any two steps.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DAYS = ["2026-01-30T23:59:59Z", "2026-01-31T00:00:00Z"]
 
 
 class LateWriter:
-    """A consumer's connection to MongoDB. When cut off, its writes are in flight, with an unknown outcome."""
+    """A consumer's connection to MongoDB. After a cut, its writes are in flight, with an unknown result."""
 
     def __init__(self, writer: FakeWriter, on_the_way: list[Any]) -> None:
         self.writer = writer
@@ -47,7 +47,7 @@ class LateWriter:
 
 
 class Exports(RuleBasedStateMachine):
-    """Up to three consumers, up to two exporters."""
+    """Up to three consumers and up to two exporters."""
 
     @initialize()
     def start(self) -> None:

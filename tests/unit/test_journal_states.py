@@ -299,7 +299,7 @@ class JournalStates(RuleBasedStateMachine):
 
     @precondition(lambda self: self.bad is not None)
     @rule()
-    def disk_is_mended(self) -> None:
+    def disk_is_repaired(self) -> None:
         assert self.bad is not None
         self.bad.__exit__(None, None, None)
         self.bad = None
@@ -342,7 +342,7 @@ class JournalStates(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.bad is not None:
-            self.disk_is_mended()
+            self.disk_is_repaired()
         self.journal.close()
         self.folder.cleanup()
 
