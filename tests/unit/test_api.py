@@ -1,4 +1,4 @@
-"""The API on fakes: accepted events, health, metrics and logs. test_answers.py tests the answers to each kind of request."""
+"""The API on fakes: accepted events, health, metrics and logs. test_answers.py has a table of all answers."""
 
 import json
 from typing import Any

@@ -83,7 +83,7 @@ class QueueStates(RuleBasedStateMachine):
 
     @precondition(lambda self: self.bad is None)
     @rule(device=st.sampled_from([FULL, BROKEN]))
-    def disk_goes_bad(self, device: str) -> None:
+    def disk_fails(self, device: str) -> None:
         """The disk fails: the journal accepts no events and deletes none."""
         self.bad = bad_disk(device, Path(self.folder.name) / DATA)
         self.bad.__enter__()
