@@ -191,7 +191,7 @@ def test_the_api_starts_with_a_damaged_journal_and_says_so(scene: Scene, tmp_pat
     scene.broker.start()
     scene.restart_api()
     # Ready is whichever worker answers; the other one may still be looking.
-    eventually(lambda: "a damaged journal was set aside" in scene.api.output(), what="the damage being noticed")
+    eventually(lambda: "a damaged journal was set aside" in scene.api.output(), what="the log line about the damage")
 
 
 def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_no_event_is_lost_or_stored_twice_when_kafka_is_killed_and_comes_back(sc
     scene.kafka.kill()
     eventually(
         lambda: requests.get(f"{scene.pipeline.url}/health", timeout=5).json()["status"] == "degraded",
-        what="the API noticing",
+        what="the API to notice",
     )
     scene.kafka.start()
     assert scene.finish() == scene.sent()
@@ -69,7 +69,7 @@ def test_no_event_is_lost_or_stored_twice_when_mongodb_is_killed_and_comes_back(
     scene.mongo.kill()
     eventually(
         lambda: requests.get(f"{scene.pipeline.consumer_url}/health", timeout=5).status_code == 503,
-        what="the consumer noticing",
+        what="the consumer to notice",
     )
     scene.mongo.start()
     assert scene.finish() == scene.sent()

@@ -151,7 +151,7 @@ def test_when_one_of_two_consumers_is_killed_the_other_stores_its_share(scene: S
     try:
         eventually(lambda: "partitions assigned" in other.output(), what="the other one's partitions")
         scene.produce(2000)
-        eventually(lambda: len(scene.stored()) > 200, what="some of them stored", every=0.1)
+        eventually(lambda: len(scene.stored()) > 200, what="some stored events", every=0.1)
         other.kill()
         scene.wait_until_all_are_stored()
         assert scene.stored() == sorted(scene.produced)
@@ -165,7 +165,7 @@ def test_a_frozen_mongodb_is_waited_for(scene: Scene) -> None:
     scene.produce(500)
     scene.mongo.freeze()
     scene.produce(500)
-    eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
+    eventually(lambda: scene.status("/health/ready") == 503, what="the consumer to notice", every=0.2)
     time.sleep(10)  # 20 s all in all: it took 10 s to notice
     assert scene.status("/health/live") == 200
     scene.mongo.thaw()
@@ -209,7 +209,7 @@ def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, t
         scene.mongo.freeze()
         for _ in range(8):  # more than a client fetches ahead
             scene.produce(2000)
-        eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
+        eventually(lambda: scene.status("/health/ready") == 503, what="the consumer to notice", every=0.2)
         lose_all_records(scene)
         lost = len(scene.produced)
         scene.produce(200)

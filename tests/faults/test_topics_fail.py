@@ -98,7 +98,7 @@ def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Sc
 
 def test_a_deleted_events_topic_is_named(scene: Scene) -> None:
     scene.delete(scene.kafka.topic)
-    problem = eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    problem = eventually(lambda: scene.problem("kafka"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
     assert scene.metric('pulse_consumer_dependency_up{dependency="kafka"}') == 0
     assert f'"topic": "{scene.kafka.topic}"' in scene.consumer.output()
@@ -109,7 +109,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning_by_the_consumer_that_lost_
     scene.send(*(record("alice", number) for number in range(10)))
     scene.pipeline.wait_until_stored(10)
     scene.delete(scene.kafka.topic)
-    eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    eventually(lambda: scene.problem("kafka"), what="the consumer to notice")
     scene.server.create_topics(scene.kafka.topic)
     scene.send(*(record("alice", number) for number in range(100, 150)))
     scene.pipeline.wait_until_stored(60)
@@ -119,7 +119,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning_by_the_consumer_that_lost_
 
 def test_a_deleted_dead_letter_topic_is_named_before_a_letter_needs_it(scene: Scene) -> None:
     scene.delete(scene.kafka.dlq_topic)
-    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
     assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
 
@@ -127,7 +127,7 @@ def test_a_deleted_dead_letter_topic_is_named_before_a_letter_needs_it(scene: Sc
 def test_letters_wait_for_their_topic_to_be_made_anew(scene: Scene) -> None:
     scene.delete(scene.kafka.dlq_topic)
     scene.send(NO_EVENT)
-    eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    eventually(lambda: scene.problem("dead_letters"), what="the consumer to notice")
     scene.server.create_topics(scene.kafka.topic)
     eventually(lambda: scene.health()[0] == 200, 60, what="health")
     eventually(lambda: len(scene.letters()) == 1, 60, what="the letter")
@@ -137,7 +137,7 @@ def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scen
     """One that is compacted takes none without a key."""
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="compact")
     sent = scene.send_until(
-        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer noticing"
+        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer to notice"
     )
     problem = scene.problem("dead_letters")
     assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")

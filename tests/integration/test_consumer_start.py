@@ -36,7 +36,7 @@ def test_a_uri_that_cannot_be_used_is_one_line(consumer: Process) -> None:
 def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consumer: Process, server: str) -> None:
     consumer.env["MONGO_URI"] = server.format(free_port())
     consumer.start()
-    eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer missing MongoDB")
+    eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer to miss MongoDB")
     consumer.stop()
     assert "s3cret" not in consumer.output()
     assert "://***@" in consumer.output(), "the settings"
@@ -44,7 +44,7 @@ def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consume
 
 def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:
     consumer.start()
-    eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer missing Kafka")
+    eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer to miss Kafka")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
     statuses = {name: check["status"] for name, check in checks.items()}
     assert statuses == {"kafka": "down", "mongodb": "up", "dead_letters": "not known yet"}
@@ -55,7 +55,7 @@ def test_an_index_in_the_way_is_named_and_no_fault_of_kafkas(consumer: Process, 
     with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
         client[database]["events"].create_index("event_id")
     consumer.start()
-    eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+    eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer to report the index")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
     assert (checks["kafka"]["status"], checks["mongodb"]["status"]) == ("not tried yet", "down")
     assert checks["mongodb"]["problem"].startswith(f"Index event_id_1 of {database}.events is not unique")
@@ -68,9 +68,9 @@ def test_an_index_that_stood_in_the_way_is_waited_for(consumer: Process, mongo: 
     with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
         client[database]["events"].create_index("event_id")
         consumer.start()
-        eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+        eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer to report the index")
         client[database]["events"].drop_index("event_id_1")
-    eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer going on")
+    eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer to continue")
 
 
 def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path:
         try:
             for consumer in consumers:
                 consumer.start()
-                eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer going on")  # noqa: B023
+                eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer to continue")  # noqa: B023
             eventually(lambda: database.asked_for("event_name_1_timestamp_-1") == 2, what="both builds")
             assert consumers[0].stop() == 0
             database.released.set()

@@ -207,7 +207,7 @@ def test_a_server_that_went_is_not_available(mongo: MongoServer, tmp_path: Path)
         writer.write([document("b")])
     assert not writer.available()
     server.start()
-    eventually(writer.available, what="the driver noticing")
+    eventually(writer.available, what="the driver to notice")
     assert writer.write([document("b")]).stored == 1
     writer.close()
     server.kill()
