@@ -1,6 +1,6 @@
-"""Random faults on the whole pipeline, from a seed: what was accepted is stored once, exported once, in order.
+"""Random faults on the whole pipeline, from a seed: each accepted event is stored once and exported once, in order.
 
-`make nemesis` runs it longer and with other seeds; `make soak` without faults.
+`make nemesis` runs it longer and with other seeds; `make soak` runs it without faults.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Forgetting on a server that speaks MongoDB's protocol: the consumer's list, and the tool, whose command needs Kafka too."""
+"""Forgetting on a server that speaks MongoDB's protocol: the consumer's list, the tool, and its command."""
 
 import json
 import time
