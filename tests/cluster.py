@@ -42,7 +42,7 @@ class KafkaNode(Process):
             port=self.port, controller_port=controller_port, data=self.data / "log", node=node, voters=voters
         )
         self.proxy: Proxy | None = None
-        """In front of a second listener. The other nodes use the first one."""
+        """The proxy is in front of a second listener. The other nodes use the first one."""
         if toxiproxy:
             inner = ports.free_port()
             self.proxy = toxiproxy.proxy(f"broker-{node}", inner)
@@ -68,7 +68,7 @@ class KafkaNode(Process):
 
 
 def _second_listener(port: int, controller_port: int, inner: int, outer: int) -> str:
-    """Lines for server.properties. Clients of the listener at `inner` learn only the port of its proxy, `outer`."""
+    """Lines for server.properties. Clients of the listener at `inner` get only the port of its proxy, `outer`."""
     host = "127.0.0.1"
     return f"""
 listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{inner},CONTROLLER://{host}:{controller_port}
@@ -93,7 +93,7 @@ class KafkaCluster:
 
     @property
     def proxies(self) -> list[Proxy]:
-        """Those in front of the nodes."""
+        """The proxies of the nodes."""
         return [node.proxy for node in self.nodes if node.proxy]
 
     def prepare(self) -> None:

@@ -101,7 +101,7 @@ class Sender(threading.Thread):
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             text = answer.read().decode()
-            # No JSON: a connection that breaks within the headers looks like an empty body.
+            # Not JSON: a connection that breaks within the headers looks like an empty body.
             said = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._history.no_answer(error)

@@ -161,7 +161,7 @@ def fill_disk(scene: Scene, step: Step) -> Undo:
 
 
 def disturb(scene: Scene, step: Step) -> Undo:
-    """A fault of the network, on all connections to some servers."""
+    """A network fault on all connections to some servers, until its end."""
     kind, streams, attributes = TOXICS[step.settings["network"]]
     faults = contextlib.ExitStack()
     for name in step.targets:
@@ -175,7 +175,7 @@ def disturb(scene: Scene, step: Step) -> Undo:
 
 
 def step_clock(scene: Scene, step: Step) -> Undo:
-    """The clock jumps, and jumps back at the end."""
+    """The clock jumps, and at the end of the fault jumps back."""
     for name in step.targets:
         scene.clocks.step(name.removeprefix("clock of "), int(step.settings["seconds"]))
 
