@@ -85,11 +85,11 @@ test-long: $(VENV)/tox ## Run the tests that `make test` excludes: each takes ha
 	@$(VENV)/bin/tox run -e faults,e2e $(ARGS) -- -m long
 
 export-kills: $(VENV)/tox ## Kill exporters and consumers 50 times at random; `make export-kills KILLS=200` kills more often.
-	@EXPORT_KILLS='$(or $(KILLS),50)' $(VENV)/bin/tox run -e faults -- -s -k exported_once_whatever_is_killed
+	@EXPORT_KILLS='$(or $(KILLS),50)' $(VENV)/bin/tox run -e faults -- -s -k exported_once_despite_kills
 
 nemesis: $(VENV)/tox ## Break the whole pipeline at random for an hour; check that no event is lost; `make nemesis MINUTES=20 SEED=7 RATE=50`.
 	@NEMESIS_MINUTES='$(or $(MINUTES),60)' NEMESIS_SEED='$(or $(SEED),$(shell echo $$RANDOM))' NEMESIS_RATE='$(RATE)' \
-		NEMESIS_FAULTS='$(FAULTS)' $(VENV)/bin/tox run -e faults -- -s -m long -k the_nemesis_does
+		NEMESIS_FAULTS='$(FAULTS)' $(VENV)/bin/tox run -e faults -- -s -m long -k the_nemesis_acts
 
 soak: ## Run the whole pipeline without faults and check that no resource use grows; `make soak MINUTES=120 RATE=50`.
 	@$(MAKE) nemesis MINUTES='$(or $(MINUTES),120)' RATE='$(RATE)' FAULTS=none

@@ -87,8 +87,9 @@ def _unreachable(url: str, error: Exception) -> PulseError:
 def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[str]]]:
     """Send the events over one connection, in order; yields each batch with its accepted event_ids.
 
-    Blocks as long as the API asks to wait, at most `PATIENCE` seconds per batch. Raises PulseError if the API is away,
-    refuses a batch, or answers 503 for longer. Events need an event_id, so a retry cannot store an event twice.
+    Blocks as long as the API asks to wait, at most `PATIENCE` seconds per batch. Raises PulseError if the API is not
+    reachable, refuses a batch, or answers 503 for longer. Events need an event_id, so a retry cannot store an event
+    twice.
     """
     with open_session() as session:
         for batch in chunks(events, MAX_BATCH_EVENTS):
@@ -111,8 +112,8 @@ def open_session() -> requests.Session:
 def deliver(session: requests.Session, url: str, body: bytes, query: str = "") -> requests.Response:
     """Send a batch until the API answers other than 429 or 503; returns that answer.
 
-    Blocks as long as the API asks to wait, at most `PATIENCE` seconds. Raises PulseError if the API is away, or for
-    longer waits.
+    Blocks as long as the API asks to wait, at most `PATIENCE` seconds. Raises PulseError if the API is not reachable,
+    or for longer waits.
     """
     deadline = time.monotonic() + PATIENCE
     while (response := _post(session, url, body, query)).status_code in (429, 503):

@@ -36,13 +36,13 @@ def main() -> int:
 
     origin = (f"seed-{uuid.uuid4().hex[:12]}", datetime.now(UTC), random.Random(SEED))
     named = list(named_journeys(*origin))
-    everybody = itertools.chain(named, generated_journeys(arguments.customers, *origin))
+    journeys = itertools.chain(named, generated_journeys(arguments.customers, *origin))
 
     sent: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     begun = time.monotonic()
     send = _by_segment() if arguments.sdk else client.send
-    for batch, ids in send(arguments.url, itertools.chain.from_iterable(everybody)):
+    for batch, ids in send(arguments.url, itertools.chain.from_iterable(journeys)):
         sent.update(event["event_type"] for event in batch)
         accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
     seconds = time.monotonic() - begun

@@ -48,7 +48,7 @@ class Group:
 
 
 class FakeBroker:
-    """Topics with three partitions. With `up = False`, the broker is away."""
+    """Topics with three partitions. With `up = False`, the broker is unavailable."""
 
     partitions = 3
 
@@ -79,7 +79,7 @@ class FakeSender:
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         self.sent.append(list(records))
         if not self.broker.up:
-            return [KafkaError("the broker is away")] * len(records)
+            return [KafkaError("the broker is unavailable")] * len(records)
         for record in records:
             self.broker.append(self.topic, record)
         return [None] * len(records)
@@ -203,7 +203,7 @@ class FakeSource:
 
 
 class FakeWriter:
-    """A `Writer`. With `up = False`, MongoDB is away. It refuses the ids in `refuses`, and values that are no BSON."""
+    """A `Writer`. With `up = False`, MongoDB is unavailable. Refuses the ids in `refuses`, and values that are no BSON."""
 
     def __init__(self) -> None:
         self.up = True
@@ -215,7 +215,7 @@ class FakeWriter:
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         self.writes.append([document["event_id"] for document in documents])
         if not self.up:
-            raise StoreError("MongoDB is away")
+            raise StoreError("MongoDB is unavailable")
         before = len(self.stored)
         refused = {}
         conflicts = []
@@ -234,7 +234,7 @@ class FakeWriter:
 
     def keep_letter(self, name: str, content: bytes) -> None:
         if not self.up:
-            raise StoreError("MongoDB is away")
+            raise StoreError("MongoDB is unavailable")
         self.letters.setdefault(name, content)
 
 

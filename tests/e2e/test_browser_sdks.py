@@ -316,7 +316,7 @@ ALONE = {
 
 @pytest.mark.parametrize("mode", ALONE.values(), ids=ALONE.keys())
 def test_a_page_can_contain_the_settings(visitor: Visitor, mode: Mode) -> None:
-    """Otherwise the SDKs send nothing from a page that was opened while the API was away."""
+    """Otherwise the SDKs send nothing from a page that was opened while the API was unavailable."""
     visitor.open(mode).evaluate(BURST, [3, {}])
     assert visitor.names(3) == numbered(3)
     assert not [url for url in visitor.asked if "/settings" in url or "/sourceConfig" in url]

@@ -230,7 +230,7 @@ def test_pause_holds_the_list_and_counts_new_events(scene: Scene, visit: Look) -
     visit.page.get_by_role("button", name="Pause").click()
     customer = fresh_name("customer")
     scene.send(customer_id=customer)
-    expect(visit.page.locator("#live-note")).to_have_text(re.compile("^Paused: [0-9]+ more came meanwhile"))
+    expect(visit.page.locator("#live-note")).to_have_text(re.compile("^Paused: [0-9]+ more came in the meantime"))
     expect(visit.row(customer)).not_to_be_visible()
     visit.page.get_by_role("button", name="Go on").click()
     expect(visit.row(customer)).to_be_visible()
@@ -363,7 +363,7 @@ def test_an_outage_of_kafka_is_shown_with_its_runbook_and_loses_nothing(scene: S
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("Kafka does not answer")
     sent = [scene.send().json()["event_id"] for _ in range(5)]
-    expect(problems).to_contain_text("5 events are kept in the journal meanwhile; none is lost.")
+    expect(problems).to_contain_text("5 events are kept in the journal in the meantime; none is lost.")
     link = problems.get_by_role("link").first.get_attribute("href")
     assert requests.get(f"{scene.console.url}{link}", timeout=20).ok
     answer = scene.find(sent[0])

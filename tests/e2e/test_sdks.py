@@ -122,7 +122,7 @@ def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def outage(run: Run, broker: KafkaServer, pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Kafka is away while all SDKs send, and the API dies in the middle."""
+    """Kafka is unavailable while all SDKs send, and the API dies in the middle."""
     broker.kill()
     given = {f"{sdk}_outage": calls(f"{sdk}_outage", sdk, 320) for sdk in PROGRAMS}
     accepted, before = pipeline.api.accepted(), len(pipeline.documents())

@@ -92,7 +92,7 @@ def scene(kafka: KafkaServer, mongo: MongoServer, cloud: Cloud, tmp_path: Path) 
         exporter.kill()
 
 
-def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
+def test_each_event_is_exported_once_despite_kills(scene: Scene) -> None:
     scene.pipeline.consumer.start()
     scene.pipeline.wait_for_consumer()
     for exporter in scene.exporters:

@@ -189,7 +189,7 @@ def test_an_outage_of_mongodb_loses_no_event_and_makes_no_dead_letter(scene: Sce
     assert scene.metric("pulse_consumer_dlq_total") == 0
 
 
-def test_sigterm_ends_the_consumer_while_kafka_is_away(scene: Scene) -> None:
+def test_sigterm_ends_the_consumer_while_kafka_is_unavailable(scene: Scene) -> None:
     scene.start_consumer()
     scene.produce(100)
     scene.kafka.kill()

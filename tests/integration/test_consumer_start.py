@@ -42,7 +42,7 @@ def test_the_log_about_an_unreachable_server_or_dns_has_no_password(consumer: Pr
     assert "://***@" in consumer.output(), "the settings"
 
 
-def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:
+def test_mongodb_is_up_while_only_kafka_is_unavailable(consumer: Process) -> None:
     consumer.start()
     eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer to miss Kafka")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]

@@ -1,7 +1,7 @@
 """Uses a journal as a worker does, for a recording: `python -m tests.powercut.writer FOLDER SYNC SEED N`.
 
-It accepts N requests of numbered events, some together in one commit; the broker is away at times. It writes a line for
-each step into the file NOTES, so the recording has the steps in order.
+It accepts N requests of numbered events, some together in one commit; the broker is unavailable at times. It writes a
+line for each step into the file NOTES, so the recording has the steps in order.
 """
 
 import json

@@ -88,7 +88,7 @@ def test_a_request_refused_for_lack_of_room_enqueues_nothing(client: FlaskClient
     assert client.post(TRACK, json=LEAST).status_code == 202
 
 
-def test_ready_while_kafka_is_away(client: FlaskClient, broker: FakeBroker) -> None:
+def test_ready_while_kafka_is_unavailable(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     assert client.get("/health/ready").status_code == 200
 
@@ -99,7 +99,7 @@ def test_not_ready_when_no_event_can_be_accepted(client: FlaskClient, broker: Fa
     assert client.get("/health/ready").status_code == 503
 
 
-def test_health_is_degraded_while_kafka_is_away(client: FlaskClient) -> None:
+def test_health_is_degraded_while_kafka_is_unavailable(client: FlaskClient) -> None:
     answer = client.get("/health")
     assert answer.json is not None
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")

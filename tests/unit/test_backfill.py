@@ -216,7 +216,7 @@ class TestRun:
     @pytest.mark.parametrize("after", [0, 1, 60, 450])
     def test_a_stopped_run_continues(self, api: Api, file: Path, after: int) -> None:
         api.fails_after = after
-        with pytest.raises(PulseError, match="takes nothing"):
+        with pytest.raises(PulseError, match="accepts no events"):
             self.run(file)
         api.fails_after = None
         assert self.run(file) == 1

@@ -14,7 +14,7 @@ from consumer.health import Health
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _asked_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("PULSE_REVISION", raising=False)
     build_info.commit.cache_clear()
     yield

@@ -89,7 +89,7 @@ def test_a_replay_without_kafka_fails_and_loses_nothing(letters: Letters, broker
     broker.up = False
     progress = run(letters)
     assert (progress["state"], progress["sent"]) == ("failed", 0)
-    assert "the broker is away" in progress["problem"]
+    assert "the broker is unavailable" in progress["problem"]
     broker.up = True
     assert len(listed(letters)) == 5
 

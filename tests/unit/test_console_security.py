@@ -17,7 +17,7 @@ PATHS = ("/", "/api/flow", "/api/live", "/api/refused", "/api/find?q=a", "/demo"
 
 
 def basic(password: str) -> dict[str, str]:
-    return {"Authorization": f"Basic {b64encode(f'anyone:{password}'.encode()).decode()}"}
+    return {"Authorization": f"Basic {b64encode(f'operator:{password}'.encode()).decode()}"}
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def terminated() -> Iterator[list[int]]:
 def test_a_fatal_journal_ends_the_worker(
     start: Callable[[], Flask], tmp_path: Path, terminated: list[int], broker: FakeBroker
 ) -> None:
-    """Kafka is away, so the producer still retries."""
+    """Kafka is unavailable, so the producer still retries."""
     broker.up = False
     client = start().test_client()
     assert client.post("/api/v1/track", json=EVENT).status_code == 202

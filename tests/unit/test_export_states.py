@@ -190,7 +190,7 @@ class Exports(RuleBasedStateMachine):
         self.warehouse.fails = not self.warehouse.fails
 
     @rule()
-    def mend_what_came_late(self) -> None:
+    def repair_late_writes(self) -> None:
         in_files = set(self.in_files())
         missing = [
             (one["_id"], one["kafka"]["partition"], one["kafka"]["offset"])
@@ -221,7 +221,7 @@ class Exports(RuleBasedStateMachine):
         for _ in range(8):
             self.consume_all()
         self.exporter(100).finish()
-        self.mend_what_came_late()
+        self.repair_late_writes()
         self.exporter(100).finish()
         assert sorted(self.in_files()) == sorted(self.writer.stored)
         assert sorted(self.warehouse.rows) == sorted(self.writer.stored)

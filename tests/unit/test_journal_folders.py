@@ -53,7 +53,7 @@ def data(reopen: Callable[[], Journal], tmp_path: Path) -> Path:
     [
         lambda data: data[: len(data) // 2],
         lambda data: data[:8192] + b"\0" * (len(data) - 8192),
-        lambda data: b"rubbish" * 10_000,
+        lambda data: b"invalid" * 10_000,
         lambda data: data.replace(journalled(77), journalled(77).replace(b":", b"\0")),
         lambda data: data.replace(journalled(77), journalled(77).replace(b"event_id", b"event-id")),
     ],
@@ -86,12 +86,12 @@ def test_a_second_damaged_journal_is_set_aside_next_to_the_first(
     data: Path, reopen: Callable[[], Journal], tmp_path: Path
 ) -> None:
     for count in (1, 2):
-        data.write_bytes(b"rubbish" * 10_000)
+        data.write_bytes(b"invalid" * 10_000)
         reopen().close()
         assert len(set_aside_files(tmp_path)) == count
 
 
-@pytest.mark.parametrize("contents", [b"", b"rubbish" * 1000], ids=["empty", "rubbish"])
+@pytest.mark.parametrize("contents", [b"", b"invalid" * 1000], ids=["empty", "invalid"])
 def test_a_broken_lock_file_of_lmdb_is_no_damage(data: Path, reopen: Callable[[], Journal], contents: bytes) -> None:
     """Only earlier versions used that file, and it never has events."""
     data.with_name("lock.mdb").write_bytes(contents)

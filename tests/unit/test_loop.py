@@ -134,7 +134,7 @@ def test_commits_only_what_is_stored(broker: FakeBroker, consumer: Consumer) -> 
     assert committed(broker) == 3
 
 
-def test_commits_nothing_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_commits_nothing_while_mongodb_is_unavailable(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     for _ in range(10):
@@ -177,7 +177,7 @@ def test_tries_again_as_soon_as_mongodb_is_back(broker: FakeBroker, consumer: Co
     assert consumer.writer.stored.keys() == {"a", "b", "c"}
 
 
-def test_keeps_its_place_in_the_group_while_mongodb_is_away(
+def test_keeps_its_place_in_the_group_while_mongodb_is_unavailable(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.writer.up = False
@@ -190,7 +190,7 @@ def test_keeps_its_place_in_the_group_while_mongodb_is_away(
     assert poll.call_count == 5
 
 
-def test_no_event_becomes_a_dead_letter_while_mongodb_is_away(
+def test_no_event_becomes_a_dead_letter_while_mongodb_is_unavailable(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock
 ) -> None:
     consumer.writer.up = False
@@ -409,7 +409,10 @@ def test_only_letters_that_the_topic_refused_are_sent_again(
         away.setattr(
             consumer.letters,
             "send",
-            lambda records: [*FakeSender(broker, DLQ).send(records[:2]), KafkaError("one of its partitions is away")],
+            lambda records: [
+                *FakeSender(broker, DLQ).send(records[:2]),
+                KafkaError("one of its partitions is unavailable"),
+            ],
         )
         for value in (b"1", b"2", b"3"):
             send_garbage(broker, value)
@@ -592,7 +595,7 @@ def test_stores_and_commits_its_buffer_when_its_partitions_are_revoked(
     assert committed(broker) == 1
 
 
-def test_drops_its_buffer_when_its_partitions_are_revoked_and_mongodb_is_away(
+def test_drops_its_buffer_when_its_partitions_are_revoked_and_mongodb_is_unavailable(
     broker: FakeBroker, clock: FakeClock, consumer: Consumer
 ) -> None:
     consumer.writer.up = False
@@ -650,7 +653,9 @@ def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(consumer: Con
     assert consumer.health.ready
 
 
-def test_is_alive_but_not_ready_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_is_alive_but_not_ready_while_mongodb_is_unavailable(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     for _ in range(100):

@@ -70,7 +70,7 @@ def test_makes_room_once_kafka_has_acknowledged(parts: Parts) -> None:
     assert parts.metric("pulse_api_events_produced_total", event_type="click") == 3
 
 
-def test_keeps_events_while_kafka_is_away_and_sends_them_when_it_is_back(parts: Parts) -> None:
+def test_keeps_events_while_kafka_is_unavailable_and_sends_them_when_it_is_back(parts: Parts) -> None:
     parts.broker.up = False
     parts.put(1, 2)
     parts.put(3)

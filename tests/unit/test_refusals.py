@@ -267,7 +267,7 @@ def test_the_thread_sends_and_counts_waiting_records(api: Api) -> None:
     assert len(api.broker.records(REFUSED)) == 1
 
 
-def test_refused_events_wait_while_kafka_is_away(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_events_wait_while_kafka_is_unavailable(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     api.broker.up = False
     api.post(TRACK, WRONG)
     api.refusals.start()

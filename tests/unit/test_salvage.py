@@ -55,7 +55,7 @@ def test_a_zeroed_page_loses_only_its_own_events(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"x", b"rubbish" * 10_000, b"\xff" * 50_000], ids=lambda data: str(len(data))
+    "contents", [b"", b"x", b"invalid" * 10_000, b"\xff" * 50_000], ids=lambda data: str(len(data))
 )
 def test_a_file_without_a_journal_has_no_events(tmp_path: Path, contents: bytes) -> None:
     (tmp_path / DATA).write_bytes(contents)
@@ -72,9 +72,9 @@ def test_only_events_are_read_from_a_journal_with_any_damage(
     some_journal: Path, damage: list[tuple[int, bytes]]
 ) -> None:
     data = bytearray(some_journal.read_bytes())
-    for offset, rubbish in damage:
+    for offset, invalid in damage:
         at = offset % len(data)
-        data[at : at + len(rubbish)] = rubbish
+        data[at : at + len(invalid)] = invalid
     damaged = some_journal.with_name("damaged")
     damaged.write_bytes(data)
     assert all(map(is_event, salvaged(damaged)))

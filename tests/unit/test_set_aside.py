@@ -116,7 +116,7 @@ def test_a_second_concurrent_restore_is_refused(root: Path) -> None:
 
 def test_a_file_without_readable_events_stays(root: Path) -> None:
     file = set_aside_files(root)[0].file
-    file.write_bytes(b"rubbish")
+    file.write_bytes(b"invalid")
     assert "no event can be read" in run("restore").output
     assert [aside.file for aside in set_aside_files(root)] == [file]
     assert list(root.glob("*restor*")) == []

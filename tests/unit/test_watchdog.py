@@ -63,7 +63,7 @@ def test_ends_a_stop_that_takes_too_long(scene: Scene) -> None:
     assert scene.ended == 1
 
 
-def test_ends_a_stop_early_when_kafka_is_away(scene: Scene) -> None:
+def test_ends_a_stop_early_when_kafka_is_unavailable(scene: Scene) -> None:
     scene.kafka_answers = False
     scene.stopping.set()
     scene.let_pass(STOP_SECONDS_WITHOUT_KAFKA)
