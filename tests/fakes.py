@@ -203,7 +203,7 @@ class FakeSource:
 
 
 class FakeWriter:
-    """A `Writer`. With `up = False`, MongoDB is unavailable. Refuses the ids in `refuses`, and values that are no BSON."""
+    """A `Writer`. With `up = False`, MongoDB is unavailable. Refuses the ids in `refuses`, and non-BSON values."""
 
     def __init__(self) -> None:
         self.up = True
