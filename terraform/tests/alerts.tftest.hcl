@@ -68,7 +68,7 @@ run "rules" {
 
   assert {
     condition     = strcontains(google_monitoring_alert_policy.rule["APIErrors"].conditions[0].condition_prometheus_query_language[0].query, "> 0.05")
-    error_message = "More than 5 % of the requests answered with an error."
+    error_message = "The error alert must fire above 5 % of the requests."
   }
 
   assert {

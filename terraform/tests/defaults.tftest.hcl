@@ -47,7 +47,7 @@ run "nodes" {
 
   assert {
     condition     = google_container_node_pool.pulse.autoscaling[0].total_min_node_count == 1 && google_container_node_pool.pulse.autoscaling[0].total_max_node_count == 3
-    error_message = "1 to 3 nodes in the region, not in each of its zones."
+    error_message = "The pool must have 1 to 3 nodes in the region, not in each of its zones."
   }
 
   assert {
@@ -91,7 +91,7 @@ run "tls" {
 
   assert {
     condition     = google_compute_ssl_policy.api.min_tls_version == "TLS_1_2"
-    error_message = "Nothing older than TLS 1.2."
+    error_message = "The TLS policy must refuse versions older than 1.2."
   }
 
   assert {

@@ -17,7 +17,7 @@ run "workload_identity" {
       consumer = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-consumer]"
       export   = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-export]"
     }
-    error_message = "Each Kubernetes service account may act as the Google one of its name, and as no other."
+    error_message = "Each Kubernetes service account must act only as the Google account of its name."
   }
 
   assert {

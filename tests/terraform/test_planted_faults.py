@@ -33,12 +33,12 @@ PLANTED = {
         "member  = google_service_account.node.member",
         '"google_service_account" "node" has not been declared',
     ),
-    "another threshold": Fault("alerts.yml", "> 0.05", "> 0.5", "More than 5 % of the requests"),
+    "another threshold": Fault("alerts.yml", "> 0.05", "> 0.5", "above 5 % of the requests"),
     "another account's binding": Fault(
         "iam.tf",
         "[${local.namespace}/${local.name}-${each.key}]",
         "[${local.namespace}/${local.name}-api]",
-        "Each Kubernetes service account may act as the Google one of its name",
+        "Each Kubernetes service account must act only as the Google account of its name",
     ),
     "more nodes than configured": Fault(
         "gke.tf",
@@ -46,7 +46,7 @@ PLANTED = {
         "total_max_node_count = 3 * var.node_count.max",
         "1 to 3 nodes in the region",
     ),
-    "old TLS": Fault("tls.tf", '"TLS_1_2"', '"TLS_1_0"', "Nothing older than TLS 1.2"),
+    "old TLS": Fault("tls.tf", '"TLS_1_2"', '"TLS_1_0"', "must refuse versions older than 1.2"),
     "bad format": Fault(
         "storage.tf",
         "force_destroy               = false",
