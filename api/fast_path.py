@@ -36,7 +36,7 @@ TRACK = "/api/v1/track"
 Headers = dict[str, str]
 """By their names in upper case."""
 Admit = Callable[[str | None], KeyHolder | None]
-"""Tells whose secret this is; None where anyone may send. Raises Unauthorized and RateError."""
+"""Returns the holder of a secret, or None if any client may send. Raises Unauthorized and RateError."""
 
 NATIVE = frozenset({TRACK, "/api/v1/track/batch"})
 _UNUSUAL = frozenset({"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE"})
@@ -68,7 +68,7 @@ def fast_path(queue: EventQueue, metrics: ApiMetrics, keys: WriteKeys | None, co
         ):
             return None
         try:
-            taken = take(path, headers, body, partial(keys.admit, origin=headers.get("ORIGIN")) if keys else _anyone)
+            taken = take(path, headers, body, partial(keys.admit, origin=headers.get("ORIGIN")) if keys else _admit_all)
             if taken is None:
                 return None
             queue.put(taken.events)
@@ -134,7 +134,7 @@ def _of_an_sdk(path: str, headers: Headers, body: bytes, admit: Admit) -> _Taken
     return _Taken(accepted, holder, "200 OK", b'{"success":true}')
 
 
-def _anyone(_: str | None) -> None:
+def _admit_all(_: str | None) -> None:
     """Without keys."""
 
 

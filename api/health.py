@@ -64,7 +64,7 @@ def health_routes(settings: KafkaSettings, delivery: Delivery) -> Blueprint:
 
     @routes.get("/ready")
     def ready() -> tuple[Response, int]:
-        """Whether the API can accept events, whatever the state of Kafka."""
+        """Whether the API can accept events, independent of the state of Kafka."""
         return _probe(good=delivery.can_take)
 
     return routes

@@ -52,8 +52,7 @@ def instrument(app: Flask, metrics: ApiMetrics) -> None:
         def finish(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             seconds = time.perf_counter() - started
             headers.append(("X-Request-ID", current_id))
-            # The labels are bounded, whatever clients send: route templates instead of paths, one label for unknown
-            # methods.
+            # Clients cannot create unlimited labels: route templates instead of paths, one label for unknown methods.
             request = environ["werkzeug.request"]
             rule = request.url_rule or _rule_for_other_methods(adapter, request)
             path = rule.rule if rule else "(unknown)"

@@ -209,7 +209,7 @@ class Refusals:
                 while len(records) < MOST_WAITING:
                     records.append(self._waiting.get_nowait())
             while records:
-                # While Kafka is away these wait, and so do later ones, as many as there is room for.
+                # While Kafka is unavailable these wait, and so do later ones, as many as there is room for.
                 unsent = list(zip(records, sender.send(records), strict=True))
                 records = [record for record, error in unsent if error is not None and not never_takes(error)]
                 self._metrics.refused_kept.inc(sum(error is None for _, error in unsent))

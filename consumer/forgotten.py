@@ -173,7 +173,7 @@ def ids_in(event: Event) -> tuple[str, ...]:
 
 
 def whose_record(key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int) -> Whose:
-    """The customers of a record, whatever its value. If the value lacks the time of receipt, uses that of its first
+    """The customers of a record, with any value. If the value lacks the time of receipt, uses that of its first
     failure or of its production.
     """
     try:

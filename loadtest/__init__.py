@@ -1,1 +1,1 @@
-"""Load and sample data: shoppers made up, a public clickstream, and the load test; all through the HTTP API."""
+"""Load and sample data, all through the HTTP API: generated shoppers, a public clickstream, and the load test."""

@@ -1,4 +1,4 @@
-"""The chart of a load test: how many events were where at each moment, and how long each answer took."""
+"""The chart of a load test: the number of events in each place over time, and the latency of each answer."""
 
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +14,7 @@ _ACCEPTED, _KAFKA, _MONGODB, _PERCENTILES = "#54aeff", "#bf8700", "#1a7f37", "#8
 
 
 def draw(run: Run, file: Path) -> None:
-    """Writes a PNG. Raises OSError when it cannot."""
+    """Write a PNG. Raises OSError if that fails."""
     figure = Figure(figsize=(9.6, 4.2), dpi=125, layout="constrained")
     figure.suptitle(_title(run), x=0.01, ha="left", fontsize=11, weight="bold", color=_TEXT)
     places, answers = figure.subplots(1, 2, width_ratios=(4, 3))
@@ -38,7 +38,7 @@ def _draw_places(axes: Axes, run: Run) -> None:
         if not isinstance(times, Unknown):
             lines[name] = color, times, list(range(1, len(times) + 1))
     end = max(at for _, times, _ in lines.values() for at in (*times, run.sending))
-    # What came first is drawn widest: it shows when the others lie upon it.
+    # The first line is the widest, so it stays visible under the others.
     for width, (name, (color, times, counts)) in zip((5, 2.5, 1.5), lines.items(), strict=False):
         level = [0, *counts, counts[-1] if counts else 0]
         axes.step([0, *times, end], level, where="post", color=color, lw=width, label=name, solid_capstyle="butt")
@@ -58,7 +58,7 @@ def _draw_answers(axes: Axes, run: Run) -> None:
     at = 0.0
     for name, seconds in run.percentiles.items():
         axes.axhline(seconds * 1000, color=_PERCENTILES, lw=1, ls="--")
-        # Beside the plot; apart where the lines are not.
+        # The labels are beside the plot, and apart even if the lines are close together.
         at = max(seconds * 1000, at)
         axes.text(1.02, at, name, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=_PERCENTILES)
         at += top / 24

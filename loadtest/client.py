@@ -1,4 +1,4 @@
-"""The client of the tools here: sends events to the API in batches, at the pace the API takes them."""
+"""The client of these tools: sends events to the API in batches, at the pace of the API."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ PATIENCE = 120.0  # seconds for which the API may answer 503 to one batch
 
 
 def run(tool: Callable[[], int]) -> int:
-    """Reads .env, runs a tool, returns its exit code; a fault becomes one line on stderr, Ctrl-C nothing at all."""
+    """Read .env and run a tool; returns its exit code. Prints an error as one line on stderr; Ctrl-C prints nothing."""
     try:
         read_dotenv()
         return tool()
@@ -36,7 +36,7 @@ def run(tool: Callable[[], int]) -> int:
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """For argparse: the type of an argument that is a whole number, `least` or more."""
+    """For argparse: the type of a whole number, `least` or more."""
 
     def parse(text: str) -> int:
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) < least:
@@ -47,9 +47,9 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def base_url(text: str) -> str:
-    """For argparse: the type of an argument that says where an API is."""
+    """For argparse: the type of the URL of an API."""
     if not re.fullmatch(r"https?://[^/@?#]+(/[^@?#]*)?", text):
-        # It may hold a password; and what is taken is printed.
+        # The URL may have a password, and the tools print accepted URLs.
         raise argparse.ArgumentTypeError("give a URL such as https://events.example, without user, password or key")
     return text.rstrip("/")
 
@@ -67,7 +67,7 @@ def progress(total: int, done: str, form: str | None = None) -> "tqdm[NoReturn]"
 
 
 def check_ready(url: str) -> None:
-    """Raises PulseError unless the API at this URL takes events."""
+    """Raise PulseError unless the API at this URL accepts events."""
     try:
         answer = requests.get(f"{url}/health/ready", timeout=TIMEOUT)
     except requests.RequestException as error:
@@ -77,7 +77,7 @@ def check_ready(url: str) -> None:
 
 
 def _unreachable(url: str, error: Exception) -> PulseError:
-    """What to say when the API does not answer."""
+    """The error about an API that does not answer."""
     return PulseError(
         f"The API at {url} is not reachable ({type(error).__name__}); is it running? "
         "`make run` or `make up` start one on this machine."
@@ -85,10 +85,11 @@ def _unreachable(url: str, error: Exception) -> PulseError:
 
 
 def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[str]]]:
-    """Sends the events over one connection, in order; yields each batch with the event_ids the API accepted of it.
+    """Send the events over one connection, in order; yields each batch with its accepted event_ids.
 
-    Blocks as long as the API asks to wait, at most `PATIENCE` a batch. Raises PulseError when the API is away,
-    refuses a batch, or takes no more. Events need an event_id, so that sending one again cannot store it twice.
+    Blocks as long as the API asks to wait, at most `PATIENCE` seconds per batch. Raises PulseError if the API is not
+    reachable, refuses a batch, or answers 503 for longer. Events need an event_id, so a retry cannot store an event
+    twice.
     """
     with open_session() as session:
         for batch in chunks(events, MAX_BATCH_EVENTS):
@@ -100,7 +101,7 @@ def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[s
 
 
 def open_session() -> requests.Session:
-    """For `deliver`; it has the write key of this machine's API."""
+    """A session for `deliver`, with the write key of this machine's API."""
     session = requests.Session()
     session.headers["Content-Type"] = "application/json"
     if key := own_write_key():
@@ -109,22 +110,23 @@ def open_session() -> requests.Session:
 
 
 def deliver(session: requests.Session, url: str, body: bytes, query: str = "") -> requests.Response:
-    """The API's answer to a batch, when it is another one than to wait: 429 or 503.
+    """Send a batch until the API answers other than 429 or 503; returns that answer.
 
-    Blocks as long as the API asks to, at most `PATIENCE`. Raises PulseError when it is away, or takes no more.
+    Blocks as long as the API asks to wait, at most `PATIENCE` seconds. Raises PulseError if the API is not reachable,
+    or for longer waits.
     """
     deadline = time.monotonic() + PATIENCE
     while (response := _post(session, url, body, query)).status_code in (429, 503):
         pause = _retry_after(response)
         if time.monotonic() + pause > deadline:
-            raise PulseError(f"The API at {url} has taken no events for {PATIENCE:.0f} s: {_message(response)}")
+            raise PulseError(f"The API at {url} has accepted no events for {PATIENCE:.0f} s: {_message(response)}")
         tqdm.write(f"The API asks to wait {pause:.0f} s: {_message(response)}", file=sys.stderr)
         time.sleep(pause)
     return response
 
 
 def refused(url: str, response: requests.Response) -> PulseError:
-    """What to say when the API refuses a whole batch."""
+    """The error about a refused batch."""
     return PulseError(f"The API at {url} refused a batch (HTTP {response.status_code}): {_message(response)}")
 
 
@@ -136,7 +138,7 @@ def _post(session: requests.Session, url: str, body: bytes, query: str) -> reque
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Seconds; 1 when the header is missing or a date."""
+    """The wait in seconds; 1 if the header is missing or a date."""
     header = response.headers.get("Retry-After", "")
     return max(1.0, float(header)) if header.isdecimal() else 1.0
 

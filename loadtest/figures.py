@@ -1,14 +1,13 @@
-"""What an event costs: the figures that `loadtest/plan.py` estimates with, each with where it is from.
+"""The costs of an event: the figures of the estimates in `loadtest/plan.py`, each with its source.
 
-Change a figure that was measured again, or that you know better for your own machines, only here; then
-`make docs`.
+To change a figure after a new measurement, or for your own machines, change it here, and run `make docs`.
 """
 
 from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """A number, what it is of, and why to believe it: measured, a setting of ours, or assumed."""
+    """A number, its meaning with the unit, and its source: a measurement, a setting, or an assumption."""
 
     value: float
     what: str
@@ -17,12 +16,12 @@ class Figure(NamedTuple):
 
 API_BATCHED = Figure(
     12.9,
-    "us of CPU in the API for an event that comes in a batch of 100",
+    "us of CPU in the API for an event in a batch of 100",
     "measured: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
 )
 API_SINGLE = Figure(
     324,
-    "us of CPU in the API for an event that comes alone",
+    "us of CPU in the API for a single event",
     "measured, as above",
 )
 CONSUMER = Figure(
@@ -33,32 +32,32 @@ CONSUMER = Figure(
 CONSUMER_BATCH = Figure(
     500,
     "events in a bulk write",
-    "with a backlog: a flush takes all that a poll brought",
+    "with a backlog: a flush writes all records of a poll",
 )
 BULK_WRITE = Figure(
     50,
-    "ms until MongoDB has confirmed such a write",
-    "assumed: a majority of three nodes in three zones, journals synced; the consumer waits meanwhile",
+    "ms until MongoDB confirms such a write",
+    "assumed: a majority of three nodes in three zones, journals synced; the consumer waits for it",
 )
 BUSY = Figure(
     0.7,
-    "of what a pod, a consumer or a shard can do is asked of it",
+    "the planned load of a pod, a consumer or a shard, as a share of its capacity",
     "a setting: the API's autoscaler; assumed for the others",
 )
 EVENT = Figure(
     545,
     "bytes of an event on its way to Kafka, uncompressed",
-    "measured: the mean of the journeys that `make seed` makes up",
+    "measured: the mean of the journeys that `make seed` generates",
 )
 COMPRESSED = Figure(
     0.25,
-    "of that is left in Kafka",
+    "the compressed size in Kafka, as a share of that",
     "measured with `KAFKA_COMPRESSION=lz4`: 0.17 with 600 events in a batch, 0.22 with 30, 0.5 with 3",
 )
 JOURNAL_ENTRY = Figure(
     1.1,
-    "of that is its size in the journal",
-    "measured (`python -m loadtest.journal_cost`): 1.14 for an event alone, 1.02 in a batch of 100",
+    "its size in the journal, as a share of the uncompressed size",
+    "measured (`python -m loadtest.journal_cost`): 1.14 for a single event, 1.02 in a batch of 100",
 )
 DOCUMENT = Figure(
     610,
@@ -67,24 +66,24 @@ DOCUMENT = Figure(
 )
 INDEX_ENTRIES = Figure(
     330,
-    "bytes of its entries in seven indexes, the hashed one of a shard among them",
+    "bytes of its entries in seven indexes, including the hashed one of a shard",
     "assumed: pages of a tree filled at random are two thirds full",
 )
 UPSERTS = Figure(
     10_000,
-    "upserts a second that a shard can do",
+    "upserts a second per shard",
     "assumed: three nodes with SSDs of their own, whose memory holds the indexes",
 )
 BROKER = Figure(
     40,
-    "MB/s that producers may send to a broker",
-    "assumed: two thirds of what three small machines took with three copies in LinkedIn's benchmark of 2014, "
-    "so that one of them may die",
+    "MB/s from producers to a broker",
+    "assumed: two thirds of the rate of three small machines with three copies in LinkedIn's benchmark of 2014, "
+    "so that one machine may fail",
 )
 BROKER_DISK = Figure(
     16,
-    "TB of disk that a broker has",
-    "assumed: what one can still copy to a new broker within a day, at 200 MB/s",
+    "TB of disk per broker",
+    "assumed: the size that can be copied to a new broker within a day, at 200 MB/s",
 )
 COPIES = Figure(
     3,
@@ -99,7 +98,7 @@ RETENTION = Figure(
 SPARE_PARTITIONS = Figure(
     2,
     "partitions for each consumer",
-    "assumed: so that consumers can double before customers have to move",
+    "assumed: the number of consumers can double before customers must move to other partitions",
 )
 
 FIGURES = (

@@ -1,6 +1,6 @@
-"""What an index costs: the time of an upsert with it and without it, by turns in one run.
+"""The cost of an index: the time of an upsert with and without it, alternating in one run.
 
-`python -m loadtest.index_cost`. Needs MongoDB at `MONGO_URI`: works in a database of its own there, which it drops.
+`python -m loadtest.index_cost`. Needs MongoDB at `MONGO_URI`, where it creates and drops a database of its own.
 """
 
 import random
@@ -29,7 +29,7 @@ ALL = "all of them"
 
 
 def main() -> int:
-    """Prints a line for each index, and one for all of them; returns 0. Raises PulseError."""
+    """Print a line for each index, and one for all of them; returns 0. Raises PulseError."""
     others = [index for index in INDEXES if index != EVENT_ID]
     sides = {EVENT_ID.name: [], **{index.name: [index] for index in others}, ALL: others}
     mongo, database = load_local_settings().mongo, f"pulse_index_cost_{uuid.uuid4().hex[:8]}"
@@ -42,7 +42,7 @@ def main() -> int:
             client.drop_database(database)
     alone = taken.pop(EVENT_ID.name)
     print(f"an upsert, {BATCH} in a write, median of {ROUNDS} rounds: {statistics.median(alone) * 1e6:,.0f} us with")
-    print(f"{EVENT_ID.name} alone; and beside it:")
+    print(f"{EVENT_ID.name} alone, and with it:")
     for name, seconds in taken.items():
         ratios = [with_it / without for with_it, without in zip(seconds, alone, strict=True)]
         print(f"{name:<34}{statistics.median(seconds) * 1e6:>8,.0f} us {statistics.median(ratios) - 1:>+8.0%}")
@@ -52,7 +52,7 @@ def main() -> int:
 def _side(
     client: MongoClient[dict[str, Any]], mongo: MongoSettings, database: str, name: str, extra: list[Index]
 ) -> MongoWriter:
-    """A consumer's writer, and its collection with these indexes beside the one on event_id."""
+    """A consumer's writer, whose collection has these indexes in addition to the one on event_id."""
     collection = name.replace(" ", "_")
     for index in (EVENT_ID, *extra):
         client[database][collection].create_index(index.key, **index.options)
@@ -60,7 +60,7 @@ def _side(
 
 
 def _rounds(sides: dict[str, MongoWriter]) -> dict[str, list[float]]:
-    """Seconds an upsert, by side. In each round all sides write the same new events."""
+    """The seconds per upsert of each side. In each round, all sides write the same new events."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     events = _events()
     order = list(sides)
@@ -77,7 +77,7 @@ def _rounds(sides: dict[str, MongoWriter]) -> dict[str, list[float]]:
 
 
 def _events() -> Iterator[dict[str, Any]]:
-    """What the consumer stores of shoppers, without end. Ids come in no order, as those that the API makes."""
+    """Endless events of shoppers, as the consumer stores them, with random ids, like those of the API."""
     rng = random.Random(1)
     journeys = (generated_journeys(1_000, uuid.uuid4().hex, datetime.now(UTC), rng) for _ in count())
     for offset, event in enumerate(chain.from_iterable(chain.from_iterable(journeys))):

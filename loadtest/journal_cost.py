@@ -1,7 +1,6 @@
-"""What the journal costs: CPU time an event, with and without it, by turns in one run; and bytes an event on disk.
+"""The cost of the journal: the CPU time per event with and without it, alternating in one run; its bytes per event.
 
-`python -m loadtest.journal_cost`. Measures what the journal adds on an event's way through a worker: put, take,
-acknowledge. Nothing is sent.
+`python -m loadtest.journal_cost`. Measures the steps of an event in a worker: put, take, acknowledge. Sends nothing.
 """
 
 import statistics
@@ -27,7 +26,7 @@ EVENTS_A_ROUND = 20_000
 
 
 def main() -> int:
-    """Prints a line for batches and one for single events; returns 0."""
+    """Print a line for batches and one for single events; returns 0."""
     event = {
         "customer_id": "customer-00042",
         "event_type": "add_to_cart",
@@ -55,7 +54,7 @@ def _rounds(*measures: Callable[[], float]) -> list[float]:
 
 
 def _cost(journal: Journal | None, events: list[AcceptedEvent]) -> float:
-    """CPU time an event, in microseconds. Takes and acknowledges as the producer does: up to 2,000 events at once."""
+    """The CPU time per event, in microseconds. It takes up to 2,000 events at once, as the producer does."""
     queue = EventQueue(10_000, 2**26, ApiMetrics(CollectorRegistry()))
     if journal is not None:
         queue.keep_in(journal)

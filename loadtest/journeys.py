@@ -1,6 +1,6 @@
-"""Shoppers of an outdoor store, as events: three with a story of their own, and as many made-up ones as asked for.
+"""Events of shoppers in an outdoor store: three with a story of their own, and any number of generated ones.
 
-The events have the names that shops commonly use, those of Segment's e-commerce specification.
+The events have the usual names of shops, those of Segment's e-commerce specification.
 """
 
 import random
@@ -53,9 +53,9 @@ DESKTOP, TABLET, MOBILE = DEVICES = (
 
 @dataclass
 class Visit:
-    """One customer's session: each method is something they do, after a while of thinking, and notes its event.
+    """One customer's session. Each method is an action, after a pause, and records its event.
 
-    With `anonymous_id` the customer is anonymous until they sign in.
+    With `anonymous_id`, the customer is anonymous until they sign in.
     """
 
     customer_id: str
@@ -97,7 +97,7 @@ class Visit:
         self.do("custom", "Coupon Denied", properties={"coupon_id": coupon, "reason": reason})
 
     def sign_in(self, orders: int) -> None:
-        """From now on the events are the customer's, and this one tells who the anonymous visitor was."""
+        """Identify the anonymous visitor; later events are the customer's."""
         self.signed_in = True
         self.do("identify", traits={"orders": orders, "newsletter": self.rng.random() < 0.5})
 
@@ -114,7 +114,7 @@ class Visit:
         self.do("purchase", "Order Completed", properties=order)
 
     def events(self, end: datetime) -> list[Event]:
-        """The events so far, the last of them at `end` (UTC)."""
+        """The events so far; the last one has the time `end` (UTC)."""
         context = {
             "device": self.device.kind,
             "session_id": self.session_id,
@@ -132,7 +132,7 @@ class Visit:
         ]
 
     def _who(self) -> Event:
-        """As SDKs have it: a visitor is the customer that they turn out to be only from then on."""
+        """The ids of an event, as in SDKs: a visitor has the customer's id only after the sign-in."""
         if self.anonymous_id is None:
             return {"customer_id": self.customer_id}
         if not self.signed_in:
@@ -141,7 +141,7 @@ class Visit:
 
 
 def named_journeys(run: str, now: datetime, rng: random.Random) -> Iterator[list[Event]]:
-    """Alice, Ben and Chloe: 20 events in all, a list for each, ending at `now`. `run` begins every id made here."""
+    """Alice, Ben and Chloe: 20 events in all, a list for each, ending at `now`. `run` begins every generated id."""
     for customer, device, journey in (("alice", DESKTOP, _alice), ("ben", TABLET, _ben), ("chloe", MOBILE, _chloe)):
         visit = Visit(customer, device, f"{run}-{customer}", rng)
         journey(visit)
@@ -149,14 +149,14 @@ def named_journeys(run: str, now: datetime, rng: random.Random) -> Iterator[list
 
 
 def generated_journeys(count: int, run: str, now: datetime, rng: random.Random) -> Iterator[list[Event]]:
-    """`count` shoppers by chance: a list of events for each, ending within the ten minutes before `now`."""
+    """N random shoppers: a list of events for each, ending within the ten minutes before `now`."""
     for number in range(1, count + 1):
         end = now - timedelta(seconds=rng.uniform(0, 600))
         yield generated_journey(f"customer-{number:05}", run, end, rng)
 
 
 def generated_journey(customer: str, run: str, end: datetime, rng: random.Random) -> list[Event]:
-    """What one shopper does by chance, the last of it at `end` (UTC)."""
+    """The events of a random shopper; the last one has the time `end` (UTC)."""
     visit = Visit(customer, rng.choice(DEVICES), f"{run}-{customer}", rng)
     _by_chance(visit)
     return visit.events(end)

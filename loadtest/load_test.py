@@ -1,7 +1,7 @@
-"""`make load-test`: 10,000 events in 100 batches by 20 users, a report of what became of each, and a chart.
+"""`make load-test`: 20 users send 10,000 events in 100 batches; then a report and a chart show their places.
 
-`python -m loadtest.load_test [--url URL] [--batches N] [--users N]`. The events have ids of their own, so that nothing
-else which is sent or stored meanwhile is counted. Each batch is sent once, whatever the answer.
+`python -m loadtest.load_test [--url URL] [--batches N] [--users N]`. The events have ids of their own, so the report
+counts no other events. Each batch is sent once, without retries.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 import gevent
-import locust  # patches the standard library, before anything else of ours or of others looks at it
+import locust  # patches the standard library, so it must be the first import
 from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import STATE_RUNNING
@@ -38,13 +38,15 @@ SEED = 20  # the same shoppers in every run; only ids and times differ
 
 
 def main() -> int:
-    """Returns 0 when every event was accepted and none is missing where we can look, else 1. Raises PulseError."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.load_test", description="Send events, and find them all.")
+    """Returns 0 if every event was accepted and no readable place lacks one, otherwise 1. Raises PulseError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.load_test", description="Send events, and find all of them."
+    )
     parser.add_argument(
         "--url", type=base_url, help="of an API elsewhere; by default the one of `make run` and `make up`"
     )
     parser.add_argument("--batches", type=whole_number(1), default=100, metavar="N", help="of 100 events (%(default)s)")
-    parser.add_argument("--users", type=whole_number(1), default=20, metavar="N", help="who send at once (%(default)s)")
+    parser.add_argument("--users", type=whole_number(1), default=20, metavar="N", help="concurrent users (%(default)s)")
     arguments = parser.parse_args()
     settings = load_local_settings()
     url = arguments.url or settings.api_address.url
@@ -76,7 +78,7 @@ def main() -> int:
     except KeyboardInterrupt:
         readable = None if isinstance(mongodb, Unknown) else mongodb
         print(interrupted(result.accepted, readable, events), file=sys.stderr)
-        print("All that were accepted will be stored; another load test sends events of its own.", file=sys.stderr)
+        print("All accepted events will be stored; another load test sends events of its own.", file=sys.stderr)
         return 130
 
     print("", *lines(result), sep="\n")
@@ -85,12 +87,12 @@ def main() -> int:
     print(f"{'chart':<14}{picture}")
     if result.complete:
         return 0
-    print("Not every event arrived: see what the API and the consumer log.", file=sys.stderr)
+    print("Some events did not arrive: see the logs of the API and the consumer.", file=sys.stderr)
     return 1
 
 
 def _batches(origin: str, count: int) -> list[Batch]:
-    """Batches of what shoppers do. The event_ids are sorted, and begin with `origin`."""
+    """Batches of shoppers' events. The event_ids are sorted, and begin with `origin`."""
     events = enumerate(shoppers(origin, random.Random(SEED)), 1)
     numbered = ({**event, "event_id": f"{origin}-{number:09}"} for number, event in events)
     return [list(islice(numbered, MAX_BATCH_EVENTS)) for _ in range(count)]
@@ -100,9 +102,9 @@ def _batches(origin: str, count: int) -> list[Batch]:
 
 
 def _send(result: Run, batches: list[Batch], begun_at: float) -> list[Event]:
-    """Sends the batches and notes the answers; returns the events that were accepted, in order.
+    """Send the batches and record the answers; returns the accepted events, in order.
 
-    `begun_at`: seconds since the epoch. Blocks until each batch has its answer, or none within the users' timeouts.
+    `begun_at`: seconds since the epoch. Blocks until each batch has an answer or a timeout.
     """
     accepted: list[int] = []
 
@@ -130,7 +132,7 @@ def _send(result: Run, batches: list[Batch], begun_at: float) -> list[Event]:
 
 
 def _sender(batches: Iterator[tuple[int, Batch]]) -> type[PulseUser]:
-    """A user who sends batches until there are no more; all of them share the same."""
+    """A user who sends batches until none are left. All users share the batches."""
 
     class Sender(PulseUser):
         @locust.task
@@ -144,7 +146,7 @@ def _sender(batches: Iterator[tuple[int, Batch]]) -> type[PulseUser]:
 
 
 def _reason(response: Any, exception: object) -> str:
-    """Why a batch was not accepted, in a line."""
+    """The reason why a batch was not accepted, in one line."""
     if not response.status_code:
         return f"no answer ({exception})"
     try:
@@ -154,7 +156,7 @@ def _reason(response: Any, exception: object) -> str:
     return f"HTTP {response.status_code}, {message}"
 
 
-# ── Looking for the events ──
+# ── Finding the events ──
 
 
 def _mongodb(settings: MongoSettings, events: list[Event], *, elsewhere: bool) -> Events | Unknown:
@@ -170,7 +172,7 @@ def _mongodb(settings: MongoSettings, events: list[Event], *, elsewhere: bool) -
 
 
 def _in_mongodb(collection: Events, events: list[Event], begun_at: float) -> list[float]:
-    """When the consumer stored each of the events that are there, in seconds since `begun_at`. Raises PulseError."""
+    """The times at which the consumer stored the events, in seconds since `begun_at`. Raises PulseError."""
     ids = {"$gte": events[0]["event_id"], "$lte": events[-1]["event_id"]}
     try:
         documents = collection.find({"event_id": ids}, {"processed_at": 1})
@@ -180,7 +182,7 @@ def _in_mongodb(collection: Events, events: list[Event], begun_at: float) -> lis
 
 
 def _kafka_ends(settings: KafkaSettings, *, elsewhere: bool) -> dict[int, int] | Unknown:
-    """Where each partition of the topic ends now, if Kafka can be asked."""
+    """The current end of each partition of the topic, if Kafka can be read."""
     if elsewhere and not is_set("KAFKA_BROKERS"):
         return Unknown("KAFKA_BROKERS does not say where that API's Kafka is")
     try:
@@ -191,10 +193,10 @@ def _kafka_ends(settings: KafkaSettings, *, elsewhere: bool) -> dict[int, int] |
 
 
 def _in_kafka(settings: KafkaSettings, first: dict[int, int], origin: str, wanted: int, begun_at: float) -> list[float]:
-    """When the API's producer took each of the events that are in Kafka, in seconds since `begun_at`.
+    """The times at which the API's producer sent the events in Kafka, in seconds since `begun_at`.
 
-    Reads from the offsets `first` until it has found as many as `wanted`, or none for `PATIENCE`. An event that is
-    there twice counts once. Raises PulseError.
+    Reads from the offsets `first` until it has found `wanted` events, or no new one for `PATIENCE` seconds. A duplicate
+    counts once. Raises PulseError.
     """
     event_id = re.compile(rb'"event_id": ?"(%b-[0-9]+)"' % origin.encode())
     found: dict[bytes, float] = {}
@@ -217,6 +219,6 @@ def _in_kafka(settings: KafkaSettings, first: dict[int, int], origin: str, wante
 
 
 if __name__ == "__main__":
-    # Else Ctrl-C would be raised, and printed with its trace, in whichever user is at work.
+    # Otherwise Ctrl-C would raise KeyboardInterrupt in the running user, and locust would print its trace.
     gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""`make load-test-ui`: checks that locust's page will be of use, then becomes locust.
+"""`make load-test-ui`: checks the port and the API, and then becomes locust.
 
 `python -m loadtest.load_test_ui [--url URL]`
 """
@@ -16,7 +16,7 @@ PORT = 8089
 
 
 def main() -> int:
-    """Returns only by Ctrl-C before locust has started. Raises PulseError."""
+    """Returns only after Ctrl-C before the start of locust. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.load_test_ui", description="Open locust's page.")
     own = load_api_address().url
     parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")

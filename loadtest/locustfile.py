@@ -1,7 +1,7 @@
-"""The users of locust, of four kinds: `make load-test-ui` shows them in a browser, to start and mix at will.
+"""Four kinds of users for locust, to select and start on the page of `make load-test-ui`.
 
-`python -m locust --config loadtest/locust.conf [--host URL]`. All send what made-up shoppers do. A 503 counts as a
-failure, though a client that waits and sends again loses nothing by it: it shows where the limit is.
+`python -m locust --config loadtest/locust.conf [--host URL]`. All send events of generated shoppers. A 503 counts as a
+failure, since it shows the limit, although a client that retries loses no event.
 """
 
 import logging
@@ -28,9 +28,9 @@ JSON = {"Content-Type": "application/json"}
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def read_settings(environment: Environment, **_: Any) -> None:
-    """Reads .env and takes the API's address from there unless a host is given.
+    """Read .env, and use its address of the API unless the command has a host.
 
-    Where there is a page it tells what failed: neither the tables at the end nor the exit code do it again.
+    If locust has a page, the page shows failures, and the tables at the end and the exit code do not.
     """
     try:
         read_dotenv()
@@ -47,7 +47,7 @@ class PulseUser(FastHttpUser):
 
     abstract = True
     insecure = False
-    connection_timeout = 5.0  # seconds, as the next
+    connection_timeout = 5.0  # seconds, like network_timeout
     network_timeout = 30.0
 
     def __init__(self, environment: Environment) -> None:
@@ -58,7 +58,7 @@ class PulseUser(FastHttpUser):
 
 
 class Shopper(PulseUser):
-    """Goes through the shop, one page view, search, click, cart or purchase at a time, and thinks in between."""
+    """Sends page views, searches, clicks and purchases one by one, with pauses."""
 
     weight = 10
     wait_time = between(0.5, 3)
@@ -70,7 +70,7 @@ class Shopper(PulseUser):
 
 
 class SingleEvents(PulseUser):
-    """A server that passes on what it hears: twenty events a second, each by itself."""
+    """A server that sends twenty single events per second."""
 
     weight = 2
     wait_time = constant_pacing(0.05)
@@ -81,7 +81,7 @@ class SingleEvents(PulseUser):
 
 
 class Batches(PulseUser):
-    """A server that collects: a hundred events at once, once a second."""
+    """A server that sends a batch of a hundred events per second."""
 
     weight = 1
     wait_time = constant_pacing(1)
@@ -93,7 +93,7 @@ class Batches(PulseUser):
 
 
 class Misbehaving(PulseUser):
-    """A client that gets everything wrong. To be refused is its success; any other answer counts as a failure."""
+    """A client that sends invalid requests. A refusal counts as a success, and any other answer as a failure."""
 
     weight = 1
     wait_time = between(0.5, 3)
@@ -123,9 +123,9 @@ class Misbehaving(PulseUser):
 
 
 def shoppers(origin: str, rng: random.Random) -> Iterator[Event]:
-    """What shoppers do by chance, one visit after the other, without end. `origin` begins every event_id.
+    """Endless events of random shoppers, one visit after the other. `origin` begins every event_id.
 
-    The events have no timestamp: they happen when they are sent.
+    The events have no timestamp, so they have the time of receipt.
     """
     for number in count(1):
         customer = f"customer-{rng.randint(1, 10_000):05}"

@@ -1,7 +1,7 @@
-"""How much of everything a rate of events needs, estimated from what one event costs (`loadtest/figures.py`).
+"""Estimates the resources for a rate of events from the cost of one event (`loadtest/figures.py`).
 
-`python -m loadtest.plan [--rate N …]` prints a Markdown table; without a rate, the one of docs/scaling.md.
-`make docs` writes it there.
+`python -m loadtest.plan [--rate N …]` prints a Markdown table; without a rate, the one in docs/scaling.md, which
+`make docs` writes.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from loadtest.figures import (
 DOCUMENT_FILE = Path(__file__).parent.parent / "docs" / "scaling.md"
 RATES = (1_000, 10_000, 50_000, 100_000, 1_000_000)
 
-LEAST_API_PODS = 2  # one answers while the other is replaced
+LEAST_API_PODS = 2  # one answers during the replacement of the other
 LEAST_PARTITIONS = 3  # KAFKA_PARTITIONS
 _SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a rate needs. A pod has one CPU; sizes are of all copies together, in units of 1,000."""
+    """The resources for a rate. A pod has one CPU; sizes are of all copies together, in units of 1,000."""
 
     rate: int  # events a second
     api_pods_batched: int
@@ -59,7 +59,7 @@ class Plan:
 
 
 def plan(rate: int) -> Plan:
-    """The resources for N events a second, at least those that the manifests start with."""
+    """The resources for N events a second, at least the initial ones of the manifests."""
     consumers = _enough(rate, consumer_rate())
     megabytes = rate * EVENT.value * COMPRESSED.value / 1e6
     copies_a_day = rate * _SECONDS_A_DAY * COPIES.value
@@ -80,7 +80,7 @@ def plan(rate: int) -> Plan:
 
 
 def consumer_rate() -> float:
-    """Events a second that one consumer can store: it uses its CPU, or it waits for MongoDB, one after the other."""
+    """The events a second that one consumer can store; it alternates between its CPU and waits for MongoDB."""
     return CONSUMER_BATCH.value / (CONSUMER_BATCH.value * CONSUMER.value / 1e6 + BULK_WRITE.value / 1e3)
 
 
@@ -89,7 +89,7 @@ def _enough(rate: int, each: float) -> int:
 
 
 def table(rates: Sequence[int]) -> str:
-    """The plans of some rates as a Markdown table, a column each."""
+    """The plans for some rates as a Markdown table, with a column for each."""
     rows: dict[str, Callable[[Plan], str]] = {
         "events a second": lambda plan: f"{plan.rate:,}",
         "API pods, batches of 100": lambda plan: f"{plan.api_pods_batched:,}",
@@ -112,11 +112,11 @@ def table(rates: Sequence[int]) -> str:
 def figures() -> str:
     """The figures behind the plans as a Markdown table."""
     rows = (f"| {figure.value:,g} | {figure.what} | {figure.source} |\n" for figure in FIGURES)
-    return "".join(["| Figure | of what | Why |\n|---|---|---|\n", *rows])
+    return "".join(["| Figure | Meaning | Source |\n|---|---|---|\n", *rows])
 
 
 def document() -> str:
-    """The text of docs/scaling.md, its tables (from `<!-- their name -->` to `<!-- end -->`) as they have to be."""
+    """The text of docs/scaling.md with current tables, each from `<!-- its name -->` to `<!-- end -->`."""
     tables = {"plan": table(RATES), "figures": figures()}
     return re.sub(
         r"(?<=<!-- )(plan|figures) -->\n.*?(?=<!-- end -->)",
@@ -127,8 +127,10 @@ def document() -> str:
 
 
 def main() -> int:
-    """Prints the plan; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.plan", description="What a rate of events needs.")
+    """Print the plan, or write it; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest.plan", description="Estimate the resources for a rate of events."
+    )
     parser.add_argument("--rate", type=_rate, nargs="+", default=RATES, metavar="N", help="events a second")
     parser.add_argument("--write", action="store_true", help="update docs/scaling.md instead")
     arguments = parser.parse_args()

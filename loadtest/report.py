@@ -1,4 +1,4 @@
-"""What became of a load test's events, in figures and in words."""
+"""The report of a load test: the number of its events in each place, and the latencies."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from math import ceil
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The API's answer to one batch. `at`: seconds after the first was sent; `took`: seconds; `events` it accepted."""
+    """The API's answer to one batch. `at`: seconds after the first request; `took`: seconds; `events`: accepted."""
 
     at: float
     took: float
@@ -16,17 +16,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Stands for what cannot be seen from here."""
+    """An unknown value, with the reason."""
 
     reason: str
 
 
 @dataclass(slots=True)
 class Run:
-    """One load test. `in_kafka`, `in_mongodb`: when each event got there, in seconds after the first was sent.
+    """One load test. `in_kafka`, `in_mongodb`: the times of arrival of the events, in seconds after the first was sent.
 
-    Those times are by the clocks of the machines that the API and the consumer run on. `refused` counts events by
-    reason; `seen_stored` is when all there will be were seen in MongoDB, by the clock here.
+    Those times are by the clocks of the machines of the API and the consumer. `refused` counts events by reason.
+    `seen_stored` is the end of the wait for MongoDB, by the clock of this machine.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def percentiles(self) -> dict[str, float]:
-        """Of the time until the answer, in seconds."""
+        """Percentiles of the latency, in seconds."""
         took = sorted(answer.took for answer in self.answers)
         return {f"p{percent}": took[ceil(len(took) * percent / 100) - 1] for percent in (50, 95, 99)}
 
@@ -60,13 +60,13 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether each event was accepted, and none is missing where we could look."""
+        """Whether each event was accepted, and no readable place lacks one."""
         known = (times for times in (self.in_kafka, self.in_mongodb) if not isinstance(times, Unknown))
         return self.accepted == self.events and all(len(times) == self.events for times in known)
 
 
 def lines(run: Run) -> list[str]:
-    """The report."""
+    """The lines of the report."""
     rows = {
         "accepted": _of(run.accepted, run.events),
         "refused": f"{run.refused.total():,}",

@@ -1,4 +1,4 @@
-"""`make seed`: sends shoppers' journeys to the API and says what was accepted.
+"""`make seed`: sends shoppers' journeys to the API and prints the accepted events.
 
 `python -m loadtest.seed [--customers N] [--sdk segment] [--url URL]`
 """
@@ -24,23 +24,25 @@ SEED = 20  # the same shoppers in every run; only ids and times differ
 
 
 def main() -> int:
-    """Returns 0 when every event was accepted, else 1. Raises PulseError."""
+    """Returns 0 if every event was accepted, otherwise 1. Raises PulseError."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.seed", description="Send sample shoppers to the API.")
-    parser.add_argument("--customers", type=whole_number(0), default=0, metavar="N", help="made up, beside the three")
-    parser.add_argument("--sdk", choices=("segment",), help="send by this SDK instead of to our own routes")
+    parser.add_argument(
+        "--customers", type=whole_number(0), default=0, metavar="N", help="generated ones, in addition to the three"
+    )
+    parser.add_argument("--sdk", choices=("segment",), help="send with this SDK instead of to the native routes")
     own = load_api_address().url
     parser.add_argument("--url", type=base_url, default=own, help="of the API (%(default)s)")
     arguments = parser.parse_args()
 
     origin = (f"seed-{uuid.uuid4().hex[:12]}", datetime.now(UTC), random.Random(SEED))
     named = list(named_journeys(*origin))
-    everybody = itertools.chain(named, generated_journeys(arguments.customers, *origin))
+    journeys = itertools.chain(named, generated_journeys(arguments.customers, *origin))
 
     sent: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     begun = time.monotonic()
     send = _by_segment() if arguments.sdk else client.send
-    for batch, ids in send(arguments.url, itertools.chain.from_iterable(everybody)):
+    for batch, ids in send(arguments.url, itertools.chain.from_iterable(journeys)):
         sent.update(event["event_type"] for event in batch)
         accepted.update(event["event_type"] for event in batch if event["event_id"] in ids)
     seconds = time.monotonic() - begun
@@ -58,7 +60,7 @@ def main() -> int:
 
 
 def outcome(events: list[Event]) -> str:
-    """How one customer's journey ended, in a few words."""
+    """The end of a customer's journey, in a few words."""
     for event in events:
         if event.get("event_name") == "Order Completed":
             order = event["properties"]
@@ -69,11 +71,11 @@ def outcome(events: list[Event]) -> str:
 
 
 def _by_segment() -> Callable[[str, Iterable[Event]], Iterator[tuple[list[Event], set[str]]]]:
-    """How to send by Segment's SDK. Raises PulseError if it is not installed: only those who ask for it need it."""
+    """The function that sends with Segment's SDK. Raises PulseError if the SDK, which is optional, is not installed."""
     try:
         from loadtest import segment_client  # noqa: PLC0415
     except ImportError as error:
-        raise PulseError("Segment's SDK is not installed: `make seed SDK=segment` does that.") from error
+        raise PulseError("Segment's SDK is not installed: `make seed SDK=segment` installs it.") from error
     return segment_client.send
 
 

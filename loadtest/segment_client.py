@@ -1,4 +1,4 @@
-"""Sends events by Segment's SDK for Python, as a server that has it would: `make seed SDK=segment`."""
+"""Sends events with Segment's SDK for Python, as a server does: `make seed SDK=segment`."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -11,11 +11,11 @@ from common.events import MAX_BATCH_EVENTS
 from common.settings import own_write_key
 from loadtest.client import Event, check_ready, chunks
 
-NO_KEY = "none"  # the SDK wants one; an API without keys takes any
+NO_KEY = "none"  # the SDK requires a key; an API without keys accepts any
 
 
 def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[str]]]:
-    """As `loadtest.client.send`; blocks as long as the SDK goes on trying, some three minutes a batch."""
+    """Like `loadtest.client.send`; blocks as long as the SDK retries, about three minutes per batch."""
     check_ready(url)
     faults: list[Exception] = []
     client = Client(own_write_key() or NO_KEY, host=url, on_error=lambda error, _: faults.append(error))
@@ -32,11 +32,11 @@ def send(url: str, events: Iterable[Event]) -> Iterator[tuple[list[Event], set[s
 
 
 def _call(client: Client, event: Event) -> None:
-    """What a shop would call, so that the API makes the same event of it."""
+    """Make the call from which the API makes the same event."""
     sent: dict[str, Any] = {
         "user_id": event.get("user_id", None if "anonymous_id" in event else event["customer_id"]),
         "anonymous_id": event.get("anonymous_id"),
-        # The SDK writes into it.
+        # A copy, since the SDK changes it.
         "context": {**event["context"]},
         "timestamp": datetime.fromisoformat(event["timestamp"]),
         "message_id": event["event_id"],

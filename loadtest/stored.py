@@ -1,4 +1,4 @@
-"""What MongoDB holds of the events that a tool has sent; waits until it is all of them."""
+"""Counts a tool's events in MongoDB, and waits until all are stored."""
 
 import contextlib
 import time
@@ -18,15 +18,15 @@ Events = Collection[dict[str, Any]]
 
 PATIENCE = 60.0  # seconds without one more event stored, after which the wait is over
 POLL_INTERVAL = 0.5  # seconds, at least, between two rounds of counting
-COUNTED = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}]"  # no rate: it would be that of the counting
-WINDOW = 1000  # events counted at a time: the local database takes 0.1 s to count these, and over 2 s to count all
+COUNTED = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}]"  # no rate, which would be that of the counting
+WINDOW = 1000  # events per count: the local database counts these in 0.1 s, and all in over 2 s
 
 
 def connect(settings: MongoSettings) -> Events:
     """The collection of the events; its times are aware, in UTC. Does not block."""
     client: MongoClient[dict[str, Any]] = MongoClient(
         settings.uri,
-        connect=False,  # else mongodb+srv would ask the DNS here
+        connect=False,  # otherwise mongodb+srv would query the DNS here
         serverSelectionTimeoutMS=5_000,
         connectTimeoutMS=5_000,
         socketTimeoutMS=60_000,
@@ -36,7 +36,7 @@ def connect(settings: MongoSettings) -> Events:
 
 
 def stored_by_type(collection: Events, events: list[Event]) -> Counter[str]:
-    """How many of these events MongoDB holds, by type. They are sorted by event_id, and no others lie between.
+    """The number of these events in MongoDB, by type. They must be sorted by event_id, without others in between.
 
     Raises PyMongoError.
     """
@@ -48,7 +48,7 @@ def stored_by_type(collection: Events, events: list[Event]) -> Counter[str]:
 
 
 def interrupted(accepted: int, collection: Events | None, events: list[Event]) -> str:
-    """How far a tool got that Ctrl-C ends. None for `collection`: MongoDB cannot be read."""
+    """The progress of a tool that Ctrl-C ended. `collection` is None if MongoDB cannot be read."""
     try:
         stored = "an unknown number" if collection is None else f"{stored_by_type(collection, events).total():,}"
     except PyMongoError:
@@ -57,11 +57,10 @@ def interrupted(accepted: int, collection: Events | None, events: list[Event]) -
 
 
 def wait_until_stored(collection: Events, events: list[Event]) -> Counter[str]:
-    """Waits until all events are in MongoDB, or none has arrived for `PATIENCE`; returns how many it holds, by type.
+    """Wait until MongoDB has all events, or no new ones for `PATIENCE` seconds; returns their number, by type.
 
-    Looks at one window after the other, over and over: partitions are consumed at their own pace, so that any window
-    may be the next to make progress. The first round has no pauses, so that the bar soon shows what is true. A MongoDB
-    that restarts meanwhile is no progress, nothing worse.
+    It counts one window after the other, repeatedly, since consumers read each partition at its own pace. The first
+    round has no pauses, so the bar soon shows the real state. A restart of MongoDB is no error.
     """
     print("Waiting until all of them are stored")
     pending = deque(chunks(events, WINDOW))
@@ -85,6 +84,6 @@ def wait_until_stored(collection: Events, events: list[Event]) -> Counter[str]:
             else:
                 pending.rotate(-1)
                 if seen:
-                    # A database that is slow to count has better things to do.
+                    # Spare a database that counts slowly.
                     time.sleep(max(POLL_INTERVAL / len(pending), 4 * (time.monotonic() - begun)))
     return sum(stored.values(), Counter())

@@ -41,7 +41,7 @@ def main() -> int:
     for event in follow(events, max(arguments.n, 0), arguments.customer):
         if event is not None:
             print(line(event, color=color), flush=True)
-        elif _nobody_reads():
+        elif _reader_is_gone():
             break
     return 0
 
@@ -131,7 +131,7 @@ def _reason(error: PyMongoError) -> str:
     return f"MongoDB is not reachable ({text}); is it running? `make run` or `make up` start one on this machine."
 
 
-def _nobody_reads() -> bool:
+def _reader_is_gone() -> bool:
     """Whether the reader of our output has gone, as `| head` does; noticed while there is nothing to write."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)

@@ -1,4 +1,4 @@
-# The Google APIs that the rest needs; a new project has almost none of them on.
+# The Google APIs that the other resources need. A new project has almost none of them enabled.
 
 resource "google_project_service" "needed" {
   for_each = toset([
@@ -16,6 +16,6 @@ resource "google_project_service" "needed" {
   ])
 
   service = each.key
-  # Something else in the project may use it too.
+  # Other resources in the project may use it.
   disable_on_destroy = false
 }

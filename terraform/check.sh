@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# check.sh [FOLDER]: format, then `terraform validate` and `terraform test`, of this folder or of a copy of it. No account is
-# needed. Where the registry of providers cannot be reached, TERRAFORM_CHECK may name a program that is called with a folder
-# and a terraform command, and knows the provider's schema from elsewhere.
+# check.sh [FOLDER]: checks the format, then runs `terraform validate` and `terraform test`, in this folder or in a copy
+# of it, without an account. If the registry of providers is not reachable, TERRAFORM_CHECK can name a program that has
+# the provider's schema; its arguments are a folder and a terraform command.
 set -euo pipefail
 folder=$(cd "${1:-$(dirname "$0")}" && pwd)
 export CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
@@ -9,7 +9,7 @@ command -v terraform >/dev/null || { echo "terraform is not installed." >&2; exi
 
 terraform fmt -check -diff -recursive "$folder"
 
-# A copy, so that no .terraform is left behind; alerts.yml is a link to another folder.
+# In a copy, so that no .terraform remains here; alerts.yml is a link to another folder.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -RL "$folder/." "$copy"

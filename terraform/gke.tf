@@ -1,14 +1,14 @@
-# The cluster: regional, private nodes, reached by kubectl through its DNS name and IAM; one pool of small nodes.
+# The cluster: regional, with private nodes and one pool of small nodes. kubectl reaches it by its DNS name and IAM.
 
 resource "google_container_cluster" "pulse" {
-  #checkov:skip=CKV_GCP_12:Dataplane V2 (datapath_provider) enforces NetworkPolicies; this asks for Calico.
-  #checkov:skip=CKV_GCP_20:The control plane has no IP endpoint at all, so there are no networks to authorise.
+  #checkov:skip=CKV_GCP_12:Dataplane V2 (datapath_provider) enforces NetworkPolicies; this rule requires Calico.
+  #checkov:skip=CKV_GCP_20:The control plane has no IP endpoint, so there are no networks to authorise.
   #checkov:skip=CKV_GCP_25:As above; the nodes are private by private_cluster_config.
   #checkov:skip=CKV_GCP_65:Access is by IAM. Google Groups for RBAC needs a Workspace domain, which a project may not have.
-  #checkov:skip=CKV_GCP_66:Binary Authorization means nothing until images are signed; the workflow does not sign them.
+  #checkov:skip=CKV_GCP_66:Binary Authorization requires signed images; the workflow does not sign them.
   #checkov:skip=CKV_GCP_69:The metadata server is set on the node pool; the default pool is removed.
   name     = local.name
-  location = var.region # three zones: the control plane outlives one, and nodes can be in any
+  location = var.region # three zones: the control plane survives the failure of one, and nodes can be in each
 
   network         = google_compute_network.pulse.id
   subnetwork      = google_compute_subnetwork.nodes.id
@@ -19,7 +19,7 @@ resource "google_container_cluster" "pulse" {
     services_secondary_range_name = "services"
   }
 
-  # Enforces NetworkPolicies (the classic datapath ignores them unless Calico is added), and has no iptables to outgrow.
+  # Enforces NetworkPolicies (the classic datapath ignores them without Calico), and does not use iptables.
   datapath_provider           = "ADVANCED_DATAPATH"
   enable_intranode_visibility = true
 
@@ -27,7 +27,7 @@ resource "google_container_cluster" "pulse" {
     enable_private_nodes = true
   }
 
-  # kubectl uses the DNS name, where IAM decides; so there is no address to scan and no list of networks to keep.
+  # kubectl uses the DNS name with IAM, so there is no IP address to scan and no list of networks to maintain.
   control_plane_endpoints_config {
     dns_endpoint_config {
       allow_external_traffic = true
@@ -59,7 +59,7 @@ resource "google_container_cluster" "pulse" {
     }
   }
 
-  # Upgrades after others have tried them, in the night from Saturday to Sunday and from Sunday to Monday (UTC).
+  # Upgrades come with a delay, in the night from Saturday to Sunday and from Sunday to Monday (UTC).
   release_channel {
     channel = "REGULAR"
   }
@@ -76,7 +76,7 @@ resource "google_container_cluster" "pulse" {
     enable_components = ["SYSTEM_COMPONENTS", "WORKLOADS"]
   }
 
-  # Managed Prometheus scrapes what the PodMonitorings name; the alert policies ask it.
+  # Managed Prometheus scrapes the targets of the PodMonitorings; the alert policies query it.
   monitoring_config {
     enable_components = ["SYSTEM_COMPONENTS"]
     managed_prometheus {
@@ -95,11 +95,11 @@ resource "google_container_cluster" "pulse" {
       enabled = true # the journals' disks
     }
     dns_cache_config {
-      enabled = false # three small workloads ask little, and the NetworkPolicy for DNS stays simple
+      enabled = false # three small workloads need few look-ups, and the NetworkPolicy for DNS stays simple
     }
   }
 
-  # The API's way in, with TLS: kubernetes/overlays/gke/gateway.yaml.
+  # For the API's Gateway, with TLS: kubernetes/overlays/gke/gateway.yaml.
   gateway_api_config {
     channel = "CHANNEL_STANDARD"
   }
@@ -110,10 +110,11 @@ resource "google_container_cluster" "pulse" {
   }
 
   cost_management_config {
-    enabled = true # the bill by namespace
+    enabled = true # splits the bill by namespace
   }
 
-  # A cluster cannot be made without a pool. This one lasts minutes, but must not run as the project's default account.
+  # A cluster cannot be created without a pool. This one exists for minutes, but must not run as the project's default
+  # account.
   remove_default_node_pool = true
   initial_node_count       = 1
   node_config {
@@ -128,7 +129,7 @@ resource "google_container_cluster" "pulse" {
   deletion_protection = var.deletion_protection
 
   lifecycle {
-    ignore_changes = [node_config, initial_node_count] # of the pool that is gone
+    ignore_changes = [node_config, initial_node_count] # of the deleted pool
   }
 
   depends_on = [google_project_service.needed, google_project_iam_member.nodes]
@@ -138,9 +139,9 @@ resource "google_container_node_pool" "pulse" {
   name               = local.name
   cluster            = google_container_cluster.pulse.id
   location           = var.region
-  initial_node_count = 1 # a zone: three at first, and the autoscaler takes away what is idle
+  initial_node_count = 1 # per zone: three nodes at first; the autoscaler removes idle ones
 
-  # Of the whole region, not a zone. BALANCED, so that the API's pods find nodes in different zones.
+  # For the whole region, not per zone. BALANCED, so that there are nodes for the API's pods in different zones.
   autoscaling {
     total_min_node_count = var.node_count.min
     total_max_node_count = var.node_count.max
@@ -152,7 +153,7 @@ resource "google_container_node_pool" "pulse" {
     auto_upgrade = true
   }
 
-  # A new node before an old one goes: the PodDisruptionBudgets can always be kept.
+  # A new node starts before an old one stops, so that an upgrade can respect the PodDisruptionBudgets.
   upgrade_settings {
     strategy        = "SURGE"
     max_surge       = 1
@@ -174,7 +175,7 @@ resource "google_container_node_pool" "pulse" {
       disable-legacy-endpoints = "true"
     }
 
-    # Pods get their own identity and never the node's.
+    # Pods use their own identity, never the node's.
     workload_metadata_config {
       mode = "GKE_METADATA"
     }
@@ -191,6 +192,6 @@ resource "google_container_node_pool" "pulse" {
   }
 
   lifecycle {
-    ignore_changes = [initial_node_count] # changing it would make the pool anew
+    ignore_changes = [initial_node_count] # a change would replace the pool
   }
 }

@@ -1,4 +1,4 @@
-# Who may do what: one account for the nodes, one for each workload. No account has a key.
+# Permissions: one account for the nodes, one for each workload. No account has a key.
 
 # ── Nodes: pull images, write logs and metrics ──
 
@@ -22,7 +22,7 @@ resource "google_artifact_registry_repository_iam_member" "nodes" {
   member     = google_service_account.nodes.member
 }
 
-# ── Workloads: each may read its own secrets, and nothing else in the project; the export its bucket and table too ──
+# ── Workloads: each may read only its own secrets; the export may also write to its bucket and table ──
 
 resource "google_service_account" "workload" {
   for_each = local.workloads
@@ -41,7 +41,7 @@ resource "google_service_account_iam_member" "workload_identity" {
   role               = "roles/iam.workloadIdentityUser"
   member             = "serviceAccount:${var.project_id}.svc.id.goog[${local.namespace}/${local.name}-${each.key}]"
 
-  depends_on = [google_container_cluster.pulse] # which makes the project's identity pool
+  depends_on = [google_container_cluster.pulse] # which creates the project's identity pool
 }
 
 resource "google_secret_manager_secret_iam_member" "workload" {
@@ -52,14 +52,14 @@ resource "google_secret_manager_secret_iam_member" "workload" {
   member    = google_service_account.workload[each.value].member
 }
 
-# ── Exports: the CronJob takes what is stored to the bucket, and loads it into the one table ──
+# ── Exports: the CronJob writes stored events to the bucket, and loads them into the one table ──
 
 moved {
   from = google_service_account.export
   to   = google_service_account.workload["export"]
 }
 
-# People who export by hand act as it.
+# Operators who export manually act as it.
 resource "google_service_account_iam_member" "export" {
   for_each = var.export_members
 
@@ -83,6 +83,6 @@ resource "google_bigquery_table_iam_member" "export" {
 
 resource "google_project_iam_member" "export_jobs" {
   project = var.project_id
-  role    = "roles/bigquery.jobUser" # a load is a job of the project; this alone reads no data
+  role    = "roles/bigquery.jobUser" # a load is a job of the project; this role gives no access to data
   member  = google_service_account.workload["export"].member
 }

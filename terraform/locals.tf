@@ -1,4 +1,4 @@
-# Names that the Kubernetes manifests and these files share. tests/deployment holds both to them.
+# Names that the Kubernetes manifests and these files share. tests/deployment compares them.
 
 locals {
   name      = "pulse"
@@ -10,10 +10,10 @@ locals {
     managed_by  = "terraform"
   }
 
-  # A workload: its Kubernetes service account and its Google one are both called pulse-NAME. It may read these secrets.
+  # Each workload with the secrets that it may read. Its service accounts in Kubernetes and Google are named pulse-NAME.
   workloads = {
     api      = ["pulse-kafka-username", "pulse-kafka-password", "pulse-api-keys"]
     consumer = ["pulse-mongo-uri"]
-    export   = [] # its pods have the Kubernetes Secrets of the other two
+    export   = [] # its pods use the Kubernetes Secrets of the other two
   }
 }

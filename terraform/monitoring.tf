@@ -1,4 +1,4 @@
-# Who is told when: the uptime check from outside, and the alerts that Prometheus has in the Compose stack too.
+# Alerting: the uptime check from outside, and the same alerts as those of Prometheus in the Compose stack.
 
 locals {
   # One list of alerts for both (ops/prometheus/alerts.yml): same names, expressions and thresholds.
@@ -10,7 +10,7 @@ locals {
         query    = trimspace(rule.expr)
         duration = try(rule.for, "0s")
         severity = rule.labels.severity
-        # Prometheus fills in values where Cloud Monitoring cannot.
+        # Cloud Monitoring does not replace Prometheus's placeholders.
         summary = replace(rule.annotations.summary, "/\\{\\{.*?\\}\\}/", "…")
         runbook = rule.annotations.runbook_url
       }
@@ -27,14 +27,14 @@ resource "google_monitoring_notification_channel" "email" {
   depends_on = [google_project_service.needed]
 }
 
-# ── From outside: the whole way in, name, certificate and load balancer included ──
+# ── From outside: DNS name, certificate, load balancer and API ──
 
 resource "google_monitoring_uptime_check_config" "api" {
   display_name = "${local.name}-api-health"
   period       = "60s"
   timeout      = "10s"
   checker_type = "STATIC_IP_CHECKERS"
-  # Three places at least are asked for; Europe, Asia and North America see different roads fail.
+  # Google requires at least three regions. These three use different routes.
   selected_regions = ["EUROPE", "USA_VIRGINIA", "ASIA_PACIFIC"]
 
   monitored_resource {
@@ -45,7 +45,7 @@ resource "google_monitoring_uptime_check_config" "api" {
     }
   }
 
-  # 200 also when Kafka is away and events can be kept; 503 when none can be taken.
+  # 200 also during an outage of Kafka, while events can be kept; 503 if the API can accept none.
   http_check {
     path         = "/health"
     port         = 443
@@ -70,7 +70,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
     condition_threshold {
       filter          = "resource.type = \"uptime_url\" AND metric.type = \"monitoring.googleapis.com/uptime_check/check_passed\" AND metric.labels.check_id = \"${google_monitoring_uptime_check_config.api.uptime_check_id}\""
       comparison      = "COMPARISON_GT"
-      threshold_value = 1 # one place alone may have trouble of its own
+      threshold_value = 1 # a single region may have a problem of its own
       duration        = "60s"
 
       aggregations {
@@ -88,7 +88,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "The API does not answer from outside, its certificate is not valid, or it says that it can take no events. Runbook: docs/operations.md#api-down."
+    content   = "The API does not answer from outside, its certificate is not valid, or it reports that it can accept no events. Runbook: docs/operations.md#api-down."
   }
 
   alert_strategy {
@@ -96,7 +96,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
   }
 }
 
-# ── From inside: what the API and the consumer say of themselves ──
+# ── From inside: metrics of the API and the consumer ──
 
 resource "google_monitoring_alert_policy" "rule" {
   for_each = local.alerts
@@ -112,10 +112,10 @@ resource "google_monitoring_alert_policy" "rule" {
     condition_prometheus_query_language {
       query               = each.value.query
       duration            = endswith(each.value.duration, "m") ? "${60 * tonumber(trimsuffix(each.value.duration, "m"))}s" : each.value.duration
-      evaluation_interval = "30s" # as often as the PodMonitorings scrape
+      evaluation_interval = "30s" # the interval of the PodMonitorings
       rule_group          = each.value.group
       alert_rule          = each.key
-      # Policies exist before the first pod has exported anything.
+      # Policies exist before the first pod exports metrics.
       disable_metric_validation = true
     }
   }

@@ -1,8 +1,8 @@
-# The network: nodes without public addresses, one way out with a fixed address, and nothing in but what is let in.
+# The network: nodes without public addresses, egress from one fixed address, and ingress only by rules.
 
 resource "google_compute_network" "pulse" {
   name                    = local.name
-  auto_create_subnetworks = false # it would make one in every region
+  auto_create_subnetworks = false # it would create a subnet in each region
   routing_mode            = "REGIONAL"
 
   depends_on = [google_project_service.needed]
@@ -13,7 +13,7 @@ resource "google_compute_subnetwork" "nodes" {
   network                  = google_compute_network.pulse.id
   region                   = var.region
   ip_cidr_range            = var.cidr.nodes
-  private_ip_google_access = true # images, logs and metrics reach Google without the NAT, and without its price
+  private_ip_google_access = true # images, logs and metrics reach Google without the NAT and its cost
 
   secondary_ip_range {
     range_name    = "pods"
@@ -25,7 +25,7 @@ resource "google_compute_subnetwork" "nodes" {
     ip_cidr_range = var.cidr.services
   }
 
-  # Enough to see who talked to whom, at a tenth of the price of all of it.
+  # A sample is sufficient to see the connections, and costs a tenth of the full log.
   log_config {
     aggregation_interval = "INTERVAL_10_MIN"
     flow_sampling        = 0.1
@@ -33,7 +33,7 @@ resource "google_compute_subnetwork" "nodes" {
   }
 }
 
-# ── Out: Kafka and MongoDB see one address, which they can be told to let in ──
+# ── Egress: from one address, which Kafka and MongoDB can allow ──
 
 resource "google_compute_address" "nat" {
   name         = "${local.name}-nat"
@@ -59,21 +59,21 @@ resource "google_compute_router_nat" "nat" {
 
   subnetwork {
     name                    = google_compute_subnetwork.nodes.id
-    source_ip_ranges_to_nat = ["ALL_IP_RANGES"] # pods have addresses of the secondary range
+    source_ip_ranges_to_nat = ["ALL_IP_RANGES"] # pods use the secondary range
   }
 
   log_config {
     enable = true
-    filter = "ERRORS_ONLY" # ports used up
+    filter = "ERRORS_ONLY" # exhausted ports
   }
 }
 
-# ── In: the API's address is in tls.tf. GKE lets the load balancer's proxies and health checks in to the pods itself ──
+# ── Ingress: the API's address is in tls.tf. GKE itself allows the load balancer's proxies and health checks ──
 
 resource "google_compute_firewall" "internal" {
   name        = "${local.name}-internal"
   network     = google_compute_network.pulse.id
-  description = "Nodes, pods and the control plane among themselves (its webhooks call KEDA). NetworkPolicies say more."
+  description = "Traffic between nodes, pods and the control plane, which calls KEDA's webhooks. NetworkPolicies restrict it further."
   direction   = "INGRESS"
   priority    = 1000
 
@@ -96,7 +96,7 @@ resource "google_compute_firewall" "internal" {
 resource "google_compute_firewall" "deny" {
   name        = "${local.name}-deny-ingress"
   network     = google_compute_network.pulse.id
-  description = "What a network does by itself, but written down and logged."
+  description = "The network's implicit rule, made explicit and logged."
   direction   = "INGRESS"
   priority    = 65534
 

@@ -1,13 +1,13 @@
-# Where the images are.
+# The registry of the images.
 
 resource "google_artifact_registry_repository" "images" {
-  #checkov:skip=CKV_GCP_84:Google's own keys encrypt it; a key of ours would protect images of public code.
+  #checkov:skip=CKV_GCP_84:Google's own keys encrypt it; the images are of public code.
   repository_id = local.name
   location      = var.region
   format        = "DOCKER"
-  description   = "Images of the API and the consumer, tagged with the commit they were built from."
+  description   = "Images of the API and the consumer, tagged with their commit."
 
-  # A tag is a commit: what was tested is what runs, and a rollback finds what it names.
+  # A tag is a commit and never moves: the tested image runs, and a rollback gets the image that it names.
   docker_config {
     immutable_tags = true
   }
@@ -27,7 +27,7 @@ resource "google_artifact_registry_repository" "images" {
   }
 
   cleanup_policies {
-    id     = "keep-for-rollbacks" # a keep outranks a delete
+    id     = "keep-for-rollbacks" # keep has precedence over delete
     action = "KEEP"
     most_recent_versions {
       keep_count = 20

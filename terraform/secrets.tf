@@ -1,4 +1,4 @@
-# Places for secrets. Their values are added with gcloud (README.md, step 4), so that the state never holds them.
+# Empty secrets. Add their values with gcloud (README.md, step 4), so that the state never contains them.
 
 resource "google_secret_manager_secret" "pulse" {
   for_each = toset(flatten(values(local.workloads)))
@@ -8,12 +8,12 @@ resource "google_secret_manager_secret" "pulse" {
   replication {
     user_managed {
       replicas {
-        location = var.region # with the events
+        location = var.region # the region of the events
       }
     }
   }
 
-  # A version that is disabled by mistake can be had back for a day.
+  # A destroyed version can be restored for a day.
   version_destroy_ttl = "86400s"
 
   depends_on = [google_project_service.needed]

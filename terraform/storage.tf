@@ -1,20 +1,20 @@
-# Where exports from MongoDB are put before BigQuery loads them.
+# The bucket of exports from MongoDB, from which BigQuery loads them.
 
 resource "google_storage_bucket" "export" {
-  #checkov:skip=CKV_GCP_62:Its own access log would go to another bucket; Cloud Audit Logs have who read what.
-  name     = "${var.project_id}-pulse-export" # bucket names are the world's, so the project's comes first
+  #checkov:skip=CKV_GCP_62:A bucket's access log needs another bucket; Cloud Audit Logs record each access.
+  name     = "${var.project_id}-pulse-export" # bucket names are global, so it begins with the project's id
   location = var.region
 
-  storage_class               = "STANDARD" # read once, soon
+  storage_class               = "STANDARD" # each object is read once, soon after its creation
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
   force_destroy               = false
 
   versioning {
-    enabled = true # an export that is written over can be had back
+    enabled = true # an overwritten export can be restored
   }
 
-  # An export can be made again from MongoDB.
+  # An export can be repeated from MongoDB.
   lifecycle_rule {
     action {
       type = "Delete"
@@ -24,7 +24,7 @@ resource "google_storage_bucket" "export" {
     }
   }
 
-  # With versions, the first rule only hides an object; this one ends it.
+  # With versions, the first rule only makes an object noncurrent; this rule deletes it.
   lifecycle_rule {
     action {
       type = "Delete"
@@ -45,7 +45,7 @@ resource "google_storage_bucket" "export" {
   }
 
   soft_delete_policy {
-    retention_duration_seconds = 0 # versions do that already, once is enough to pay
+    retention_duration_seconds = 0 # versions already protect objects; soft delete would cost extra
   }
 
   depends_on = [google_project_service.needed]

@@ -1,5 +1,5 @@
-# The API's address on the internet, and the certificate for its name. The Gateway of the gke overlay asks for the address, the
-# map and the TLS policy by the name pulse-api, and makes the load balancer itself.
+# The API's address on the internet, and the certificate for its name. The Gateway of the gke overlay refers to address,
+# certificate map and TLS policy by the name pulse-api, and creates the load balancer itself.
 
 resource "google_compute_global_address" "api" {
   name         = "${local.name}-api"
@@ -9,7 +9,8 @@ resource "google_compute_global_address" "api" {
   depends_on = [google_project_service.needed]
 }
 
-# The regional address of version 0.1 has clients that still use it: forgotten, not deleted (docs/deployment.md, "TLS").
+# Clients may still use the regional address of version 0.1: removed from the state, not deleted (docs/deployment.md,
+# "TLS").
 removed {
   from = google_compute_address.api
 
@@ -18,11 +19,11 @@ removed {
   }
 }
 
-# A CNAME record shows Google that the name is yours: so the certificate is there before the name points here, and is
-# renewed whatever it points to.
+# A CNAME record proves to Google that the name is yours. So Google issues the certificate before the name points here,
+# and renews it independent of the name's address.
 resource "google_certificate_manager_dns_authorization" "api" {
   name        = "${local.name}-api"
-  description = "Lets Google issue and renew the certificate of ${var.api_host}."
+  description = "Allows Google to issue and renew the certificate of ${var.api_host}."
   domain      = var.api_host
   labels      = local.labels
 
@@ -31,7 +32,7 @@ resource "google_certificate_manager_dns_authorization" "api" {
 
 resource "google_certificate_manager_certificate" "api" {
   name        = "${local.name}-api"
-  description = "The certificate of ${var.api_host}; Google renews it."
+  description = "The certificate of ${var.api_host}, renewed by Google."
   labels      = local.labels
 
   managed {
@@ -42,7 +43,7 @@ resource "google_certificate_manager_certificate" "api" {
 
 resource "google_certificate_manager_certificate_map" "api" {
   name        = "${local.name}-api"
-  description = "Which certificate the load balancer shows for which name."
+  description = "Maps host names to certificates of the load balancer."
   labels      = local.labels
 
   depends_on = [google_project_service.needed]
@@ -59,7 +60,7 @@ resource "google_certificate_manager_certificate_map_entry" "api" {
 resource "google_compute_ssl_policy" "api" {
   name            = "${local.name}-api"
   profile         = "MODERN"
-  min_tls_version = "TLS_1_2" # Google's default still takes 1.0
+  min_tls_version = "TLS_1_2" # Google's default also accepts 1.0
 
   depends_on = [google_project_service.needed]
 }

@@ -1,7 +1,7 @@
-# What differs between two installations. Only the first three have no default.
+# The variables of an installation. Only the first three have no default.
 
 variable "project_id" {
-  description = "The Google Cloud project to build in. It has to exist and to have billing."
+  description = "The Google Cloud project. It must exist, with billing enabled."
   type        = string
 
   validation {
@@ -11,7 +11,7 @@ variable "project_id" {
 }
 
 variable "alert_email" {
-  description = "Who is told when an alert fires. A group's address outlives a person's."
+  description = "The e-mail address for alerts, preferably a group's."
   type        = string
 
   validation {
@@ -21,19 +21,19 @@ variable "alert_email" {
 }
 
 variable "api_host" {
-  description = "The API's name on the internet, in a domain whose DNS records you can set. It gets a certificate."
+  description = "The API's host name on the internet, in a domain whose DNS records you can set. Google issues a certificate for it."
   type        = string
 
   validation {
     condition     = can(regex("^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", var.api_host)) && length(var.api_host) <= 253
-    error_message = "Give a host name alone, in lowercase, such as events.example.com."
+    error_message = "Give only a host name, in lowercase, such as events.example.com."
   }
 }
 
 variable "region" {
-  description = "Where everything is: cluster, images, events. Near the clients; events are stored nowhere else."
+  description = "The region of the cluster, the images and the events. Choose one near the clients; events are stored nowhere else."
   type        = string
-  default     = "europe-west1" # among the cheapest in Europe, and low in carbon
+  default     = "europe-west1" # one of the cheapest in Europe, with low carbon emissions
 
   validation {
     condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
@@ -42,66 +42,66 @@ variable "region" {
 }
 
 variable "environment" {
-  description = "A label on everything, for the bill and for whoever finds it."
+  description = "A label on all resources, for the bill and for their identification."
   type        = string
   default     = "production"
 
   validation {
     condition     = contains(["production", "staging", "development"], var.environment)
-    error_message = "One of production, staging, development."
+    error_message = "Give one of production, staging, development."
   }
 }
 
 variable "machine_type" {
-  description = "The nodes' machine. Two API pods and one consumer need 0.7 CPU; GKE's own pods about as much a node."
+  description = "The nodes' machine type. Two API pods and one consumer need 0.7 CPU; GKE's own pods need about the same per node."
   type        = string
   default     = "e2-standard-2"
 
   validation {
     condition     = can(regex("^(e2|n2|n2d|c3|c3d|c4|n4|t2d)-[a-z]+-[0-9]+$", var.machine_type))
-    error_message = "A machine type with its own CPUs and x86, such as e2-standard-2: the images are built for amd64."
+    error_message = "Give a machine type without shared CPUs and with x86, such as e2-standard-2: the images are built for amd64."
   }
 }
 
 variable "node_count" {
-  description = "The fewest and the most nodes, in the whole region and not a zone. The API's two pods ask for two."
+  description = "The minimum and maximum number of nodes in the whole region, not per zone. The API's two pods need two nodes."
   type        = object({ min = number, max = number })
   default     = { min = 1, max = 3 }
 
   validation {
     condition     = var.node_count.min >= 1 && var.node_count.max >= 2 && var.node_count.min <= var.node_count.max
-    error_message = "At least 1 node, room for 2 (the API's pods never share one), and min not above max."
+    error_message = "Give min of at least 1, max of at least 2 (the API's pods never share a node), and min not above max."
   }
 }
 
 variable "cidr" {
-  description = "The address ranges of nodes, pods and services. Change them if they meet a network that you peer with."
+  description = "The address ranges of nodes, pods and services. Change them if they overlap with a peered network."
   type        = object({ nodes = string, pods = string, services = string })
   default = {
     nodes    = "10.10.0.0/22"
-    pods     = "10.20.0.0/16" # a node takes a /24 of it
+    pods     = "10.20.0.0/16" # each node uses a /24 of it
     services = "10.30.0.0/20"
   }
 
   validation {
     condition     = alltrue([for range in values(var.cidr) : can(cidrhost(range, 0))])
-    error_message = "Each has to be a range such as 10.10.0.0/22."
+    error_message = "Give each as a range such as 10.10.0.0/22."
   }
 }
 
 variable "export_members" {
-  description = "Who may act as pulse-export, which fills the bucket and BigQuery, such as group:data@example.com."
+  description = "Members that may act as pulse-export, which writes to the bucket and BigQuery, such as group:data@example.com."
   type        = set(string)
   default     = []
 
   validation {
     condition     = alltrue([for member in var.export_members : can(regex("^(user|group|serviceAccount):[^@\\s]+@[^\\s]+$", member))])
-    error_message = "Each as IAM writes it: user:…, group:… or serviceAccount:…."
+    error_message = "Give each in IAM's notation: user:…, group:… or serviceAccount:…."
   }
 }
 
 variable "deletion_protection" {
-  description = "Refuse to delete the cluster and the events table. Set to false, and apply, before a destroy."
+  description = "Whether to refuse the deletion of the cluster and the events table. Set it to false, and apply, before a destroy."
   type        = bool
   default     = true
 }

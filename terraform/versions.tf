@@ -1,18 +1,18 @@
-# Which Terraform, which provider, and where the state is kept.
+# The versions of Terraform and of the provider, and the location of the state.
 
 terraform {
-  # 1.11: the tests override resources during a plan.
+  # 1.11: tests can override resources during a plan.
   required_version = "~> 1.11"
 
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = "~> 8.7" # any 8 from 8.7 on; a 9 may rename arguments
+      version = "~> 8.7" # 8.7 or a later 8; version 9 may rename arguments
     }
   }
 
-  # The state holds names and addresses, no secrets, but losing it is costly: a versioned bucket of its own, made once by
-  # hand (README.md, step 1), and named at `terraform init -backend-config=bucket=…`.
+  # The state has names and addresses but no secrets, and its loss is expensive. So it has a versioned bucket of its
+  # own, created manually (README.md, step 1) and named at `terraform init -backend-config=bucket=…`.
   backend "gcs" {
     prefix = "pulse-pipeline"
   }

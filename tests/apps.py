@@ -21,8 +21,8 @@ def build_app(
     capacity: int = 100,
     journal: JournalSettings | None = None,
 ) -> Flask:
-    """The app, nothing of it running: what it accepts stays in its queue."""
-    # Port 1 is never listened on: a health check finds no broker at once.
+    """The app without running threads: accepted events stay in its queue."""
+    # No server listens on port 1, so a health check fails at once.
     kafka = kafka_settings("127.0.0.1:1", TOPIC)
     log, address = LogSettings("info", "text"), Address("", 8080)
     settings = ApiSettings(
@@ -41,7 +41,7 @@ def build_app(
 
 @contextmanager
 def running_app(broker: FakeBroker, access: AccessSettings | None = None, capacity: int = 100) -> Iterator[Flask]:
-    """The app, its producer sending to the fake broker."""
+    """The app with its producer, which sends to the fake broker."""
     app = build_app(broker, access, capacity)
     app.extensions["delivery"].start()
     app.extensions["refusals"].start()
@@ -50,7 +50,7 @@ def running_app(broker: FakeBroker, access: AccessSettings | None = None, capaci
 
 
 def take_accepted(app: Flask) -> list[AcceptedEvent]:
-    """What an app that is not running has accepted since it was last asked."""
+    """The events that an app without running threads has accepted since the last call."""
     queue = app.extensions["delivery"].queue
     taken = queue.take(1_000_000, 2**30, 0.0)
     queue.acknowledge(taken)

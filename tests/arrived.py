@@ -1,4 +1,4 @@
-"""What has arrived in Kafka, and in which order."""
+"""The events in Kafka, in order of arrival."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.waiting import eventually
 
 
 def in_kafka(settings: KafkaSettings, count: int) -> dict[str, list[int]]:
-    """By customer, the numbers of the events in the topic, in order of first arrival, once there are N."""
+    """For each customer, the numbers of the events in the topic in order of first arrival, once the topic has N."""
     source = KafkaSource(settings, fresh_name("reader"))
     source.connect()
     source.subscribe(Recorder())

@@ -1,4 +1,4 @@
-"""Disks that take nothing: this process's writes to a file are answered as the kernel answers for such a disk."""
+"""Full and broken disks: writes of this process to a file fail as the kernel lets them fail on such a disk."""
 
 import os
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = "/dev/full"
-"""Each write: no space left on device."""
+"""Each write fails with "No space left on device"."""
 
 BROKEN = "/proc/self/mem"
-"""Each write to its beginning: input/output error. Nothing of a process is mapped there."""
+"""Each write to its beginning fails with "Input/output error", since no memory is mapped there."""
 
 
 @contextmanager
 def bad_disk(device: str, file: Path, *, synced_writes: bool = False) -> Iterator[None]:
-    """Lead this process's writes to an open file to a device instead; its reads through a map go on.
+    """Redirect this process's writes to an open file to a device; its reads through a map continue.
 
-    LMDB has a second descriptor, whose writes are synced: with `sync`, for the page that makes a transaction count. An
-    error there is one that it does not get over.
+    With `sync`, LMDB writes the page that commits a transaction through a second descriptor, whose writes are synced.
+    It cannot recover from an error there.
     """
     descriptors = [number for number in _descriptors(file) if _is_synced(number) == synced_writes]
     kept = {number: os.dup(number) for number in descriptors}
@@ -34,7 +34,7 @@ def bad_disk(device: str, file: Path, *, synced_writes: bool = False) -> Iterato
 
 
 def break_for_good(device: str, file: Path) -> None:
-    """The same for the page that makes a transaction count, and for as long as the process lives."""
+    """Redirect the writes of the page that commits a transaction, until the process ends."""
     replacement = os.open(device, os.O_RDWR)
     for number in [number for number in _descriptors(file) if _is_synced(number)]:
         os.dup2(replacement, number)
@@ -48,7 +48,7 @@ def _descriptors(file: Path) -> list[int]:
             if entry.readlink() == file:
                 found.append(int(entry.name))
         except FileNotFoundError:
-            # The one that the folder itself was read with.
+            # The descriptor that listed the folder.
             continue
     return found
 

@@ -1,6 +1,6 @@
-"""What BigQuery's jobs API does, as its client library calls it, for load jobs of Parquet files from Cloud Storage.
+"""A server with the part of BigQuery's API that its client library uses for load jobs from Cloud Storage.
 
-A known id is answered 409. A job can be slow, fail for good, and run although its submission was answered 503.
+It answers a known job id with 409. A job can be slow, can fail, and can run although its submission got a 503.
 """
 
 import contextlib
@@ -24,26 +24,26 @@ _JOBS = re.compile(r"/bigquery/v2/projects/([^/]+)/jobs(?:/([^/?]+))?(?:\?.*)?")
 
 
 class BigQueryServer:
-    """Has one table, of any name but `missing`."""
+    """A server with one table, which has any name except `missing`."""
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
-        """`read`: the content of a gs:// URL."""
+        """`read` returns the content of a gs:// URL."""
         self.read = read
         self.rows: list[Row] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.submissions = 0
         self.asked: Counter[str] = Counter()
         self.asked_until_done = 0
-        """How often a job is RUNNING before it is done."""
+        """The number of polls that see a job RUNNING before it is done."""
         self.fails = 0
         """The next N jobs fail."""
         self.lost_answers = 0
-        """The next N submissions are answered 503, although the job runs."""
+        """The next N submissions get a 503, although the job runs."""
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
-        """Its URL."""
+        """Run the server; yields its URL."""
         bigquery = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -103,7 +103,7 @@ class BigQueryServer:
         return 200, job
 
     def query(self, said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The ids of the events received on a day, and the deletion of customers: the two queries that there are."""
+        """Answer the two supported queries: the ids of the events received on a day, and the deletion of customers."""
         if said["query"].startswith("DELETE"):
             return self.delete(said["queryParameters"])
         given = {one["name"]: one["parameterValue"]["value"] for one in said["queryParameters"]}

@@ -1,4 +1,4 @@
-"""The Chromium or Chrome that is installed, without a window."""
+"""The installed Chromium or Chrome, without a window."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Visit:
-    """A page, and what it asked for and said behind the scenes."""
+    """A page, with its requests and its messages in the console."""
 
     def __init__(self, browser: Browser, viewport: ViewportSize) -> None:
         self.page: Page = browser.new_page(viewport=viewport)
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(reason)
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
-        # The rest of what a browser does behind one's back is off by default here.
+        # Playwright switches the other background requests off by default.
         browser = playwright.chromium.launch(
             executable_path=program, args=["--disable-gpu", "--disable-quic", "--disable-sync"]
         )

@@ -1,4 +1,4 @@
-"""Clients that send events as a careful sender does, in order, and again until they are answered 202; and bare ones."""
+"""Clients that send events in order and retry until a 202, and bare connections."""
 
 import contextlib
 import socket
@@ -16,8 +16,8 @@ import requests
 class Client(threading.Thread):
     """Sends one customer's numbered events over one connection, some single, some in batches, some twice.
 
-    A request that gets no answer, or a 503, is sent again with the same ids until it is answered 202. `pause`: seconds
-    between two requests; `timeout`: seconds to wait for an answer; `keep_alive`: else a connection for each request.
+    It sends a request without an answer, or with a 503, again with the same ids until a 202. `pause`: seconds between
+    two requests; `timeout`: seconds to wait for an answer; without `keep_alive`, each request uses a new connection.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         number = 0
         while number < len(self.events):
-            # Singles and batches by turns, and every tenth request a second time.
+            # Alternate single events and batches; send every tenth request twice.
             size = 1 if number % 3 else self._batch
             chunk = self.events[number : number + size]
             self._send(chunk)
@@ -59,7 +59,7 @@ class Client(threading.Thread):
         while True:
             try:
                 answer = self._post(chunk)
-            except requests.RequestException:  # no answer, or half of one
+            except requests.RequestException:  # no answer, or an incomplete one
                 time.sleep(0.05)
                 continue
             if answer.status_code == 202:
@@ -93,7 +93,7 @@ class SteadyClient(threading.Thread):
 
 @contextlib.contextmanager
 def connections(url: str, count: int, begin: bytes) -> Iterator[list[socket.socket]]:
-    """N clients that send this and then stay silent."""
+    """N connections on which the client sends `begin` and then stays silent."""
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
         opened = []
@@ -105,7 +105,7 @@ def connections(url: str, count: int, begin: bytes) -> Iterator[list[socket.sock
 
 
 def event(customer: str, number: int) -> dict[str, Any]:
-    """An event that says what it is, of every kind of value."""
+    """An event with its customer and number, and with values of every type."""
     return {
         "event_id": f"{customer}-{number}",
         "customer_id": customer,

@@ -1,6 +1,6 @@
-/* A clock that a test can step: adds the seconds that a file has to the real time of a process.
+/* A clock that a test can step: adds a number of seconds, read from a file, to the real time of a process.
  *
- * CLOCK_OFFSET names the file: one int64_t in the order of the machine. Monotonic clocks stay as they are.
+ * CLOCK_OFFSET names the file, which has one int64_t in the machine's byte order. Monotonic clocks are unchanged.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

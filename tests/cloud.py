@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Cloud(NamedTuple):
-    """Stand-ins for Cloud Storage and BigQuery, and how the exporter finds them."""
+    """Stand-ins for Cloud Storage and BigQuery, and the variables with their addresses for the exporter."""
 
     bucket: str
     bigquery: "BigQueryServer"

@@ -1,4 +1,4 @@
-"""Three Kafka nodes on this machine, each broker and controller, with three copies of everything."""
+"""Three Kafka nodes on this machine, each a broker and controller, with three replicas of all partitions."""
 
 from pathlib import Path
 from string import Template
@@ -14,24 +14,24 @@ from tests.toxiproxy import Proxy, Toxiproxy
 from tests.waiting import eventually
 
 NODES = (1, 2, 3)
-# Later lines win over those of ops/local/server.properties.
+# These lines override those of ops/local/server.properties.
 _OVERRIDES = """
 node.id=$node
 controller.quorum.voters=$voters
 offsets.topic.replication.factor=3
 min.insync.replicas=2
-# Else half of a small heap.
+# The default is half of a small heap.
 log.cleaner.dedupe.buffer.size=8388608
 """
 
 
 class KafkaNode(Process):
-    """One of the three; a restart finds its data."""
+    """One of the three nodes; a restart finds its data."""
 
     def __init__(
         self, libs: Path, folder: Path, node: int, ports_: dict[int, tuple[int, int]], toxiproxy: Toxiproxy | None
     ) -> None:
-        """`ports_`: of each node, where it serves clients and where it is a controller."""
+        """`ports_`: for each node, its port for clients and its port as a controller."""
         self.port, controller_port = ports_[node]
         self.data = folder / f"kafka-{node}"
         self.data.mkdir()
@@ -42,7 +42,7 @@ class KafkaNode(Process):
             port=self.port, controller_port=controller_port, data=self.data / "log", node=node, voters=voters
         )
         self.proxy: Proxy | None = None
-        """In front of a second listener. The other nodes use the first one."""
+        """The proxy is in front of a second listener. The other nodes use the first one."""
         if toxiproxy:
             inner = ports.free_port()
             self.proxy = toxiproxy.proxy(f"broker-{node}", inner)
@@ -57,7 +57,7 @@ class KafkaNode(Process):
         run(self._format, capture_output=True, timeout=60, check=True)
 
     def wait(self) -> None:
-        """Wait until clients are served."""
+        """Wait until it serves clients."""
         ports.wait_until_answers(self.port, 90)
 
     @property
@@ -68,7 +68,7 @@ class KafkaNode(Process):
 
 
 def _second_listener(port: int, controller_port: int, inner: int, outer: int) -> str:
-    """Lines for server.properties. Clients of the listener at `inner` learn only the port of its proxy, `outer`."""
+    """Lines for server.properties. Clients of the listener at `inner` get only the port of its proxy, `outer`."""
     host = "127.0.0.1"
     return f"""
 listeners=PLAINTEXT://{host}:{port},PROXIED://{host}:{inner},CONTROLLER://{host}:{controller_port}
@@ -78,14 +78,14 @@ listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:
 
 
 class KafkaCluster:
-    """All of them. Topics have three replicas, of which two have to hold a record before it is acknowledged."""
+    """The three nodes. Topics have three replicas, and an acknowledged record is on at least two."""
 
     def __init__(self, libs: Path, folder: Path, toxiproxy: Toxiproxy | None = None) -> None:
         """With a `toxiproxy`, each node also has a proxy, whose link can be disturbed."""
         where = {node: (ports.free_port(), ports.free_port()) for node in NODES}
         self.nodes = [KafkaNode(libs, folder, node, where, toxiproxy) for node in NODES]
         self.disk: SmallDisk | None = None
-        """That of the last node; None where this process may not mount one."""
+        """The disk of the last node; None if this process may not mount one."""
 
     @property
     def address(self) -> str:
@@ -93,11 +93,11 @@ class KafkaCluster:
 
     @property
     def proxies(self) -> list[Proxy]:
-        """Those in front of the nodes."""
+        """The proxies of the nodes."""
         return [node.proxy for node in self.nodes if node.proxy]
 
     def prepare(self) -> None:
-        """Give the last node its disk, and format the folders of all. Call it once, and `remove` at the end."""
+        """Mount the disk of the last node, and format the folders of all. Call it once, and `remove` at the end."""
         try:
             self.disk = SmallDisk(self.nodes[-1].data, 1024 * MIB)
         except MountError:
@@ -106,14 +106,14 @@ class KafkaCluster:
             node.prepare()
 
     def start(self) -> None:
-        """Start all, and wait for them."""
+        """Start all nodes, and wait for them."""
         for node in self.nodes:
             node.start()
         for node in self.nodes:
             node.wait()
 
     def repair(self) -> None:
-        """Start those that do not run, and wait for all."""
+        """Start the nodes that do not run, and wait for all."""
         for node in self.nodes:
             if node.child is None or node.dead:
                 node.start()
@@ -121,7 +121,7 @@ class KafkaCluster:
             node.wait()
 
     def create_topics(self, topic: str) -> KafkaSettings:
-        """Create a topic of three partitions and the two beside it, with three replicas."""
+        """Create a topic with three partitions, and its other two topics, all with three replicas."""
         settings = kafka_settings(self.address, topic)
         create_topics(settings, replication_factor=3)
         return settings
@@ -135,7 +135,7 @@ class KafkaCluster:
             node.kill()
 
     def remove(self) -> None:
-        """Kill all, and take the disk away."""
+        """Kill all nodes, and unmount the disk."""
         self.kill()
         if self.disk is not None:
             self.disk.unmount()

@@ -1,4 +1,4 @@
-"""Compiles libraries in C that a process loads before its own (LD_PRELOAD)."""
+"""Compiles C libraries that a process loads before its own (LD_PRELOAD)."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 
 def preloaded(source: Path, folder: Path) -> Path:
-    """The library, compiled in seconds; without a C compiler the test is skipped, and with CI=true it fails."""
+    """Compile the library, in seconds. Without a C compiler, skips the test, or fails it if CI=true."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         message = "needs a C compiler and libc's headers (Debian: gcc, libc6-dev)"

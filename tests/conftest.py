@@ -1,4 +1,4 @@
-"""Fixtures every test can use, how hypothesis runs, and which tests do."""
+"""Fixtures for all tests, the settings of hypothesis, and the selection of tests by service."""
 
 import os
 import re
@@ -9,23 +9,23 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud", "tests.toxiproxy"]
 
-# Nor does any test read the .env of the developer.
+# No test reads the developer's .env.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
-# No test asserts a speed: a busy machine is no failure. HYPOTHESIS_EXAMPLES asks for more than the everyday number.
+# No test asserts a speed, so examples have no deadline. HYPOTHESIS_EXAMPLES sets more examples than the default.
 settings.register_profile("pulse", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")))
 settings.load_profile("pulse")
 
-# What a test file imports that is about one service alone.
+# The imports of a test file about a single service.
 _ABOUT = {"api": r"^(from|import) (api|tests\.apps)\b", "consumer": r"^(from|import) consumer\b"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--service", choices=tuple(_ABOUT), help="leave out the files that test the other service alone")
+    parser.addoption("--service", choices=tuple(_ABOUT), help="leave out the files that test only the other service")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """True leaves the file out; None has no opinion."""
+    """True to leave the file out; None for the default."""
     service = config.getoption("service")
     if service is None or not collection_path.match("test_*.py"):
         return None

@@ -12,7 +12,7 @@ from tests.servers import kafka_settings
 
 
 def console_settings(**changes: Any) -> ConsoleSettings:
-    """Of a console on this machine whose servers are all away."""
+    """The settings of a console on this machine, without running servers."""
     values: dict[str, Any] = {
         "log": LogSettings("info", "text"),
         "kafka": kafka_settings("127.0.0.1:1", "events"),
@@ -30,12 +30,12 @@ def console_settings(**changes: Any) -> ConsoleSettings:
 
 
 def build_console(**changes: Any) -> Flask:
-    """The app, nothing of it started."""
+    """The app without running threads."""
     return create_app(console_settings(**changes))
 
 
 def token_of(app: Flask, **headers: str) -> str:
-    """The token against forgery, as the page has it."""
+    """The CSRF token of the page."""
     page = app.test_client().get("/", headers=headers).text
     (token,) = re.findall(r'<meta name="csrf-token" content="([^"]+)">', page)
     return str(token)

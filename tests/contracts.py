@@ -1,4 +1,4 @@
-"""What sender, reader, source and writer promise; run on the fakes (unit) and on the real servers (integration)."""
+"""The contracts of sender, reader, source and writer, tested on the fakes (unit) and the real servers (integration)."""
 
 import threading
 import uuid
@@ -17,7 +17,7 @@ LATER = datetime(2026, 1, 31, 13, tzinfo=UTC)
 
 
 class Recorder:
-    """A `RebalanceHandler` that remembers what it heard."""
+    """A `RebalanceHandler` that records its calls."""
 
     def __init__(self) -> None:
         self.partitions: frozenset[int] = frozenset()
@@ -44,7 +44,7 @@ class Recorder:
 
 
 def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
-    """Poll until there are N records."""
+    """Poll until N records have arrived."""
     records: list[ReceivedRecord] = []
 
     def enough() -> bool:
@@ -57,7 +57,7 @@ def poll_until(source: Source, count: int) -> list[ReceivedRecord]:
 
 @contextmanager
 def polling(source: Source) -> Iterator[list[ReceivedRecord]]:
-    """Poll in a thread of its own, as another process would; gives what it gets."""
+    """Poll in a thread, as another process does; yields the list of received records."""
     records: list[ReceivedRecord] = []
     done = threading.Event()
 
@@ -97,7 +97,7 @@ class SenderContract:
         sender.send([Record(b"key", b"%d" % n) for n in range(50)])
         assert len({record.partition for record in read(50)}) == 1
 
-    def test_delivers_bytes_and_headers_as_they_are(
+    def test_delivers_bytes_and_headers_unchanged(
         self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
     ) -> None:
         sender.send([Record(b"\xff\x00", b"\x00\xfe", (("name", b"\x01"), ("name", b"\x02")))])
@@ -108,7 +108,7 @@ class SenderContract:
             (("name", b"\x01"), ("name", b"\x02")),
         )
 
-    def test_delivers_a_record_without_a_value_without_one(
+    def test_delivers_a_record_without_a_value(
         self, sender: RecordSender, read: Callable[[int], list[ReceivedRecord]]
     ) -> None:
         sender.send([Record(b"a", None), Record(b"a", b""), Record(None, b"1")])
@@ -146,24 +146,24 @@ class ReaderContract:
         produce([Record(b"key", b"2"), Record(b"other", b"3")])
         assert [record.value for record in reader.read()] == [b"1"]
 
-    def test_reads_again_from_given_offsets_on_those_partitions_alone(
+    def test_reads_again_only_the_given_partitions_from_their_offsets(
         self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
     ) -> None:
         produce([Record(b"key%d" % (n % 5), b"%d" % n) for n in range(3000)])
         reader = open_reader()
-        first = next(reader.read())  # and the rest is never asked for
+        first = next(reader.read())  # and never reads the others
         end = 1 + max(record.offset for record in reader.read() if record.partition == first.partition)
         again = list(reader.read({first.partition: 7, 99: 0}))
         assert [(record.partition, record.offset) for record in again] == [(first.partition, n) for n in range(7, end)]
 
-    def test_finds_nothing_where_nothing_is(
+    def test_reads_no_records_from_an_empty_topic(
         self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
     ) -> None:
         produce([])
         reader = open_reader()
         assert (list(reader.read()), list(reader.read({0: 5})), reader.size) == ([], [], 0)
 
-    def test_delivers_bytes_and_headers_as_they_are(
+    def test_delivers_bytes_and_headers_unchanged(
         self, open_reader: Callable[[], RecordReader], produce: Callable[[list[Record]], None]
     ) -> None:
         sent = Record(b"\xff\x00", b"", (("name", b"\x01"), ("name", b"\xfe"), ("", b"")))
@@ -177,7 +177,7 @@ class SourceContract:
     `delete` (by partition, the records before an offset).
     """
 
-    def test_tells_which_partitions_it_got(self, join: Callable[[], Source]) -> None:
+    def test_reports_its_assigned_partitions(self, join: Callable[[], Source]) -> None:
         source, handler = join(), Recorder()
         source.subscribe(handler)
         eventually(lambda: source.poll(0.1) or handler.partitions)
@@ -195,7 +195,7 @@ class SourceContract:
             offsets = [record.offset for record in records if record.partition == partition]
             assert offsets == list(range(len(offsets)))
 
-    def test_goes_on_after_the_committed_offset(
+    def test_continues_at_the_committed_offset(
         self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
     ) -> None:
         produce([Record(b"key", b"%d" % n) for n in range(10)])
@@ -208,7 +208,7 @@ class SourceContract:
         second.subscribe(Recorder())
         assert [record.value for record in poll_until(second, 6)] == [b"4", b"5", b"6", b"7", b"8", b"9"]
 
-    def test_delivers_nothing_while_paused(
+    def test_delivers_no_records_while_paused(
         self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
     ) -> None:
         source = join()
@@ -221,7 +221,7 @@ class SourceContract:
         source.resume()
         assert [record.value for record in poll_until(source, 1)] == [b"2"]
 
-    def test_a_pause_loses_nothing_that_was_fetched_before(
+    def test_a_pause_loses_no_fetched_records(
         self, join: Callable[[], Source], produce: Callable[[list[Record]], None]
     ) -> None:
         for first in range(0, 400, 50):
@@ -235,7 +235,7 @@ class SourceContract:
         records = before + poll_until(source, 400 - len(before))
         assert [int(record.value or b"") for record in records] == list(range(400))
 
-    def test_tells_by_partition_how_many_records_were_deleted_before_they_were_read(
+    def test_reports_the_number_of_records_deleted_unread_by_partition(
         self,
         join: Callable[[], Source],
         produce: Callable[[list[Record]], None],
@@ -251,7 +251,7 @@ class SourceContract:
         begins = {partition: end + 10 for partition, end in ends.items()}
         delete(begins)
         second, handler = join(), Recorder()
-        # Or a rebalance in between would have it told again.
+        # Commit at once: otherwise the source would report the records again after a rebalance.
         handler.when_jumped = second.commit
         second.subscribe(handler)
         records = poll_until(second, 300 - 10 * len(ends))
@@ -260,7 +260,7 @@ class SourceContract:
             offsets = [record.offset for record in records if record.partition == partition]
             assert offsets == list(range(begin, begin + len(offsets)))
 
-    def test_tells_of_deleted_records_when_no_others_come(
+    def test_reports_deleted_records_without_new_ones(
         self,
         join: Callable[[], Source],
         produce: Callable[[list[Record]], None],
@@ -278,7 +278,7 @@ class SourceContract:
         eventually(lambda: second.poll(0.1) or handler.lost)
         assert handler.lost == {partition: 10}
 
-    def test_a_new_group_has_lost_nothing(
+    def test_a_new_group_has_lost_no_records(
         self,
         join: Callable[[], Source],
         produce: Callable[[list[Record]], None],
@@ -334,10 +334,10 @@ class SourceContract:
 
 class WriterContract:
     """Subclasses have the fixtures `writer` (to an empty collection), `stored` (its documents by event_id), and
-    `letters` (what it has kept of letters).
+    `letters` (the contents of its kept letters).
     """
 
-    def test_stores_what_is_new(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
+    def test_stores_new_events(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
         assert writer.write([document("a"), document("b")]) == Written(2, 0)
         assert stored().keys() == {"a", "b"}
 
@@ -348,7 +348,7 @@ class WriterContract:
     def test_counts_a_repetition_in_a_batch_as_a_duplicate(self, writer: Writer) -> None:
         assert writer.write([document("a"), document("a")]) == Written(1, 1)
 
-    def test_never_changes_what_is_stored(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
+    def test_never_changes_a_stored_event(self, writer: Writer, stored: Callable[[], dict[str, Any]]) -> None:
         writer.write([document("a", customer_id="first")])
         writer.write([document("a", customer_id="second")])
         assert stored()["a"]["customer_id"] == "first"
@@ -365,11 +365,11 @@ class WriterContract:
             {"traits": {"a": [1]}},
         ],
     )
-    def test_tells_an_event_from_another_one_with_its_id(self, writer: Writer, other: dict[str, Any]) -> None:
+    def test_reports_another_event_with_a_stored_id_as_a_conflict(self, writer: Writer, other: dict[str, Any]) -> None:
         writer.write([document("a", properties={"n": 1})])
         assert writer.write([document("a", properties={"n": 1}) | other, document("b")]).conflicts == ("a",)
 
-    def test_tells_two_events_with_one_id_in_a_batch_apart(self, writer: Writer) -> None:
+    def test_reports_two_events_with_one_id_in_a_batch_as_a_conflict(self, writer: Writer) -> None:
         assert writer.write([document("a"), document("b"), document("a", customer_id="ben")]).conflicts == ("a",)
 
     @pytest.mark.parametrize(
@@ -384,18 +384,18 @@ class WriterContract:
         ],
         ids=str,
     )
-    def test_a_second_try_to_send_an_event_is_no_conflict(self, writer: Writer, again: dict[str, Any]) -> None:
+    def test_a_second_attempt_to_send_an_event_is_no_conflict(self, writer: Writer, again: dict[str, Any]) -> None:
         sent = document("a", properties={"n": 2**63 - 1, "f": 1.0, "a.b": ["x\0", None, {"c": True}]})
         writer.write([sent])
         assert writer.write([sent | again]) == Written(0, 1)
 
-    def test_tells_conflicts_in_a_batch_of_which_some_are_refused(self, writer: Writer) -> None:
+    def test_reports_conflicts_in_a_batch_with_refused_events(self, writer: Writer) -> None:
         writer.write([document("a")])
         bad = document("b", properties={"n": 2**64})
         written = writer.write([document("a", customer_id="ben"), bad, document("c"), document("a")])
         assert (written.stored, written.duplicates, written.conflicts) == (1, 2, ("a",))
 
-    def test_refuses_what_is_no_bson_and_stores_the_others(
+    def test_refuses_events_that_are_no_bson_and_stores_the_others(
         self, writer: Writer, stored: Callable[[], dict[str, Any]]
     ) -> None:
         bad = [document("b", properties={"n": 2**64}), document("d", properties={"a\0": 1})]
@@ -403,14 +403,14 @@ class WriterContract:
         assert (written.stored, written.duplicates, set(written.refused)) == (3, 0, {1, 3})
         assert stored().keys() == {"a", "c", "e"}
 
-    def test_keeps_a_letter_once_whatever_its_size(self, writer: Writer, letters: Callable[[], list[bytes]]) -> None:
+    def test_keeps_a_letter_of_any_size_once(self, writer: Writer, letters: Callable[[], list[bytes]]) -> None:
         large = b"0123456789" * 2_000_000
         for _ in range(2):
             writer.keep_letter("events-0-7", large)
         writer.keep_letter("events-0-8", b"small")
         assert sorted(letters()) == [large, b"small"]
 
-    def test_is_available_when_it_has_stored_something(self, writer: Writer) -> None:
+    def test_is_available_after_it_has_stored_an_event(self, writer: Writer) -> None:
         writer.write([document("a")])
         assert writer.available()
 

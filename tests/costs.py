@@ -1,4 +1,4 @@
-"""What work costs, in readings: the CPU that Python takes to read a plain document, on this machine at this moment."""
+"""Measures CPU cost in readings. A reading is the CPU time that Python needs now to decode a fixed JSON document."""
 
 import json
 import time
@@ -9,13 +9,13 @@ _DOCUMENT = json.dumps([{"customer_id": "a", "properties": {"price": 1.5, "name"
 
 
 def reading() -> float:
-    """The CPU seconds of this thread that one reading takes."""
+    """The CPU time of this thread for one reading, in seconds."""
     return _thread_seconds(lambda: json.loads(_DOCUMENT))
 
 
 def readings(work: Callable[[], object], most: float) -> float:
-    """What the work costs this thread: the least of three tries, since others on the machine disturb its caches. Tries
-    again only while the result is not below `most`.
+    """The lowest CPU cost of the work in this thread, of up to three tries, since other programs disturb the caches.
+    One try is enough if it costs less than `most`.
     """
     tries: list[float] = []
     while len(tries) < 3 and min(tries, default=most) >= most:

@@ -1,4 +1,4 @@
-"""What the exporter works with, in memory; and exporters that go on a step at a time, or die there."""
+"""Fakes of the exporter's parts, in memory, and exporters that run step by step and can die at each step."""
 
 import threading
 from collections import Counter, defaultdict
@@ -32,12 +32,12 @@ from tests.fakes import FakeWriter
 
 
 def nth_id(number: int) -> ObjectId:
-    """Ids in the order of the numbers."""
+    """The id for a number; ids sort as the numbers do."""
     return ObjectId(f"{number:024x}")
 
 
 class WriterWithIds(FakeWriter):
-    """Gives each document an id when it is stored, as MongoDB does, and its time, as the real one does."""
+    """Gives each stored document an id, as MongoDB does, and `processed_at`, as the real writer does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class WriterWithIds(FakeWriter):
 
 
 class FakeStore:
-    """`Exports` and `Events`. What is stored is whatever `stored` returns."""
+    """`Exports` and `Events`. `stored` returns the stored documents."""
 
     def __init__(self, stored: Callable[[], Sequence[Document]]) -> None:
         self.stored = stored
@@ -222,7 +222,7 @@ class FakeStore:
 
 
 def stored_event(number: int, place: tuple[int, int] | None, day: str, **fields: Any) -> dict[str, Any]:
-    """A document, as the consumer stores it. Its number makes its ids; `place`: partition and offset."""
+    """A document as the consumer stores it, with ids made from its number. `place`: partition and offset."""
     at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
     document = {
         "_id": nth_id(number),
@@ -238,7 +238,7 @@ def stored_event(number: int, place: tuple[int, int] | None, day: str, **fields:
 
 
 def range_of(first: int, last: int, *, partition: int = 0, upto: int = 1000) -> Range:
-    """A range of `topic`, before anything happened to it."""
+    """A new range of `topic`."""
     return Range("topic", 1, partition, first, last, None, nth_id(upto))
 
 
@@ -256,20 +256,20 @@ class ExportsContract:
         assert store.plan(range_of(0, 20, partition=1))
         assert store.frontiers("topic", 1) == {0: Frontier(10, nth_id(1000)), 1: Frontier(21, nth_id(1000))}
 
-    def test_a_frontier_is_behind_the_range_that_begins_last(self, store: Any) -> None:
+    def test_a_frontier_is_after_the_range_that_begins_last(self, store: Any) -> None:
         for first in (0, 9, 100, 1000):
             store.plan(range_of(first, first + 8, upto=first + 1))
         assert store.frontiers("topic", 1) == {0: Frontier(1009, nth_id(1001))}
         assert store.frontiers("another", 1) == {}
 
-    def test_what_nobody_has_begun_comes_first(self, store: Any) -> None:
+    def test_ranges_that_no_exporter_has_begun_come_first(self, store: Any) -> None:
         first, second = range_of(0, 9), range_of(10, 19)
         store.plan(first)
         store.plan(second)
         assert store.begin(first)
         assert [one.first for one in store.in_state("topic", "planned")] == [10, 0]
 
-    def test_the_first_word_about_a_range_counts(self, store: Any) -> None:
+    def test_the_first_result_of_a_range_counts(self, store: Any) -> None:
         planned = range_of(0, 9)
         store.plan(planned)
         assert store.begin(planned)
@@ -302,7 +302,7 @@ class ExportsContract:
         assert [one.id for one in store.settle(first)] == [a, b]
         assert [store.free_days(one) for one in store.in_state("topic", "written")] == [["2026-01-31"]] * 3
 
-    def test_a_range_is_loaded_once_all_its_days_are(self, store: Any) -> None:
+    def test_a_range_is_loaded_when_all_its_days_are(self, store: Any) -> None:
         store.plan(range_of(0, 9))
         store.written(range_of(0, 9), [file_of("2026-01-30"), file_of("2026-01-31")])
         for day in ("2026-01-30", "2026-01-31"):
@@ -330,7 +330,7 @@ class ExportsContract:
         store.begin_generation("topic", replace(second, since=nth_id(9)))
         assert store.generation("topic") == second
 
-    def test_is_busy_until_all_that_have_begun_have_ended(self, store: Any) -> None:
+    def test_is_busy_until_all_begun_exporters_have_ended(self, store: Any) -> None:
         now = datetime.now(UTC)
         assert store.busy_until(now) is None
         store.plan(range_of(0, 9))
@@ -371,7 +371,7 @@ class ExportsContract:
         assert ids(Range("topic", 1, "backfill", nth_id(4), nth_id(9), None, nth_id(9))) == []
         assert ids(Range("topic", 1, "late", nth_id(3), nth_id(3), None, nth_id(3))) == [3]
 
-    def test_knows_what_is_stored(self, store: Any, put: Callable[..., None]) -> None:
+    def test_knows_the_stored_ids_and_offsets(self, store: Any, put: Callable[..., None]) -> None:
         assert store.newest_id() is None
         assert store.lowest_offset(0) is None
         put((1, (0, 7), "2026-01-31"), (2, (0, 5), "2026-01-31"), (3, None, "2026-01-31"), (4, None, "2026-01-31"))
@@ -386,7 +386,7 @@ class ExportsContract:
         assert store.next_id(nth_id(0), 9, now) == nth_id(4)
         assert store.next_id(nth_id(4), 9, now) is None
 
-    def test_finds_how_far_events_are_settled(self, store: Any, put: Callable[..., None]) -> None:
+    def test_finds_the_offset_up_to_which_events_are_settled(self, store: Any, put: Callable[..., None]) -> None:
         young = int(str(ObjectId.from_datetime(datetime(2026, 1, 31, tzinfo=UTC))), 16)
         put(*((offset, (0, offset), "2026-01-30") for offset in range(1, 20, 3)))
         put(*((young + offset, (0, offset), "2026-01-31") for offset in range(20, 40, 4)))
@@ -399,7 +399,7 @@ class ExportsContract:
 
 
 class FakeDestination:
-    """Remembers, by path, the ids of the events in each file."""
+    """Records the ids of the events in each file, by path."""
 
     url = "gs://bucket"
 
@@ -414,7 +414,7 @@ class FakeDestination:
 
 
 class FilesInMemory(FakeDestination):
-    """Keeps the files themselves."""
+    """Keeps the contents of the files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -434,7 +434,7 @@ class FilesInMemory(FakeDestination):
 
 
 class FakeWarehouse:
-    """BigQuery: a job runs once, however often it is started. `fails`: new jobs load nothing."""
+    """BigQuery: a job runs once, even if started twice. `fails`: new jobs load no rows."""
 
     table = "project.dataset.events"
 
@@ -453,11 +453,11 @@ class FakeWarehouse:
 
 
 class Killed(BaseException):
-    """What kill -9 is to a thread."""
+    """The effect of kill -9 on a thread."""
 
 
 class Stepped:
-    """Runs in a thread that stops before and after each call of what went through `gated`, until told to go on."""
+    """Runs in a thread that stops before and after each call of an object from `gated`, until the next `step`."""
 
     def __init__(self, run: Callable[["Stepped"], object]) -> None:
         self._run = run
@@ -465,30 +465,30 @@ class Stepped:
         self._killed = False
         self.over = False
         self.at = ""
-        """Before which call it stands."""
+        """The call before which it has stopped."""
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
         self._stopped.acquire()
 
     def gated(self, part: Any) -> Any:
-        """`part`, whose calls stop."""
+        """`part`, with a stop before and after each call."""
         return _Gated(part, self._stop_here)
 
     def step(self) -> None:
-        """Go on to the next stop."""
+        """Continue to the next stop."""
         if not self.over:
             self._go.release()
             self._stopped.acquire()
 
     def kill(self) -> None:
-        """Never go on."""
+        """End at the current stop."""
         self._killed = True
         self.step()
         self._thread.join()
 
     def finish(self) -> None:
-        """Go on to the end."""
+        """Continue to the end."""
         while not self.over:
             self.step()
         if self.failure is not None:
@@ -528,7 +528,7 @@ class _Gated:
             self._gate(name)
             result = there(*arguments)
             if isinstance(result, GeneratorType):
-                # As it is now: what comes later is not in a snapshot.
+                # A snapshot has only the current results, not later ones.
                 result = iter(list(result))
             self._gate("")
             return result
@@ -537,7 +537,7 @@ class _Gated:
 
 
 class Silent:
-    """No progress is shown."""
+    """A progress that is not shown."""
 
     def begin(self, ranges: int) -> None:
         pass

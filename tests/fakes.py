@@ -1,4 +1,4 @@
-"""Kafka and MongoDB in memory. tests/contracts.py holds them to what the real ones do."""
+"""Kafka and MongoDB in memory. tests/contracts.py checks that they behave as the real servers."""
 
 import itertools
 import zlib
@@ -21,7 +21,7 @@ from consumer.writer import SAME, Written
 
 
 class FakeClock:
-    """A monotonic clock that goes when told to."""
+    """A monotonic clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,7 +35,7 @@ class FakeClock:
 
 @dataclass
 class Group:
-    """A consumer group: who is in it, who has joined its current generation, and what it has committed."""
+    """A consumer group: its members, those in its current generation, and its committed offsets."""
 
     members: list["FakeSource"] = field(default_factory=list)
     generation: int = 0
@@ -48,7 +48,7 @@ class Group:
 
 
 class FakeBroker:
-    """Topics of three partitions. `up = False` is a broker that is away."""
+    """Topics with three partitions. With `up = False`, the broker is unavailable."""
 
     partitions = 3
 
@@ -57,7 +57,7 @@ class FakeBroker:
         self.topics: dict[str, list[list[ReceivedRecord]]] = defaultdict(lambda: [[] for _ in range(self.partitions)])
         self.groups: dict[str, Group] = defaultdict(Group)
         self.begins: dict[str, dict[int, int]] = defaultdict(dict)
-        """By topic and partition, the offset before which the records are deleted."""
+        """For each topic and partition, the first offset that is not deleted."""
 
     def append(self, topic: str, record: Record) -> None:
         partition = zlib.crc32(record.key or b"") % self.partitions
@@ -69,7 +69,7 @@ class FakeBroker:
 
 
 class FakeSender:
-    """A `RecordSender` that remembers what it was asked to send."""
+    """A `RecordSender` that records the sent batches."""
 
     def __init__(self, broker: FakeBroker, topic: str) -> None:
         self.broker = broker
@@ -79,7 +79,7 @@ class FakeSender:
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         self.sent.append(list(records))
         if not self.broker.up:
-            return [KafkaError("the broker is away")] * len(records)
+            return [KafkaError("the broker is unavailable")] * len(records)
         for record in records:
             self.broker.append(self.topic, record)
         return [None] * len(records)
@@ -89,7 +89,7 @@ class FakeSender:
 
 
 class RefusesLarge(FakeSender):
-    """As Kafka: a batch with a record too large is refused as a whole, and so is that record alone."""
+    """Refuses a batch with a record that is too large as a whole, as Kafka does."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         if self.broker.up and any(len(record.value or b"") > 1000 for record in records):
@@ -99,7 +99,7 @@ class RefusesLarge(FakeSender):
 
 
 class FakeReader:
-    """A `RecordReader` of what is in a topic now."""
+    """A `RecordReader` of the current records of a topic."""
 
     def __init__(self, broker: FakeBroker, topic: str) -> None:
         self.log = [list(partition) for partition in broker.topics[topic]]
@@ -177,7 +177,7 @@ class FakeSource:
         self.die()
 
     def die(self) -> None:
-        """Leave without a word, as a killed process does."""
+        """Leave without notice, as a killed process does."""
         self.group.members.remove(self)
         self.group.change()
 
@@ -203,7 +203,7 @@ class FakeSource:
 
 
 class FakeWriter:
-    """A `Writer`. `up = False` is MongoDB away; it refuses the ids in `refuses`, and what is no BSON."""
+    """A `Writer`. With `up = False`, MongoDB is unavailable. Refuses the ids in `refuses`, and non-BSON values."""
 
     def __init__(self) -> None:
         self.up = True
@@ -215,7 +215,7 @@ class FakeWriter:
     def write(self, documents: Sequence[Mapping[str, Any]]) -> Written:
         self.writes.append([document["event_id"] for document in documents])
         if not self.up:
-            raise StoreError("MongoDB is away")
+            raise StoreError("MongoDB is unavailable")
         before = len(self.stored)
         refused = {}
         conflicts = []
@@ -234,12 +234,12 @@ class FakeWriter:
 
     def keep_letter(self, name: str, content: bytes) -> None:
         if not self.up:
-            raise StoreError("MongoDB is away")
+            raise StoreError("MongoDB is unavailable")
         self.letters.setdefault(name, content)
 
 
 class FakeDocuments:
-    """A collection, as far as events are forgotten in it. Others see each call whole."""
+    """A collection with the operations that forgetting needs. Each call is atomic."""
 
     def __init__(self) -> None:
         self.documents: dict[Any, dict[str, Any]] = {}
@@ -256,7 +256,7 @@ class FakeDocuments:
             del self.documents[one["_id"]]
 
     def update_one(self, wanted: Mapping[str, Any], change: Mapping[str, Any], *, upsert: bool = False) -> bool:
-        """Whether there was none."""
+        """Returns whether it inserted a document."""
         there = self.find_one(wanted)
         if there is None and not upsert:
             return False
@@ -302,7 +302,7 @@ def _matches(one: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 class FakeForgotten:
-    """A `Forgotten`: by customer, the time before which what was received is forgotten."""
+    """A `Forgotten`. `before` has the time for each customer; events received earlier are forgotten."""
 
     def __init__(self) -> None:
         self.before: dict[str, datetime] = {}

@@ -1,4 +1,4 @@
-"""Events as they lie in a journal."""
+"""Events as bytes in a journal."""
 
 import json
 from datetime import UTC, datetime

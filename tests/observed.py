@@ -1,4 +1,4 @@
-"""What is there to be observed: the metrics that are declared, the alerts on them, and the runbooks of the alerts."""
+"""The declared metrics, the alerts on them, and the runbooks of the alerts."""
 
 from itertools import chain
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON as it may come in: events, records and batches with anything odd that no encoder writes."""
+"""Generated JSON of events, records and batches, with oddities that no encoder writes."""
 
 import random
 from collections.abc import Callable
@@ -50,7 +50,7 @@ BAD_BYTES = [b"\xff", b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\0", b"{}
 
 
 class Writer:
-    """Writes JSON of which, at each spot, something is odd with a probability of `oddity`."""
+    """Writes JSON in which each part is odd with the probability `oddity`."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -85,7 +85,7 @@ class Writer:
         return f"[{','.join(self.value(levels + 1) for _ in range(self.rng.randrange(4)))}]"
 
     def deep(self) -> str:
-        """About as many levels as there may be."""
+        """A value with about the maximum number of levels."""
         levels = self.rng.randrange(3, 19)
         opened = [self.rng.choice(["[", '{"a":']) for _ in range(levels)]
         return "".join(opened) + self.scalar() + "".join("]" if one == "[" else "}" for one in reversed(opened))
@@ -94,7 +94,7 @@ class Writer:
         return f'"{self.pick([*EVENT_TYPES], ["login", "Click", "click "])}"'
 
     def object_of(self, required: dict[str, Callable[[], str]], optional: dict[str, Callable[[], str]]) -> str:
-        """Some fields may be missing, come twice, be unknown, or have another one's value."""
+        """An object whose fields may be missing, doubled or unknown, or have the value of another field."""
         names = [name for name in required if not self.odd()] + [name for name in optional if self.rng.random() < 0.6]
         makers = required | optional
         members = [(f'"{name}"', self.anything() if self.odd() else makers[name]()) for name in names]
@@ -138,7 +138,7 @@ class Writer:
         return self.object_of(required, {"event_id": self.text, "timestamp": self.time, **self.parts(), **self.ours()})
 
     def ours(self) -> dict[str, Callable[[], str]]:
-        """What the API alone may add."""
+        """The fields that only the API may add."""
         return {"extra": self.properties, "original_timestamp": self.time, "sent_at": self.time}
 
     def record(self) -> str:
@@ -152,7 +152,7 @@ class Writer:
         return self.object_of({"events": lambda: f"[{','.join(self.event() for _ in range(count))}]"}, {})
 
     def bytes_of(self, document: str) -> bytes:
-        """Now and then with something in it that does not belong there."""
+        """The document as bytes, sometimes with invalid bytes in it."""
         body = document.encode("utf-8", "surrogatepass")
         if not self.odd():
             return body

@@ -1,4 +1,4 @@
-"""What SDKs may send, for hypothesis: likely messages, odd ones, and the headers that come with them."""
+"""Messages of SDKs for hypothesis: likely ones, odd ones, and their headers."""
 
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ FIELDS = {
     **dict.fromkeys(["integrations", "channel", "_metadata", "writeKey", "customer_id", "$x", ""], VALUES),
 }
 MESSAGES = st.fixed_dictionaries({}, optional=FIELDS)
-# Most of these are right.
+# Most of these are valid.
 LIKELY = st.builds(
     lambda odd, plain: {**odd, **plain}, MESSAGES, st.just({"type": "track", "event": "e", "userId": "u"})
 )

@@ -1,4 +1,4 @@
-"""What clients may send, for hypothesis: right events, events with faults, and rubbish."""
+"""Events for hypothesis: valid ones, faulty ones, and any JSON."""
 
 import json
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from common.events import DOCUMENTED_CONTEXT, EVENT_TYPES, EventSchema
 
 TIMES = ("timestamp", "received_at")
 
-# Surrogates, NUL and all other characters are among them.
+# All characters, including surrogates and NUL.
 texts = st.text(st.characters(), max_size=30)
 scalars = st.one_of(texts, st.integers(-(2**65), 2**65), st.floats(), st.booleans(), st.none())
 json_values = st.recursive(
@@ -21,7 +21,7 @@ json_values = st.recursive(
 keys = st.one_of(texts, st.sampled_from(["a.b", "$a", "a$", "", "_id", ".", "a\0", "é" * 256, "k" * 257, "__proto__"]))
 times = st.one_of(
     st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
-    # Some of them have offsets with seconds, which RFC 3339 has not.
+    # Some offsets have seconds, which RFC 3339 does not allow.
     st.datetimes(timezones=st.timezones()).map(datetime.isoformat),
     st.sampled_from(["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.999Z", "now"]),
 )
@@ -48,7 +48,7 @@ right_objects = st.dictionaries(
 objects = st.one_of(right_objects, right_objects, st.dictionaries(keys, json_values, max_size=20))
 ids = st.text(min_size=1, max_size=260)
 
-# Most are right, or nothing would be accepted.
+# Most are valid; otherwise the API would accept none.
 events = st.fixed_dictionaries(
     {"customer_id": st.text(min_size=1, max_size=260), "event_type": st.sampled_from(EVENT_TYPES)},
     optional={
@@ -63,7 +63,7 @@ events = st.fixed_dictionaries(
 
 @st.composite
 def faulty_events(draw: st.DrawFn) -> Any:
-    """An event with some of its parts replaced by any JSON, or something added."""
+    """An event with some fields replaced by any JSON, or added."""
     event: dict[str, Any] = dict(draw(events))
     names = st.sampled_from([*EventSchema().fields, "_id", "_schema", "$set"])
     for name in draw(st.lists(st.one_of(names, texts), max_size=2)):
@@ -72,12 +72,12 @@ def faulty_events(draw: st.DrawFn) -> Any:
 
 
 things = st.one_of(events, faulty_events(), json_values)
-"""What may stand where an event should be."""
+"""Any value in the place of an event."""
 
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """JSON with some bytes changed, or just bytes."""
+    """JSON with some bytes changed, or any bytes."""
     text = json.dumps(draw(st.one_of(things, st.fixed_dictionaries({"events": st.lists(things, max_size=3)}))))
     body = bytearray(text.encode())
     for _ in range(draw(st.integers(0, 3))):
@@ -87,26 +87,26 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 def levels(value: Any) -> int:
-    """Of objects and arrays in each other."""
+    """The number of nested levels of objects and arrays."""
     if not isinstance(value, dict | list):
         return 0
     return 1 + max(map(levels, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal, in their types and in the sign of zero too."""
+    """Whether two values are equal, including their types and the sign of zero."""
     if isinstance(one, dict):
         return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return isinstance(other, list) and len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, int) and not isinstance(one, bool):
-        # pymongo has a type of its own for integers of 64 bits.
+        # pymongo has its own type for 64-bit integers.
         return isinstance(other, int) and not isinstance(other, bool) and one == other
     return type(one) is type(other) and repr(one) == repr(other)
 
 
 def is_kept(sent: dict[str, Any], kept: dict[str, Any], *, microseconds: bool) -> bool:
-    """Whether all that was sent is in what became of it. BSON dates have milliseconds only."""
+    """Whether the kept event has all sent values. BSON dates have only milliseconds."""
     for name in sent.keys() - set(TIMES):
         if not same(sent[name], kept[name]):
             return False

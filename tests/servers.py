@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Process:
-    """A child process that can be started, told to stop, and killed; its output goes to a file."""
+    """A child process that a test can start, stop, freeze and kill; its output goes to a file."""
 
     def __init__(self, command: list[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.command = command
@@ -52,25 +52,25 @@ class Process:
             )
 
     def stop(self, timeout: float = 30.0) -> int:
-        """SIGTERM; returns the exit code."""
+        """Send SIGTERM and wait; returns the exit code."""
         assert self.child is not None
         self.child.terminate()
         return self.child.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL, to it and whatever it started."""
+        """Send SIGKILL to it and its children."""
         if self.child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child.pid, signal.SIGKILL)
             self.child.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP: it keeps its connections and answers nothing."""
+        """Send SIGSTOP: it keeps its connections and does not answer."""
         assert self.child is not None
         self.child.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         assert self.child is not None
         self.child.send_signal(signal.SIGCONT)
 
@@ -98,13 +98,13 @@ class KafkaServer(Process):
         ports.wait_until_answers(self.port, 60)
 
     def settings(self, topic: str) -> KafkaSettings:
-        """Settings with this topic and the two beside it."""
+        """Settings with this topic, and its topics of dead letters and refused events."""
         return kafka_settings(self.address, topic)
 
     def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
-        """Delete each partition's records before an offset, as retention does; -1: all there are.
+        """Delete each partition's records before an offset, as retention does; -1 deletes all.
 
-        By the protocol itself, version 0 of DeleteRecords: kafka-python-ng does not have it.
+        It speaks version 0 of DeleteRecords on a socket, since kafka-python-ng does not have the request.
         """
         partitions = b"".join(struct.pack(">iq", number, offset) for number, offset in before.items())
         topics = struct.pack(">ih", 1, len(topic)) + topic.encode() + struct.pack(">i", len(before)) + partitions
@@ -113,19 +113,19 @@ class KafkaServer(Process):
             connection.sendall(struct.pack(">i", len(request)) + request)
             with connection.makefile("rb") as answers:
                 answer = answers.read(*struct.unpack(">i", answers.read(4)))
-        # The last part of the answer: of each partition its number, its oldest offset now, an error.
+        # The last part of the answer has, for each partition, its number, its new first offset, and an error.
         of_partitions = struct.iter_unpack(">iqh", answer[-14 * len(before) :])
         assert [error for _, _, error in of_partitions] == [0] * len(before)
 
     def create_topics(self, topic: str) -> KafkaSettings:
-        """Create a topic of three partitions, its dead letter topic, and the one for what was refused."""
+        """Create a topic with three partitions, and its topics of dead letters and refused events."""
         settings = self.settings(topic)
         create_topics(settings)
         return settings
 
 
 class MongoServer(Process):
-    """One SecantusDB; a restart finds its data. In memory where there is room: it syncs each commit."""
+    """A SecantusDB; a restart finds its data. It syncs each commit, so its data are in memory, if possible."""
 
     def __init__(self, folder: Path) -> None:
         self.port = ports.free_port()
@@ -148,7 +148,7 @@ class MongoServer(Process):
 
 
 class ApiServer(Process):
-    """gunicorn, with two workers unless told otherwise."""
+    """The API under gunicorn, with two workers by default."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         port = ports.free_port()
@@ -161,18 +161,18 @@ class ApiServer(Process):
         eventually(lambda: _answers(f"{self.url}/health/ready"), what="the API's readiness")
 
     def accepted(self) -> int:
-        """How many events it has accepted since it started, all workers together; twice accepted ones twice."""
+        """The number of accepted events of all workers since the start; an event accepted twice counts twice."""
         lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
         return sum(int(float(line.split()[-1])) for line in lines if line.startswith("pulse_api_events_accepted_total"))
 
     def worker_pids(self) -> set[int]:
-        """The processes that gunicorn has forked."""
+        """The process ids of gunicorn's workers."""
         assert self.child is not None
         return {worker.pid for worker in psutil.Process(self.child.pid).children()}
 
 
 class ConsoleServer(Process):
-    """The console, looking at a pipeline."""
+    """The console of a pipeline."""
 
     def __init__(self, pipeline: "Pipeline", folder: Path, **env: str) -> None:
         port = ports.free_port()
@@ -192,7 +192,7 @@ class ConsoleServer(Process):
 
 @contextlib.contextmanager
 def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
-    """An API that is ready, with one worker unless told otherwise, while Kafka is away."""
+    """A ready API without Kafka, with one worker by default."""
     api = ApiServer(folder, {"KAFKA_BROKERS": f"127.0.0.1:{ports.free_port()}", "API_WORKERS": "1", **env})
     api.start()
     try:
@@ -203,7 +203,7 @@ def api_without_kafka(folder: Path, **env: str) -> Iterator[ApiServer]:
 
 
 class PrometheusServer(Process):
-    """Prometheus with our configuration and alerts, but for the targets, and five times as quick."""
+    """Prometheus with our configuration and alerts, but with its own targets and a fifth of the intervals."""
 
     def __init__(self, folder: Path, api: str, consumer: str, exporter: str) -> None:
         """`api`, `consumer` and `exporter` are their URLs."""
@@ -231,21 +231,21 @@ class PrometheusServer(Process):
         super().__init__(command, folder / "prometheus.log")
 
     def query(self, expr: str) -> list[dict[str, Any]]:
-        """The series of an expression now, without those that are not a number; fails if it is no expression."""
+        """The current series of an expression, without NaN; fails if the expression is invalid."""
         answer = requests.get(f"{self.url}/api/v1/query", params={"query": expr}, timeout=10).json()
         assert answer["status"] == "success", f"{expr}: {answer}"
         return [series for series in answer["data"]["result"] if series["value"][1] != "NaN"]
 
 
 class Kafka(Protocol):
-    """A broker, or several."""
+    """A broker, or a cluster."""
 
     @property
     def address(self) -> str:
-        """As KAFKA_BROKERS has it."""
+        """The value for KAFKA_BROKERS."""
 
     def create_topics(self, topic: str) -> KafkaSettings:
-        """Create a topic and the two beside it."""
+        """Create a topic, and its topics of dead letters and refused events."""
 
 
 class Pipeline:
@@ -272,9 +272,9 @@ class Pipeline:
         self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", self.environ)
 
     def watched_by_prometheus(self, folder: Path, exporter: str) -> PrometheusServer:
-        """A Prometheus that scrapes both and the exporter at this URL, not started.
+        """A Prometheus, not started, that scrapes the API, the consumer, and the exporter at this URL.
 
-        Skips where there is none, and fails instead where CI=true.
+        Without an installed Prometheus, skips the test, or fails it if CI=true.
         """
         if shutil.which("prometheus") is None:
             missing = "prometheus is missing: Debian's package of that name has it"
@@ -296,12 +296,12 @@ class Pipeline:
 
     @contextlib.contextmanager
     def events(self) -> Iterator[Collection[dict[str, Any]]]:
-        """The collection."""
+        """The collection of events."""
         with pymongo.MongoClient[dict[str, Any]](self.mongo.uri, tz_aware=True) as client:
             yield client[self.mongo.database][self.mongo.collection]
 
     def documents(self) -> list[dict[str, Any]]:
-        """What is stored."""
+        """The stored events."""
         with self.events() as events:
             return list(events.find())
 
@@ -320,7 +320,7 @@ def create_topics(settings: KafkaSettings, replication_factor: int = 1) -> None:
     ensure_topics(admin, wanted_topics(TopicSettings(LogSettings("info", "text"), settings, 3, replication_factor)))
     admin.close()
     for name in (settings.topic, settings.dlq_topic):
-        # Of several brokers, some learn of a topic later; its ends are known once each partition has a leader.
+        # In a cluster, some brokers learn of a topic later. The reader knows its ends once each partition has a leader.
         eventually(partial(_can_be_read, settings, name), timeout=30, what=f"the topic {name}")
 
 
@@ -333,7 +333,7 @@ def _can_be_read(settings: KafkaSettings, topic: str) -> bool:
 
 
 def kafka_settings(brokers: str, topic: str) -> KafkaSettings:
-    """Settings for brokers without TLS, as KAFKA_BROKERS has them, with this topic and the two beside it."""
+    """Settings for brokers without TLS, in the form of KAFKA_BROKERS, with this topic and its other two topics."""
     addresses = tuple(filter(None, map(parse_address, brokers.split(","))))
     assert addresses, brokers
     return KafkaSettings(
@@ -352,14 +352,14 @@ def kafka_settings(brokers: str, topic: str) -> KafkaSettings:
 
 @pytest.fixture(scope="session")
 def kafka_libs() -> Path:
-    """The jars of Kafka; skips where they cannot be had, and fails instead where CI=true."""
+    """The folder with Kafka's jars. If they are not available, skips the test, or fails it if CI=true."""
     try:
         local_kafka.check_java()
         return local_kafka.jars(ROOT / "var" / "kafka" / "libs")
     except LocalStackError as error:
         if os.environ.get("CI") == "true":
-            pytest.fail(f"Apache Kafka cannot be had: {error}")
-        pytest.skip(f"Apache Kafka cannot be had: {error}")
+            pytest.fail(f"Apache Kafka is not available: {error}")
+        pytest.skip(f"Apache Kafka is not available: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -382,7 +382,7 @@ def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 
 @pytest.fixture
 def pipeline(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Pipeline]:
-    """The product's processes, started."""
+    """A running pipeline."""
     running = Pipeline(kafka, mongo, tmp_path)
     running.start()
     yield running

@@ -1,4 +1,4 @@
-"""A web site for a browser's tests: of another origin than the API's."""
+"""A web site for tests with a browser, with another origin than the API."""
 
 import http.server
 import threading
@@ -9,7 +9,7 @@ _TYPES = {"js": "text/javascript"}
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """Serves `pages`, by path, and at each other path what `other` says."""
+    """Serves `pages` by path, and `other` at all other paths."""
 
     daemon_threads = True
 
@@ -20,7 +20,7 @@ class Site(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def other(self, path: str) -> str:
-        """The page at a path that `pages` does not have."""
+        """The page at a path that is not in `pages`."""
         return ELSEWHERE
 
     def close(self) -> None:

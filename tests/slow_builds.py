@@ -1,4 +1,4 @@
-"""A database that takes as long to build an index as a test wants: a proxy before it holds the command up."""
+"""A database whose builds of indexes take as long as a test wants: a proxy delays the commands."""
 
 import contextlib
 import socket
@@ -18,7 +18,7 @@ _SECTION = 5  # after flags and kind
 
 
 class SlowBuilds(socketserver.ThreadingTCPServer):
-    """Passes on all that clients send to a database, but for builds of indexes whose names are in `held`."""
+    """Passes on all commands to a database, but holds builds of indexes whose names are in `held`."""
 
     daemon_threads = True
 
@@ -29,10 +29,10 @@ class SlowBuilds(socketserver.ThreadingTCPServer):
         self.held: set[str] = set()
         self.released = threading.Event()
         self.builds: list[dict[str, Any]] = []
-        """The commands that came, in their order."""
+        """The received commands to build indexes, in order."""
 
     def asked_for(self, index: str) -> int:
-        """How often a client wanted this index to be built."""
+        """The number of commands to build this index."""
         return sum(command["indexes"][0]["name"] == index for command in self.builds)
 
 
@@ -65,7 +65,7 @@ class _Connection(socketserver.StreamRequestHandler):
 
 @contextlib.contextmanager
 def slow_builds(database: MongoServer) -> Iterator[SlowBuilds]:
-    """One that listens until the end of the block."""
+    """A proxy that listens until the end of the block."""
     with SlowBuilds(database) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server

@@ -1,4 +1,4 @@
-"""A small file system of its own for a folder, whose room a test takes away and gives back."""
+"""A small file system at a folder, which a test can fill and free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 
 class MountError(Exception):
-    """This user may not mount a file system, which mostly root alone may."""
+    """This user may not mount a file system, which usually needs root."""
 
 
 class SmallDisk:
@@ -26,15 +26,15 @@ class SmallDisk:
             raise MountError(f"a disk cannot be mounted at {folder}: {error}") from error
 
     def fill(self) -> None:
-        """Leave 512 KiB of room: less cannot be asked for while files grow."""
+        """Reduce the free space to 512 KiB; less is not possible while files grow."""
         self._mount(f"remount,size={disk_usage(self.folder).used + 512 * 1024}")
 
     def free(self) -> None:
-        """Give its room back."""
+        """Restore its size."""
         self._mount(f"remount,size={self._size}")
 
     def unmount(self) -> None:
-        """Take it away, also while a process has files open there."""
+        """Unmount it, even if processes have files open there."""
         _unmount(self.folder)
 
     def _mount(self, options: str, *what: str) -> None:

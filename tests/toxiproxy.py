@@ -1,4 +1,4 @@
-"""Toxiproxy on this machine: built by Go once; proxies that delay, cut and swallow what passes through them."""
+"""Toxiproxy on this machine, built once with Go: proxies that delay, cut and swallow bytes."""
 
 import contextlib
 import os
@@ -19,10 +19,10 @@ _BUILD_SECONDS = 300.0
 
 
 class Proxy:
-    """Passes on what is sent to `port`."""
+    """Passes on the connections to `port`."""
 
     def __init__(self, api: str, name: str, upstream: int) -> None:
-        """`upstream`: the port of the server behind it, on this machine, which may start later."""
+        """`upstream`: the port of a server on this machine, which may start later."""
         self.port = ports.free_port()
         self._toxics = f"{api}/proxies/{name}/toxics"
         made = {"name": name, "listen": f"127.0.0.1:{self.port}", "upstream": f"127.0.0.1:{upstream}"}
@@ -30,9 +30,9 @@ class Proxy:
 
     @contextlib.contextmanager
     def toxic(self, kind: str, *streams: str, **attributes: int) -> Iterator[None]:
-        """Have a toxic in these streams, `upstream` or `downstream` (to the client), for all connections.
+        """Add a toxic to these streams, `upstream` or `downstream` (to the client), for all connections.
 
-        Toxiproxy's documentation has the kinds, and the attributes of each. The end of some closes the connections.
+        Toxiproxy's documentation has the kinds and their attributes. Some kinds close the connections at their end.
         """
         with contextlib.ExitStack() as stack:
             for stream in streams:
@@ -58,14 +58,14 @@ class Toxiproxy(Process):
         ports.wait_until_answers(self._port, 30)
 
     def proxy(self, name: str, upstream: int) -> Proxy:
-        """A new proxy to this port. The name is for its log."""
+        """A new proxy to this port. The name appears in the log."""
         return Proxy(f"http://127.0.0.1:{self._port}", name, upstream)
 
 
 def _binary() -> Path:
-    """The server's program; built where it is not there yet, in about 20 s, at most 300.
+    """The server's program. The first call builds it, in about 20 s, at most 300.
 
-    Skips where that cannot be done, and fails instead where CI=true.
+    If the build fails, skips the test, or fails it if CI=true.
     """
     binary = ROOT / "var" / "toxiproxy" / _VERSION
     if binary.is_file():

@@ -44,7 +44,7 @@ def openapi_document(*, needs_key: bool) -> bytes:
             {
                 "name": "SDKs",
                 "description": "What the SDKs of Segment and RudderStack send, and CloudEvents. Each path may end with "
-                "a slash, and bodies are JSON whatever their `Content-Type` says. These paths also accept fields that "
+                "a slash, and bodies are JSON with any `Content-Type`. These paths also accept fields that "
                 "are not described here, and repair values that could not be stored. `/v1/t`, `p`, `s`, `i`, "
                 "`g` and `a` stand for the calls that begin with these letters, `/v1/b`, `/v1/import` and "
                 "`/beacon/v1/batch` for `/v1/batch`.",
@@ -450,7 +450,7 @@ _GETS: Json = {
         "Readiness probe",
         ("200", _answer("Ready.", "Probe", _GOOD)),
         ("503", _answer("The API cannot accept events.", "Probe", _BAD)),
-        description="Whether the API can accept events, whatever the state of Kafka.",
+        description="Whether the API can accept events, independent of the state of Kafka.",
     ),
     "/metrics": _get(
         "metrics",

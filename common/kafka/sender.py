@@ -37,7 +37,7 @@ class KafkaSender:
     """`RecordSender` on a real broker. Connects when first used. For one thread at a time.
 
     The client itself never retries: a caller that sends a failed record again before any later one keeps the order of
-    each partition, whatever failed.
+    each partition.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str, *, timeout: float = 30.0) -> None:

@@ -1,4 +1,4 @@
-"""Formats letters: as rows, as bars, in full, and as JSON. Safe to print, whatever their contents."""
+"""Formats letters: as rows, as bars, in full, and as JSON. The result is safe to print for all contents."""
 
 import base64
 import json

@@ -1,1 +1,1 @@
-"""How fast it is, measured side by side in one run: `make bench`."""
+"""Benchmarks: `make bench` measures speed side by side in one run."""

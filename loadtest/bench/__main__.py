@@ -15,11 +15,13 @@ _PARTS = ("rivals", "api", "consumer")
 
 
 def main() -> int:
-    """Prints the tables and writes them down; returns 0 when every target is met, else 1."""
+    """Print the tables, and write them if requested; returns 0 if every target is met, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure speed, side by side.")
-    parser.add_argument("--rounds", type=whole_number(1), default=3, help="how often all is measured (%(default)s)")
-    parser.add_argument("--only", choices=_PARTS, help="measure this part alone")
-    parser.add_argument("--soak", type=int, default=0, metavar="SECONDS", help="also a steady load for so long (off)")
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="measure all parts N times (%(default)s)")
+    parser.add_argument("--only", choices=_PARTS, help="measure only this part")
+    parser.add_argument(
+        "--soak", type=int, default=0, metavar="SECONDS", help="also run a steady load for N seconds (off)"
+    )
     parser.add_argument("--write", action="store_true", help=f"write the tables into {report.DOCUMENT.name}")
     arguments = parser.parse_args()
 
@@ -32,9 +34,9 @@ def main() -> int:
 
 
 def _part(name: str, extent: int, *, write: bool) -> bool:
-    """Runs this part, for N rounds or, for the soak, seconds; returns whether its targets are met."""
+    """Run a part for N rounds, or the soak for N seconds; returns whether its targets are met."""
     machine = report.machine(os.getloadavg()[0])
-    # Each on a broker of its own: what one has sent the other need not read.
+    # Each part has its own broker, so it does not read the records of another.
     with broker() as kafka:
         rows, comparison = _measure(name, kafka, extent)
     measured = "\n\n".join(filter(None, [machine, comparison, report.table(rows)]))

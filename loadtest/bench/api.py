@@ -1,4 +1,4 @@
-"""The API's measures: what it takes in batches, what faults, bytes and customers do to it, how it grows."""
+"""Measures of the API: its rates, the effect of faults, bytes and customers, and its memory."""
 
 import itertools
 import time
@@ -25,7 +25,7 @@ Values = dict[str, list[float]]
 
 
 def measure(broker: Broker, rounds: int) -> list[Row]:
-    """The rows; what is compared alternates within each round."""
+    """The rows. The compared sides alternate within each round."""
     found: Values = defaultdict(list)
     one: Values = defaultdict(list)
     for step in steps("API", rounds, ("two workers", "one worker", "librdkafka")):
@@ -47,7 +47,7 @@ def measure(broker: Broker, rounds: int) -> list[Row]:
 
 
 def _as_fast_as_it_takes(server: Server, broker: Broker, found: Values) -> None:
-    """Batches and single events."""
+    """Measure batches and single events at full speed."""
     batches, singles = list(events.batches(100, 20_000)), list(events.batches(1, 5_000))
     _send(server, broker, singles[:500], 1)
     for _ in range(BURSTS):
@@ -61,7 +61,7 @@ def _as_fast_as_it_takes(server: Server, broker: Broker, found: Values) -> None:
 
 
 def _faults_bytes_and_customers(server: Server, broker: Broker, found: Values) -> None:
-    """Batches with faults, more and more bytes, more customers."""
+    """Measure batches with faults, increasing bytes, and increasing customers."""
     clean, faulty = (list(events.batches(100, 40_000, wrong=share)) for share in (0.0, 0.01))
     found["clean"].append(_send(server, broker, clean, 100)["accepted"])
     found["faulty"].append(_send(server, broker, faulty, 100)["accepted"])
@@ -79,12 +79,12 @@ def _faults_bytes_and_customers(server: Server, broker: Broker, found: Values) -
 
 
 def _send(server: Server, broker: Broker, requests: Sequence[bytes], size: int) -> dict[str, float]:
-    """What comes of it: events accepted a second and events a second until all are in Kafka, requests refused."""
+    """Send requests; returns the events per second until accepted and until in Kafka, and the refused requests."""
     before, begun = broker.records(), time.perf_counter()
     load = drive(server.port, requests, CONNECTIONS)
     taken = load.answers[202] * size
     broker.wait_for(before + taken)
-    # A Retry-After heals a 503, and a 400 is what faulty batches get.
+    # The client retries after a 503, and a 400 is the right answer to a faulty batch.
     refused = load.answers.total() - load.answers[202] - load.answers[400] - load.answers[503]
     return {
         "accepted": taken / load.seconds,
@@ -98,7 +98,7 @@ def _repeated(requests: Sequence[bytes], count: int) -> list[bytes]:
 
 
 def _validation(valid: Sequence[Event]) -> float:
-    """CPU us to validate one of these events."""
+    """The CPU time to validate one of these events, in us."""
     bodies = [encode(event) for event in valid] * (20_000 // len(valid))
     begun = time.process_time()
     for body in bodies:

@@ -1,4 +1,4 @@
-"""To compare with: Bento, which moves events from HTTP to Kafka by a file of settings alone. It is built here."""
+"""For comparison: Bento, which moves events from HTTP to Kafka with only a file of settings. Built here."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ go 1.26
 
 require github.com/warpstreamlabs/bento {VERSION}
 """
-# Of Bento's parts those that are used: all of them take an hour to build.
+# Only the used components of Bento, since all of them take an hour to build.
 _PROGRAM = """package main
 
 import (
@@ -38,7 +38,7 @@ func main() { service.RunCLI(context.Background()) }
 
 @contextlib.contextmanager
 def bento(broker: Broker) -> Iterator[Server]:
-    """Bento, ready. The first time it is built: some minutes. Raises OSError or SubprocessError where it cannot be."""
+    """A ready Bento. The first call builds it in some minutes. Raises OSError or SubprocessError if that fails."""
     port = ports.free_port()
     environ = broker.environ | {"BENTO_ADDRESS": f"127.0.0.1:{port}"}
     with process([str(_built()), "--config", str(_SETTINGS)], environ) as running:
@@ -54,7 +54,7 @@ def _built() -> Path:
         return program
     go = shutil.which("go")
     if go is None:
-        raise FileNotFoundError("there is no Go to build it with")
+        raise FileNotFoundError("building Bento needs Go")
     print(f"Building Bento {VERSION} (once, some minutes) ...", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "go.mod").write_text(_MODULE)

@@ -1,4 +1,4 @@
-"""Pulse beside what its users could pick in its place: the same requests, in the same run."""
+"""Pulse and its alternatives, with the same requests in the same run."""
 
 import statistics
 import subprocess
@@ -26,7 +26,7 @@ _RATES = (400, 2_000)
 _BOUND = 50  # ms that slow clients may make others wait
 
 Values = dict[str, list[float]]
-# What each column of the comparison is made of.
+# The measure of each column of the comparison.
 _COLUMNS = {
     "Singles/s": "singles/s",
     "CPU us": "singles CPU",
@@ -38,7 +38,7 @@ _COLUMNS = {
 
 
 def measure(broker: Broker, rounds: int) -> tuple[list[Row], str]:
-    """The rows, and a table of the sides, which alternate within each round. One that cannot be had is left out."""
+    """The rows, and a table of the sides, which alternate within each round. It leaves out unavailable sides."""
     found: dict[Side, Values] = {side: defaultdict(list) for side in SIDES}
     left_out: dict[Side, str] = {}
     by_name = {side.name: side for side in SIDES}
@@ -97,7 +97,7 @@ def _speed(server: Server, broker: Broker, found: Values) -> None:
 
 
 def _table(sides: Mapping[Side, Values]) -> str:
-    """A row a side: medians, and what all kills together lost."""
+    """A row for each side: medians, and the total losses of all kills."""
     head = ["Side", "Its answer means that an event is", *_COLUMNS, "Lost by kill -9", "Twice in Kafka after it"]
     rows = []
     for side, found in sides.items():
@@ -139,7 +139,7 @@ def _rows(sides: Mapping[Side, Values]) -> Iterator[Row]:
     if FLOOR in sides:
         yield Row("the same of a no-op, the floor", "ms", sides[FLOOR]["p99 at 400"])
     yield from against("400 single events/s, p99", "p99 at 400", {BEFORE: Target(at_most=1)})
-    # Of all rounds, not their median: one loss is one too many.
+    # The sum of all rounds, not the median, since a single loss is a fault.
     for side in (PULSE, SYNCED):
         if side in sides:
             name, found = f"of {side.name}, by a kill -9", sides[side]

@@ -1,4 +1,4 @@
-"""The consumer's measures: its cost when the database costs nothing, how long an event takes, the local database."""
+"""Measures of the consumer: its cost on a stub, its rate on the local database, and the end-to-end latency."""
 
 import itertools
 import tempfile
@@ -36,9 +36,9 @@ Stored = Callable[[], int]
 
 
 def measure(broker: Broker, rounds: int) -> list[Row]:
-    """The rows. Each reading of the topic begins at its first record, as a group of its own.
+    """The rows. Each measure reads the topic from its first record, in a new group.
 
-    Raises OSError or SubprocessError without git's history, where the consumer is to compare with.
+    Raises OSError or SubprocessError without git's history, which has the old consumer.
     """
     ours: Values = defaultdict(list)
     old: Values = defaultdict(list)
@@ -81,15 +81,15 @@ def _rows(ours: Values, old: Values) -> Iterator[Row]:
 def _fill(broker: Broker) -> None:
     sender = KafkaSender(broker.settings, broker.settings.topic)
     for _ in range(_EVENTS // _CHUNK):
-        # Each time with new ids: to the local database, all are to be new events.
+        # Each chunk has new ids, so all events are new to the local database.
         if any(sender.send(events.records(_CHUNK))):
-            raise PulseError("Kafka did not take the events.")
+            raise PulseError("Kafka did not accept the events.")
     sender.close()
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The consumer as a process. `stored`: how many events its database has."""
+    """The consumer as a process. `stored` returns the number of events in its database."""
 
     process: psutil.Process
     stored: Stored
@@ -97,7 +97,7 @@ class _Side:
 
     @property
     def megabytes(self) -> float:
-        """Of memory."""
+        """Its memory, in MB."""
         return float(self.process.memory_info().rss / 1e6)
 
 
@@ -107,7 +107,7 @@ def _on_stub(broker: Broker, group: str, folder: Path | None = None) -> Abstract
 
 
 def _into_database(broker: Broker, group: str, folder: Path | None) -> float:
-    """Events a second."""
+    """The consumer's rate on SecantusDB, in events per second."""
     port = ports.free_port()
     with (
         tempfile.TemporaryDirectory(prefix="pulse-bench-") as data,
@@ -118,7 +118,7 @@ def _into_database(broker: Broker, group: str, folder: Path | None) -> float:
 
 @contextmanager
 def _consumer(broker: Broker, group: str, database: list[str], port: int, folder: Path | None) -> Iterator[_Side]:
-    """At its defaults, with a database that runs on this port meanwhile. `folder`: where its code is, if not here."""
+    """A consumer with default settings and a database on this port. `folder`: the folder of other code."""
     health = Address("127.0.0.1", ports.free_port())
     environ = broker.environ | {
         "KAFKA_GROUP_ID": group,
@@ -136,7 +136,7 @@ def _consumer(broker: Broker, group: str, database: list[str], port: int, folder
 
 
 def _catch_up(side: _Side, count: int, found: Values) -> None:
-    """From the first batch on: what it takes to start is no cost of an event."""
+    """Measure from the first batch on, without the start of the consumer."""
     wait(lambda: side.stored() > 0, "the consumer's first batch")
     cpu, before, begun = cpu_seconds(side.process), side.stored(), time.perf_counter()
     wait(lambda: side.stored() >= count, f"the consumer's {count:,} events")
@@ -152,9 +152,9 @@ def _rate(stored: Stored, count: int) -> float:
 
 
 def _end_to_end(broker: Broker, stored: Stored) -> float:
-    """The 99th percentile of the seconds from sending an event to the API until it is stored.
+    """The 99th percentile of the time from sending an event to the API until it is stored, in seconds.
 
-    The n-th sent is taken for the n-th stored: which ones they are the stub does not tell.
+    It pairs the n-th sent event with the n-th stored one, since the stub does not report ids.
     """
     count = _STEADY_RATE * _STEADY_SECONDS
     before = stored()
@@ -170,7 +170,7 @@ def _end_to_end(broker: Broker, stored: Stored) -> float:
 
 
 def _watch(stored: Stored, before: int, count: int, arrivals: list[float]) -> None:
-    """Fills in when each was there."""
+    """Append the time of arrival of each event."""
     while len(arrivals) < count:
         now, there = time.perf_counter(), min(stored() - before, count)
         arrivals += [now] * (there - len(arrivals))

@@ -1,4 +1,4 @@
-"""What is sent: shoppers' events, as requests and as records."""
+"""The events of the benchmarks: those of shoppers, as requests and as records."""
 
 import itertools
 import json
@@ -23,7 +23,8 @@ _FIELDS = ("customer_id", "event_type", "timestamp", "context")
 def batches(size: int, events: int, customers: int | None = None, wrong: float = 0.0) -> Iterator[bytes]:
     """Requests of `size` events each, for a total number of events; single events go to their own route.
 
-    `customers`: how many there are, evenly; else as shoppers come. `wrong`: the share of requests with a bad event.
+    `customers`: the number of customers, in equal shares; None for those of the shoppers. `wrong`: the share of
+    requests with an invalid event.
     """
     rng = random.Random(2)
     path = "/api/v1/track" if size == 1 else "/api/v1/track/batch"
@@ -37,7 +38,7 @@ def batches(size: int, events: int, customers: int | None = None, wrong: float =
 
 
 def records(count: int) -> list[Record]:
-    """What the API of the first version would make of some of these events: its consumer reads no others quickly."""
+    """Some of the events as records of the first version's API, since its consumer reads no others fast."""
     receipt = Receipt(datetime.now(UTC))
     return [
         Record(accepted.record.key, _without_protocol(accepted.value))
@@ -62,9 +63,9 @@ def purchases(items: int) -> list[Event]:
 
 @cache
 def shoppers() -> list[dict[str, Any]]:
-    """Events without ids: the API makes them, so that each is a new one however often it is sent.
+    """Events without ids, so each is a new event whenever it is sent.
 
-    They are as flat as those of the first version: the other sides take no others.
+    They are as flat as those of the first version, since the other sides accept no others.
     """
     journeys = generated_journeys(_DISTINCT_EVENTS, "bench", datetime.now(UTC), random.Random(1))
     found = (_flat(event) for journey in journeys for event in journey if event["event_type"] in _TYPES)

@@ -1,4 +1,4 @@
-"""To compare with: a collector that a Python team writes in an afternoon. An answer means that Kafka has the event."""
+"""For comparison: a collector that a Python team writes in an afternoon. An answer means that Kafka has the event."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 TOPIC = os.environ["KAFKA_TOPIC"]
 
 
-class Event(BaseModel):  # type: ignore[misc]  # its types are not installed where ours are checked
+class Event(BaseModel):  # type: ignore[misc]  # the environment of mypy does not have its types
     model_config = ConfigDict(extra="forbid")
     customer_id: str = Field(min_length=1, max_length=256)
     event_type: Literal["page_view", "click", "purchase", "add_to_cart", "search", "custom"]
@@ -41,7 +41,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 async def send(event: Event) -> Any:
-    """Give it to the producer; returns what is done once Kafka has it."""
+    """Pass it to the producer; returns a future that is done once Kafka has it."""
     return await app.state.producer.send(TOPIC, event.model_dump_json().encode(), event.customer_id.encode())
 
 

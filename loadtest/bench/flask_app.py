@@ -1,5 +1,5 @@
-"""To compare with: plain Flask, gunicorn's threads, and the Kafka client that Pulse has. An answer means that Kafka has
-the event.
+"""For comparison: plain Flask, gunicorn's threads, and the Kafka client of Pulse. An answer means that Kafka has the
+event.
 """
 
 import json
@@ -22,7 +22,7 @@ producer = KafkaProducer(bootstrap_servers=os.environ["KAFKA_BROKERS"].split(","
 
 
 def send(event: dict[str, Any]) -> Any:
-    """Give it to the producer; returns what is done once Kafka has it."""
+    """Pass it to the producer; returns a future that is done once Kafka has it."""
     event.setdefault("event_id", f"evt_{uuid.uuid4()}")
     event.setdefault("timestamp", datetime.now(UTC))
     return producer.send(TOPIC, json.dumps(event, default=str).encode(), event["customer_id"].encode())

@@ -1,4 +1,4 @@
-"""What a `kill -9` of a whole server under load loses, and what it brings to Kafka twice."""
+"""Counts the events that a `kill -9` of a whole server under load loses, and those that reach Kafka twice."""
 
 import itertools
 import json
@@ -19,12 +19,12 @@ from loadtest.bench.sides import Broker
 
 _CLIENTS = 20
 _SECONDS = 2.0
-_PATIENCE = 20.0  # seconds that a side started again may take to bring what is missing
+_PATIENCE = 20.0  # seconds for a restarted side to send the missing events
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """How many events were answered with 202, how many of those are not in Kafka, how many are there once too often."""
+    """The numbers of events answered 202, of those among them that are not in Kafka, and of duplicates in Kafka."""
 
     answered: int
     lost: int
@@ -32,14 +32,14 @@ class Killed:
 
     @property
     def doubled_seconds(self) -> float:
-        """Of the load: how long it took to bring as many."""
+        """The duplicates as seconds of the load."""
         return self.doubled / self.answered * _SECONDS
 
 
 def kill(side: Side, broker: Broker, folder: Path) -> Killed:
-    """Loads it for two seconds, kills it, starts it again in the same folder, and looks what comes to Kafka.
+    """Send events for two seconds, kill the server, start it again in the same folder, and count the events in Kafka.
 
-    Blocks for some seconds; for 20 more where events are lost.
+    Blocks for some seconds; for 20 more if events are lost.
     """
     before = _ends(broker)
     answered: list[str] = []
@@ -63,7 +63,7 @@ def kill(side: Side, broker: Broker, folder: Path) -> Killed:
 
 
 def _send(port: int, run: int, numbers: Iterator[int], answered: list[str]) -> None:
-    """Single events, until the server is gone; what is answered with 202 is noted."""
+    """Send single events until the server is gone; appends the ids answered 202 to `answered`."""
     shoppers = events.shoppers()
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
@@ -84,7 +84,7 @@ def _ends(broker: Broker) -> dict[int, int]:
 
 
 def _settled(broker: Broker, first: dict[int, int]) -> Counter[str]:
-    """How often each event is there, once no more came for a second."""
+    """The number of records of each event, once no more records have arrived for a second."""
     count = -1
     while count != (count := broker.records()):
         time.sleep(1)

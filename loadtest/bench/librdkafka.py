@@ -1,4 +1,4 @@
-"""The ceiling of Kafka in Python: librdkafka producing the records that the API would."""
+"""The upper limit for a producer in Python: librdkafka sends the records that the API would send."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from common.settings import KafkaSettings
 
 
 def produce(settings: KafkaSettings, records: Sequence[Record], times: int) -> float:
-    """Sends the records N times, as safely as the API; returns the records per second until the last answer."""
+    """Send the records N times, as safely as the API; returns the records per second until the last answer."""
     producer = Producer(
         {
             "bootstrap.servers": settings.broker_list,

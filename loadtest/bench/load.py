@@ -17,11 +17,11 @@ _RETRY = b"retry-after: "
 
 @dataclass(slots=True)
 class Load:
-    """What came of it."""
+    """The results of a load."""
 
     seconds: float = 0.0
     answers: Counter[int] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)  # of each answer, in seconds, from when its request was due
+    latencies: list[float] = field(default_factory=list)  # of each answer, in seconds since the due time of its request
 
     def milliseconds(self, share: float) -> float:
         """The latency that this share of the answers did not exceed."""
@@ -29,7 +29,7 @@ class Load:
 
 
 def request(path: str, body: bytes) -> bytes:
-    """A POST with this JSON."""
+    """A POST with a JSON body."""
     return head("POST", path, "Content-Type: application/json", f"Content-Length: {len(body)}") + body
 
 
@@ -39,7 +39,7 @@ def head(method: str, path: str, *lines: str) -> bytes:
 
 
 def answer(sock: socket.socket) -> int:
-    """The status of an answer, all of it read. Blocks; raises OSError, also when the connection ends first."""
+    """Read a whole answer; returns its status. Blocks. Raises OSError, also if the connection ends first."""
     received = b""
     while not received or not _whole(received):
         piece = sock.recv(_PIECE_BYTES)
@@ -50,9 +50,9 @@ def answer(sock: socket.socket) -> int:
 
 
 def drive(port: int, requests: Iterable[bytes], connections: int, rate: float | None = None) -> Load:
-    """Send all of them: each as soon as a connection is free or, with a `rate`, at that rate per second.
+    """Send all requests, each as soon as a connection is free or, with a `rate`, at that rate per second.
 
-    A 503 is sent again after its Retry-After. Blocks until everything has another answer. Raises OSError.
+    It sends a request again after the Retry-After of a 503. Blocks until each has another answer. Raises OSError.
     """
     load = Load()
     sockets = {}
@@ -106,7 +106,7 @@ def drive(port: int, requests: Iterable[bytes], connections: int, rate: float | 
 
 
 def _due(requests: Iterable[bytes], begun: float, rate: float | None) -> Iterator[tuple[float, bytes]]:
-    """With the moment at which each is to be sent; 0 is now."""
+    """Each request with its due time; 0 means at once."""
     moments = itertools.repeat(0.0) if rate is None else (begun + n / rate for n in itertools.count())
     return zip(moments, requests, strict=False)
 

@@ -1,7 +1,7 @@
-"""A server that speaks MongoDB's wire protocol and stores nothing: what a client costs when the database costs nothing.
+"""A server that speaks MongoDB's wire protocol and stores nothing, to measure the cost of a client alone.
 
-`python -m loadtest.bench.mongo_stub PORT`. Answers what the consumer asks, as a primary that has seen none of the
-events would: each upsert is a new document. `count` tells how many there were.
+`python -m loadtest.bench.mongo_stub PORT`. It answers the consumer's commands as a primary without events: each upsert
+inserts a document. `count` returns their number.
 """
 
 import itertools
@@ -50,7 +50,7 @@ class _Connection(socketserver.StreamRequestHandler):
             length, request_id, _, operation = _HEADER.unpack(header)
             message = self.rfile.read(length - _HEADER.size)
             if operation == _OP_QUERY:
-                # The first question of a connection: flags, cstring, skip, limit, then the document.
+                # The first query of a connection: flags, cstring, skip, limit, then the document.
                 command = bson.decode(message[message.index(b"\0", 4) + 9 :])
                 head = struct.pack("<iqii", 0, 0, 0, 1)
                 self._send(request_id, _OP_REPLY, head + bson.encode(self._answer(command)))
@@ -60,7 +60,7 @@ class _Connection(socketserver.StreamRequestHandler):
                     self._send(request_id, _OP_MSG, struct.pack("<iB", 0, _BODY) + answer)
 
     def _answer_message(self, message: bytes) -> bytes:
-        """Empty when the client wants no answer."""
+        """The answer to a message; empty if the client wants none."""
         (flags,) = struct.unpack_from("<i", message)
         command: dict[str, Any] = {}
         documents = 0
@@ -92,7 +92,7 @@ class _Connection(socketserver.StreamRequestHandler):
         return {"ok": 1.0}
 
     def _hello(self) -> dict[str, Any]:
-        """A primary, so that the driver behaves as it does in production."""
+        """The greeting of a primary, so the driver behaves as in production."""
         primary = self.server.address
         return {
             "helloOk": True,

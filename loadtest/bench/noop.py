@@ -1,4 +1,4 @@
-"""The floor of HTTP: an app that reads the body and answers 202, in our worker and under our gunicorn settings."""
+"""The lower limit of HTTP: an app that reads the body and answers 202, in our worker with our gunicorn settings."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,14 +8,14 @@ _HEADERS = [("Content-Type", "application/json"), ("Content-Length", str(len(_AN
 
 
 class _NoQueue:
-    """Nothing to keep."""
+    """A queue that keeps no events."""
 
     grouped_by = None
     uncommitted = 0
 
 
 class _Nothing:
-    """In the place of what our settings start and stop in a worker."""
+    """Replaces the extensions that our gunicorn settings start and stop in a worker."""
 
     queue = _NoQueue()
 

@@ -1,4 +1,4 @@
-"""How far the measuring is, and what is measured now: a line on stderr."""
+"""The progress of the measurement: a line on stderr with the current step."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 def steps(part: str, rounds: int, names: Sequence[str]) -> Iterator[str]:
-    """The names, as often as there are rounds. Each is shown while the caller works on it."""
+    """The names, once per round. Shows each one while the caller works on it."""
     with tqdm(total=rounds * len(names), unit=" steps", file=sys.stderr) as bar:
         for number in range(1, rounds + 1):
             for name in names:

@@ -1,4 +1,4 @@
-"""What was measured: rows of a table, with targets and ratios."""
+"""The report of the measurements: rows of a table, with targets and ratios."""
 
 import platform
 import statistics
@@ -28,7 +28,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the median has to be: at least, or at most, so much."""
+    """A lower or an upper limit for the median."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -42,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measure: a value a round. `beside` is that of another side, for the ratio."""
+    """One measure, with a value per round. `beside` has the name and the values of another side, for the ratio."""
 
     what: str
     unit: str
@@ -56,27 +56,27 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """None without a target."""
+        """Whether the median meets the target; None without a target."""
         return None if self.target is None else self.target.met_by(self.median)
 
 
 def ratios(these: Iterable[float], those: Iterable[float]) -> list[float]:
-    """Of each round's values."""
+    """The ratio of each round's two values."""
     return [this / that for this, that in zip(these, those, strict=True)]
 
 
 def shown(value: float) -> str:
-    """Three digits that matter."""
+    """A number with three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def table(rows: Iterable[Row]) -> str:
-    """What was measured, a row each, as Markdown."""
+    """The measures as a Markdown table."""
     return markdown(["What", "Unit", "Min", "Median", "Max", "Against", "Target", ""], map(_cells, rows))
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that reads well in a terminal too."""
+    """A Markdown table with aligned columns, for terminals too."""
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [
@@ -87,7 +87,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def replaced(document: str, part: str, measured: str) -> str:
-    """The document with this where the part's last measures were. Raises ValueError if it has no such place."""
+    """The document with new measures in place of the part's old ones. Raises ValueError if it has no place for them."""
     begin, end = f"<!-- {part}: written by `make bench` -->\n", "<!-- end -->\n"
     before, found, rest = document.partition(begin)
     _, ended, after = rest.partition(end)
@@ -97,7 +97,7 @@ def replaced(document: str, part: str, measured: str) -> str:
 
 
 def machine(load_before: float) -> str:
-    """Where and with what it was measured; `load_before`: the machine's load average at the beginning."""
+    """A description of the machine and its packages; `load_before`: the load average at the beginning."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     model = next((line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name")), "CPU")
     return (

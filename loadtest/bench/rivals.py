@@ -1,4 +1,4 @@
-"""What its users could pick in place of Pulse, Pulse as it was, and a server that does nothing."""
+"""The compared sides: Pulse, its first version, alternatives, and a server that does nothing."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from ops.local import ports
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of them. `promises`: what its answer means. `start` gets a folder for what shall outlive the process."""
+    """A side. `promises`: the meaning of its answer. `start` gets a folder for files that outlive the process."""
 
     name: str
     promises: str

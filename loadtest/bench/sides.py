@@ -1,4 +1,4 @@
-"""What is measured, as processes: the broker, gunicorn with one of several apps, the consumer on a stub of MongoDB."""
+"""The measured processes: the broker, gunicorn with one of several apps, and the consumer on a stub of MongoDB."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from ops.local.ready import is_well
 
 OURS, NOOP = "api.wsgi:app", "loadtest.bench.noop:app"
 BEFORE = "9ea956a"
-"""The commit of Pulse 0.1.0, to compare with."""
+"""The commit of Pulse 0.1.0, for comparison."""
 PATIENCE = 120.0  # seconds
 _PARTITIONS = 3
 _IDLE = 0.05  # seconds of CPU in half a second
@@ -39,7 +39,7 @@ class Broker:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Of processes that shall use it."""
+        """The variables of processes that use the broker."""
         return {
             "KAFKA_BROKERS": self.settings.broker_list,
             "KAFKA_TOPIC": self.settings.topic,
@@ -48,22 +48,22 @@ class Broker:
         }
 
     def records(self) -> int:
-        """How many the topic has ever taken."""
+        """The number of records ever written to the topic."""
         partitions = [TopicPartition(self.settings.topic, number) for number in range(_PARTITIONS)]
         return sum(self._client.end_offsets(partitions).values())
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         self._client.close(autocommit=False)
 
     def wait_for(self, count: int) -> None:
-        """Blocks until N events are there. Raises PulseError if no more arrive."""
+        """Block until the topic has N records. Raises PulseError after a timeout."""
         wait(lambda: self.records() >= count, f"{count:,} records in Kafka")
 
 
 @contextlib.contextmanager
 def broker() -> Iterator[Broker]:
-    """Kafka as a process; its data goes with it."""
+    """Kafka as a process; deletes its data at the end."""
     kafka.check_java()
     port = ports.free_port()
     address = Address("127.0.0.1", port)
@@ -80,10 +80,10 @@ def broker() -> Iterator[Broker]:
 
 
 class Server:
-    """A server: a process with its workers, or one alone."""
+    """A server: a process with workers, or a single process."""
 
     def __init__(self, master: psutil.Process, port: int, *, keeps: bool, workers: int = 0) -> None:
-        """`keeps`: whether what it takes reaches Kafka."""
+        """`keeps`: whether accepted events reach Kafka."""
         self.port = port
         self.keeps = keeps
         self._master = master
@@ -91,26 +91,26 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of its workers, so far."""
+        """The CPU time of its workers."""
         return sum(cpu_seconds(process) for process in self._working())
 
     @property
     def megabytes(self) -> float:
-        """Of memory, of the worker that uses most."""
+        """The memory of its largest worker, in MB."""
         return max(process.memory_info().rss for process in self._working()) / 1e6
 
     def wait_until_ready(self, path: str | None) -> None:
-        """Blocks until this path is answered with 200 and all workers have started, or done what was left to do."""
+        """Block until this path answers 200 and all workers have started and are idle."""
         address = Address("127.0.0.1", self.port)
         what = f"a server on port {self.port}"
         wait(lambda: len(self._working()) >= max(self._workers, 1) and ports.answers(self.port), what)
         if path:
             wait(lambda: is_well(address, path), f"{what} to be ready")
-        # With the first of them it is ready, and the others would miss their share of the connections.
+        # The server is ready with its first worker, and the others would miss their share of the connections.
         self.wait_until_idle()
 
     def wait_until_idle(self) -> None:
-        """Blocks until it has nothing to do. Raises PulseError if that takes too long."""
+        """Block until it is idle. Raises PulseError after a timeout."""
         wait(self._idle, f"the server on port {self.port} to have nothing to do")
 
     def kill(self) -> None:
@@ -134,9 +134,9 @@ class Server:
 def gunicorn(
     app: str, broker: Broker, workers: int = 2, folder: Path | None = None, journal: Path | None = None, **environ: str
 ) -> Iterator[Server]:
-    """One of the apps, ready, everything on as by default.
+    """A ready server with one of the apps and default settings.
 
-    `folder`: where its code is, if it is not this one. `journal`: where it keeps events; else that goes with it.
+    `folder`: the folder of other code. `journal`: the folder for its events; by default a temporary one.
     """
     port = ports.free_port()
     with tempfile.TemporaryDirectory(prefix="pulse-bench-") as own:
@@ -153,7 +153,7 @@ def gunicorn(
 
 
 def before() -> Path:
-    """A folder with Pulse as it was. Raises OSError or SubprocessError without git's history."""
+    """A folder with the first version of Pulse. Raises OSError or SubprocessError without git's history."""
     folder = Path("var", "bench", f"pulse-{BEFORE}").absolute()
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix="pulse-bench-") as scratch:
@@ -173,9 +173,9 @@ def python(module: str, *arguments: str) -> list[str]:
 
 @contextlib.contextmanager
 def process(command: list[str], environ: dict[str, str], folder: Path | None = None) -> Iterator[psutil.Process]:
-    """A child, its output dropped; told to stop and waited for at the end. `folder`: where it runs."""
+    """A child process without output; stops it at the end and waits for it. `folder`: its working directory."""
     quiet = subprocess.DEVNULL
-    # What is in .env is for what people run.
+    # The settings in .env are not for benchmarks.
     env = os.environ | {"PYTHON_DOTENV_DISABLED": "1"} | environ
     with subprocess.Popen(command, cwd=folder, env=env, stdout=quiet, stderr=quiet) as child:  # noqa: S603, our own
         try:
@@ -185,15 +185,15 @@ def process(command: list[str], environ: dict[str, str], folder: Path | None = N
 
 
 def cpu_seconds(of: psutil.Process) -> float:
-    """CPU time it has used."""
+    """The CPU time of a process, in seconds."""
     times = of.cpu_times()
     return float(times.user + times.system)
 
 
 def wait(until: Callable[[], bool], what: str) -> None:
-    """Blocks until it is true. Raises PulseError if that takes too long."""
+    """Block until it is true. Raises PulseError after a timeout."""
     deadline = time.monotonic() + PATIENCE
     while not until():
         if time.monotonic() > deadline:
-            raise PulseError(f"No sign of {what} within {PATIENCE:.0f} s.")
+            raise PulseError(f"Waited {PATIENCE:.0f} s for {what}.")
         time.sleep(0.02)

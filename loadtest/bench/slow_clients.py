@@ -1,4 +1,4 @@
-"""Clients that send half a request, and clients that do not read: how long others wait meanwhile."""
+"""Measures how long other clients wait while slow clients send half a request, or do not read."""
 
 import contextlib
 import itertools
@@ -12,24 +12,24 @@ from loadtest.bench.load import answer, head
 from loadtest.bench.sides import Server
 
 SLOW = 200
-_LARGE = head("GET", "/docs/swagger-ui-bundle.js") * 8  # 13 MB: more than the kernel keeps for a connection
+_LARGE = head("GET", "/docs/swagger-ui-bundle.js") * 8  # 13 MB: more than the kernel buffers for a connection
 _CHUNK_TO_COME = b"100\r\n{"
 _WINDOW_BYTES = 2_048
 _PROBES = 25
-_TIMEOUT = 5.0  # seconds; a probe without an answer counts as that
+_TIMEOUT = 5.0  # seconds; also the value of a probe without an answer
 _MOST = 5.0  # seconds after which no other probe of a kind begins
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """The longest that a client waited, in milliseconds."""
+    """The longest waits of a client, in milliseconds."""
 
     health: float
     single: float
 
 
 def waits(server: Server) -> Waits:
-    """With 200 half-sent events, every other one chunked, and 200 readers that read nothing of large answers.
+    """Measure the waits beside 200 half-sent events, half of them chunked, and 200 clients that read no large answers.
 
     Each probe opens a new connection, once the server is idle again. Blocks for up to a minute.
     """

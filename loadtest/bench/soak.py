@@ -1,4 +1,4 @@
-"""A steady load for a while: whether memory stays flat and every event arrives."""
+"""A steady load, to check that memory stays constant and every event arrives."""
 
 import time
 
@@ -14,7 +14,7 @@ _STEP_SECONDS = 10
 
 
 def measure(broker: Broker, seconds: int) -> list[Row]:
-    """2,000 single events a second; memory is looked at every ten seconds."""
+    """Send 2,000 single events per second, and measure memory every ten seconds."""
     memory: list[float] = []
     accepted = 0
     with gunicorn(OURS, broker) as server:

@@ -121,7 +121,7 @@ def backfill(arguments: argparse.Namespace) -> int:
     file: Path = arguments.file
     mapping = _mapping(file, load(arguments.mapping, arguments.map, arguments.set))
     if ttl_days := load_local_settings().mongo.ttl_days:
-        print(f"MONGO_TTL_DAYS={ttl_days} counts from now on for these events, whatever their own time.")
+        print(f"MONGO_TTL_DAYS={ttl_days} counts from now on for these events, not from their own time.")
     with tqdm(total=file.stat().st_size, desc=" reading", unit="B", unit_scale=True, disable=None) as bar:
         identity = identify(file, bar.update)
     lines = _prepared(read_lines(file), mapping, identity)

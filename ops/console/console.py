@@ -157,7 +157,7 @@ class Console:
 
 
 def _held(count: int, where: str) -> str:
-    return f"{_times(count, 'event is', 'events are')} kept {where} meanwhile; none is lost."
+    return f"{_times(count, 'event is', 'events are')} kept {where} in the meantime; none is lost."
 
 
 def _times(count: int, one: str, more: str) -> str:

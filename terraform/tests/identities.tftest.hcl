@@ -1,4 +1,4 @@
-# Who may do what, to the letter: the names are the Kubernetes manifests'.
+# The exact permissions. The names are those of the Kubernetes manifests.
 
 mock_provider "google" {}
 
@@ -17,37 +17,37 @@ run "workload_identity" {
       consumer = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-consumer]"
       export   = "serviceAccount:pulse-test-1.svc.id.goog[pulse-pipeline/pulse-export]"
     }
-    error_message = "Each Kubernetes service account may act as the Google one of its name, and as no other."
+    error_message = "Each Kubernetes service account must act only as the Google account of its name."
   }
 
   assert {
     condition     = alltrue([for binding in google_service_account_iam_member.workload_identity : binding.role == "roles/iam.workloadIdentityUser"])
-    error_message = "Acting as it is all it may do with it."
+    error_message = "A workload must have only one role on its account, the role to act as it."
   }
 
   assert {
     condition     = toset([for account in google_service_account.workload : account.account_id]) == toset(["pulse-api", "pulse-consumer", "pulse-export"])
-    error_message = "The annotations in the gke overlay name these accounts."
+    error_message = "The accounts must have the names of the annotations in the gke overlay."
   }
 }
 
 run "secrets" {
   command = plan
 
-  # Which account reads which secret: every secret has one reader.
+  # The account that reads each secret: each secret has one reader.
   assert {
     condition     = local.workloads.api == ["pulse-kafka-username", "pulse-kafka-password", "pulse-api-keys"] && local.workloads.consumer == ["pulse-mongo-uri"]
-    error_message = "The API's account reads Kafka's user and the write keys, the consumer's MongoDB's URI."
+    error_message = "The API's account must read Kafka's user and the write keys, the consumer's account MongoDB's URI."
   }
 
   assert {
     condition     = toset(keys(google_secret_manager_secret_iam_member.workload)) == toset(keys(google_secret_manager_secret.pulse))
-    error_message = "A secret without a reader cannot reach the cluster."
+    error_message = "Each secret must have a reader, otherwise it cannot reach the cluster."
   }
 
   assert {
     condition     = alltrue([for grant in google_secret_manager_secret_iam_member.workload : grant.role == "roles/secretmanager.secretAccessor"])
-    error_message = "Reading is all."
+    error_message = "Accounts may only read secrets."
   }
 }
 
@@ -56,12 +56,12 @@ run "project_roles" {
 
   assert {
     condition     = google_project_iam_member.nodes.role == "roles/container.defaultNodeServiceAccount" && google_project_iam_member.export_jobs.role == "roles/bigquery.jobUser"
-    error_message = "No account has more on the whole project than these two."
+    error_message = "Accounts may have only these two roles on the whole project."
   }
 
   assert {
     condition     = length(google_service_account_iam_member.export) == 0
-    error_message = "Nobody may act as pulse-export unless named."
+    error_message = "By default, no member may act as pulse-export."
   }
 }
 
@@ -70,7 +70,7 @@ run "export_roles" {
 
   assert {
     condition     = google_storage_bucket_iam_member.export.role == "roles/storage.objectUser" && google_bigquery_table_iam_member.export.role == "roles/bigquery.dataEditor"
-    error_message = "It writes objects of one bucket and rows of one table."
+    error_message = "pulse-export may write only objects of one bucket and rows of one table."
   }
 }
 
@@ -83,6 +83,6 @@ run "exporters" {
 
   assert {
     condition     = google_service_account_iam_member.export["group:data@example.com"].role == "roles/iam.serviceAccountTokenCreator"
-    error_message = "Who is named may act as pulse-export."
+    error_message = "The given members may act as pulse-export."
   }
 }

@@ -1,4 +1,4 @@
-# Values that are refused, before anything is built.
+# Values that are refused before any resource is built.
 
 mock_provider "google" {}
 

@@ -1,6 +1,6 @@
-"""The Compose stack, in real containers of our two images (`make compose-test`); skipped without a Docker engine.
+"""The Compose stack in real containers of our images (`make compose-test`); skips without a Docker engine.
 
-With STAND_INS=1 the images of others are replaced by ours (stand-ins.yml), for machines that reach no registry; that
+STAND_INS=1 replaces third-party images by stand-ins (stand-ins.yml), for machines without access to a registry. That
 needs root, mmdebstrap and Java.
 """
 
@@ -29,7 +29,7 @@ OURS = ["api", "consumer"]
 
 
 class Stack:
-    """The stack as a project of its own, beside any that `make up` runs."""
+    """The stack as a separate project, which does not affect that of `make up`."""
 
     def __init__(self, *, stand_ins: bool) -> None:
         files = [ROOT / "docker-compose.yml", HERE / "ports.yml", *([HERE / "stand-ins.yml"] if stand_ins else [])]
@@ -51,7 +51,7 @@ class Stack:
         self.mongo_uri = f"mongodb://127.0.0.1:{mongo}/?directConnection=true"
 
     def compose(self, *arguments: str) -> str:
-        """What the command prints; fails the test with its errors when it fails."""
+        """The output of a command; if the command fails, the test fails with its errors."""
         done = subprocess.run(
             [*self._command, *arguments], env=self._env, capture_output=True, text=True, timeout=900, check=False
         )
@@ -59,7 +59,7 @@ class Stack:
         return done.stdout
 
     def up(self) -> None:
-        """Returns when everything is healthy."""
+        """Start the stack, and wait until all services are healthy."""
         self.compose("up", "--detach", "--wait")
 
     def kill_api(self) -> None:
@@ -69,23 +69,23 @@ class Stack:
         self.compose("kill", "consumer")
 
     def replace_everything(self) -> None:
-        """Stops ours, which have to end by themselves before they would be killed, then removes all containers."""
+        """Stop our services, which must end without a kill, and then remove all containers."""
         self.compose("stop", *OURS)
         assert [self.state(service)["ExitCode"] for service in OURS] == [0, 0]
         self.compose("down")
 
     def replace_api_without_kafka(self) -> None:
-        """With events in the journal alone, which the next container has to find."""
+        """Remove the API's container while only its journal has events, which the next container must find."""
         self.compose("kill", "kafka")
         eventually(lambda: self.journalled() > 100, what="100 events in a journal")
         self.compose("rm", "--stop", "--force", "api")
 
     def journalled(self) -> int:
-        """How many events wait in the journal of the worker that answers."""
+        """The number of events in the journal of the worker that answers."""
         return int(requests.get(f"{self.api_url}/health", timeout=10).json()["checks"]["journal"]["events"])
 
     def state(self, service: str) -> Any:
-        """What the engine knows of the service's container."""
+        """The state of the service's container in the engine."""
         return json.loads(docker("inspect", self.compose("ps", "--all", "--quiet", service).strip()))[0]["State"]
 
     def stored(self) -> list[str]:
@@ -94,7 +94,7 @@ class Stack:
             return [document["event_id"] for document in client["pulse"]["events"].find({}, {"event_id": 1})]
 
     def stored_count(self) -> int:
-        """How many there are, at little cost to MongoDB."""
+        """The number of events in MongoDB, by a cheap estimate."""
         with pymongo.MongoClient[dict[str, Any]](self.mongo_uri) as client:
             return client["pulse"]["events"].estimated_document_count()
 
@@ -109,7 +109,7 @@ def has_accepted(clients: list[Client], count: int) -> bool:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """The stack with empty volumes, up and healthy; nothing of it is left afterwards but the images."""
+    """The stack with empty volumes, up and healthy; only its images are left afterwards."""
     try:
         docker("info")
     except (OSError, subprocess.SubprocessError):
@@ -129,29 +129,29 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def locust_url(stack: Stack) -> Iterator[str]:
-    """Where locust's page is, while it runs."""
+    """The URL of locust's page, while locust runs."""
     stack.compose("up", "--detach", "--wait", "locust")
     yield stack.locust_url
     stack.compose("rm", "--stop", "--force", "locust")
 
 
-def test_every_service_is_healthy_and_the_topics_are_made(stack: Stack) -> None:
+def test_every_service_is_healthy_and_the_topics_exist(stack: Stack) -> None:
     services = stack.compose("config", "--services").split()
     states = {service: stack.state(service) for service in services}
     assert states.pop("topics")["ExitCode"] == 0
     assert {service: state["Health"]["Status"] for service, state in states.items()} == dict.fromkeys(states, "healthy")
 
 
-def test_prometheus_reads_the_metrics_of_both(stack: Stack) -> None:
+def test_prometheus_scrapes_api_and_consumer(stack: Stack) -> None:
     def healths() -> list[str]:
         targets = requests.get(f"{stack.prometheus_url}/api/v1/targets", timeout=5).json()["data"]["activeTargets"]
         return [target["health"] for target in targets]
 
-    eventually(lambda: healths() == ["up", "up"], what="both targets up")
+    eventually(lambda: healths() == ["up", "up"], what="two targets that are up")
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_the_image_holds_what_runs_and_nothing_to_build_or_install_with(stack: Stack, service: str) -> None:
+def test_the_image_has_no_tools_to_build_or_install(stack: Stack, service: str) -> None:
     tools = "for tool in pip pip3 gcc cc make; do command -v $tool; done; find /app -name '*test*' -o -name Dockerfile"
     assert stack.compose("exec", service, "sh", "-c", f"{tools}; true") == ""
     find = "import importlib.util as u; print(u.find_spec('pip'))"
@@ -159,7 +159,7 @@ def test_the_image_holds_what_runs_and_nothing_to_build_or_install_with(stack: S
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_the_process_has_no_rights_and_a_root_it_cannot_write_to(stack: Stack, service: str) -> None:
+def test_the_process_has_no_privileges_and_a_read_only_root(stack: Stack, service: str) -> None:
     status = dict(line.split(":\t", 1) for line in stack.compose("exec", service, "cat", "/proc/1/status").splitlines())
     assert status["Uid"].split() == ["10001"] * 4
     assert int(status["CapBnd"], 16) == 0
@@ -184,7 +184,7 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
             client.start()
         eventually(partial(has_accepted, clients, 200), what="200 events accepted")
         disturb()
-        assert any(client.is_alive() for client in clients), "no client was sending any more"
+        assert any(client.is_alive() for client in clients), "no client was still sending"
         stack.up()
         for client in clients:
             client.join(120)
@@ -193,7 +193,7 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
     assert sorted(stack.stored()) == sorted(sent)
 
 
-# After the test above, which counts all that is stored.
+# This test must run after the one above, which counts all stored events.
 def test_locusts_page_sends_to_the_api(locust_url: str) -> None:
     def stats() -> Any:
         return requests.get(f"{locust_url}/stats/requests", timeout=5).json()

@@ -1,4 +1,4 @@
-"""The custom resources that we use, as far as we use them: kubernetes-validate knows what Kubernetes itself has."""
+"""Schemas for the custom resources that we use; kubernetes-validate has only those of Kubernetes itself."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ _SCALED_OBJECT = _object(
         "advanced": _object(
             {
                 "restoreToOriginalReplicaCount": {"type": "boolean"},
-                # Kubernetes' own, as in the HorizontalPodAutoscalers, where its schema is checked.
+                # The type of Kubernetes' HorizontalPodAutoscaler, whose schema is checked there.
                 "horizontalPodAutoscalerConfig": _object({"name": _TEXT, "behavior": {"type": "object"}}),
             }
         ),
@@ -157,10 +157,10 @@ _SPECS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def faults(resource: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a custom resource's kind or its spec."""
+    """The errors in a custom resource's kind or spec."""
     schema = _SPECS.get((resource["apiVersion"], resource["kind"]))
     if schema is None:
-        yield f"{resource['apiVersion']} is no kind that we know"
+        yield f"{resource['apiVersion']} is an unknown kind"
         return
     for error in Draft202012Validator(schema).iter_errors(resource["spec"]):
         yield f"{error.message} (at {error.json_path})"

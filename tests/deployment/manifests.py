@@ -1,4 +1,4 @@
-"""The manifests as a cluster would get them: an overlay, built, with what its pods, settings and secrets come to."""
+"""The manifests as a cluster gets them: a built overlay, with its pods, settings and secrets."""
 
 import base64
 import subprocess
@@ -24,13 +24,13 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment, StatefulSet, Job or CronJob. All have one container."""
+    """A Deployment, StatefulSet, Job or CronJob. Each has one container."""
 
     controller: Object
 
     @property
     def name(self) -> str:
-        """Such as `Deployment/pulse-consumer`."""
+        """The kind and name, such as `Deployment/pulse-consumer`."""
         return name_of(self.controller)
 
     @property
@@ -57,7 +57,7 @@ class Workload:
 
     @property
     def process(self) -> str | None:
-        """api, console, consumer, export or topics; None for what is not ours."""
+        """api, console, consumer, export or topics; None for third-party images."""
         name: str = self.container["name"]
         return name if name in ("api", "console", "consumer", "export", "topics") else None
 
@@ -68,7 +68,7 @@ class Workload:
 
     @property
     def claims(self) -> dict[str, Object]:
-        """The volumes it asks for, by name."""
+        """Its volume claims, by name."""
         return {claim["metadata"]["name"]: claim for claim in self.controller["spec"].get("volumeClaimTemplates", [])}
 
 
@@ -100,7 +100,7 @@ class Manifests:
 
     @cached_property
     def data(self) -> dict[tuple[str, str], dict[str, str]]:
-        """What is in each ConfigMap and Secret, by kind and name; the sync's Secrets hold a placeholder a key."""
+        """The contents of each ConfigMap and Secret, by kind and name; keys of synced Secrets have a placeholder."""
         found = {("ConfigMap", each["metadata"]["name"]): each["data"] for each in self.of("ConfigMap")}
         for secret in self.of("Secret"):
             texts = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
@@ -111,7 +111,7 @@ class Manifests:
         return found
 
     def environment(self, workload: Workload) -> dict[str, str]:
-        """The variables of its container, as far as what they come from exists."""
+        """The variables of its container, without those from missing ConfigMaps and Secrets."""
         variables: dict[str, str] = {}
         for source in workload.container.get("envFrom", []):
             for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
@@ -124,19 +124,19 @@ class Manifests:
 
 
 def build(folder: Path) -> Manifests:
-    """Build a kustomization. Raises CalledProcessError, with kustomize's words in `stderr`."""
+    """Build a kustomization. Raises CalledProcessError, with the output of kustomize in `stderr`."""
     command = [str(_KUBECTL), "kustomize", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return Manifests([each for each in yaml.safe_load_all(built.stdout) if each])
 
 
 def name_of(each: Object) -> str:
-    """Such as `Service/pulse-api`."""
+    """The kind and name, such as `Service/pulse-api`."""
     return f"{each['kind']}/{each['metadata']['name']}"
 
 
 def every(node: Any, key: str) -> Iterator[Any]:
-    """All values under this key, however deep."""
+    """All values with this key, at any depth."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == key:

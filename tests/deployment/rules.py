@@ -1,4 +1,4 @@
-"""What has to hold of the manifests that no schema can see. Each rule yields a line for each thing that is wrong."""
+"""Rules for the manifests that no schema can check. Each rule yields a line for each fault."""
 
 import os
 import re
@@ -33,7 +33,7 @@ from tests.deployment.manifests import Manifests, Object, Workload, every, name_
 from tests.fakes import FakeBroker
 from tests.servers import ROOT
 
-# The oldest that has what we use (a preStop sleep), and the newest.
+# The oldest version with all features that we use (a preStop sleep), and the newest.
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
 _LOADERS: dict[str, Callable[[], Any]] = {
     "api": load_api_settings,
@@ -42,10 +42,10 @@ _LOADERS: dict[str, Callable[[], Any]] = {
     "console": load_console_settings,
     "topics": load_topic_settings,
 }
-# What operators see, and the internet does not.
+# The paths for operators, which the internet must not reach.
 INTERNAL_PATHS = {"/health/live", "/health/ready", "/metrics"}
-# Where the requests and health checks of Google's global load balancers come from, and how long they keep an idle
-# connection to a pod.
+# The source addresses of Google's global load balancers, for requests and health checks, and the time for which they
+# keep an idle connection to a pod.
 GOOGLE_PROXIES = {"130.211.0.0/22", "35.191.0.0/16"}
 GOOGLE_IDLE_SECONDS = 600
 _MARGIN_SECONDS = 10
@@ -53,7 +53,7 @@ _MONGODB_PORT = 27017
 
 
 def schemas(manifests: Manifests) -> Iterator[str]:
-    """Every object is as its schema says, with no field that the schema does not know."""
+    """Every object is valid by its schema and has no unknown fields."""
     for each in manifests.objects:
         try:
             for version in KUBERNETES_VERSIONS:
@@ -65,7 +65,7 @@ def schemas(manifests: Manifests) -> Iterator[str]:
 
 
 def selectors(manifests: Manifests) -> Iterator[str]:
-    """Whatever selects pods selects some."""
+    """Every selector of pods matches at least one."""
     for each in manifests.of("Service"):
         if not manifests.selected(each["spec"]["selector"]):
             yield f"{name_of(each)}: its selector matches no pod"
@@ -82,7 +82,7 @@ def selectors(manifests: Manifests) -> Iterator[str]:
 
 
 def parts_of_pods(manifests: Manifests) -> Iterator[str]:
-    """Accounts, settings, secrets and volumes that a pod names are there."""
+    """All accounts, settings, secrets and volumes that a pod names exist."""
     for workload in manifests.workloads:
         account = workload.spec.get("serviceAccountName", "default")
         if account not in manifests.names("ServiceAccount") | {"default"}:
@@ -98,7 +98,7 @@ def parts_of_pods(manifests: Manifests) -> Iterator[str]:
 
 
 def targets(manifests: Manifests) -> Iterator[str]:
-    """What autoscalers scale, and what StatefulSets name, is there."""
+    """The targets of autoscalers and policies, and the Services of StatefulSets, exist."""
     for each in manifests.of("HorizontalPodAutoscaler", "ScaledObject"):
         target = each["spec"]["scaleTargetRef"]
         if target["name"] not in manifests.names(target["kind"]):
@@ -116,7 +116,7 @@ def targets(manifests: Manifests) -> Iterator[str]:
 
 
 def secret_sources(manifests: Manifests) -> Iterator[str]:
-    """What SecretSyncs read is there."""
+    """The sources of SecretSyncs exist."""
     classes = {each["metadata"]["name"]: each for each in manifests.of("SecretProviderClass")}
     for each in manifests.of("SecretSync"):
         spec = each["spec"]
@@ -131,7 +131,7 @@ def secret_sources(manifests: Manifests) -> Iterator[str]:
 
 
 def secret_keys(manifests: Manifests) -> Iterator[str]:
-    """The keys of Secrets that volumes and KEDA ask for are there."""
+    """The keys of Secrets that volumes and KEDA use exist."""
     wanted = [
         (name_of(each), reference["name"], reference["key"])
         for each in manifests.of("TriggerAuthentication")
@@ -152,7 +152,7 @@ def secret_keys(manifests: Manifests) -> Iterator[str]:
 
 
 def ports(manifests: Manifests) -> Iterator[str]:
-    """Services, probes and scrapes use ports that the containers have."""
+    """Services, probes and scrapes use existing ports of containers."""
     used = [
         (name_of(each), workload, port)
         for each in manifests.of("Service")
@@ -193,7 +193,7 @@ def ports_let_in(manifests: Manifests) -> Iterator[str]:
 
 
 def settings(manifests: Manifests) -> Iterator[str]:
-    """Each process reads every variable that it is given, and starts with it."""
+    """Each process reads all of its variables, and starts with them."""
     for workload in manifests.ours:
         variables = manifests.environment(workload)
         with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
@@ -209,12 +209,12 @@ def settings(manifests: Manifests) -> Iterator[str]:
                     yield f"{workload.name}: {error}"
                     continue
         for name in sorted(variables.keys() - reading.names):
-            yield f"{workload.name}: no setting of it is called {name}"
+            yield f"{workload.name}: it has no setting {name}"
         yield from _listens(workload, loaded)
 
 
 def probes(manifests: Manifests) -> Iterator[str]:
-    """The paths that are probed, by a load balancer too, and scraped are there."""
+    """The paths of probes, load balancers and scrapes exist."""
     for workload in manifests.ours:
         paths = {get["path"] for get in every(workload.container, "httpGet")}
         for each in manifests.of("PodMonitoring"):
@@ -229,17 +229,17 @@ def probes(manifests: Manifests) -> Iterator[str]:
 
 
 def resources(manifests: Manifests) -> Iterator[str]:
-    """Each container asks for what it needs, and may not take more than it says."""
+    """Each container has requests and limits for its resources."""
     for workload in manifests.workloads:
         amounts = workload.container["resources"]
         for resource in ("cpu", "memory"):
             least, most = (_amount(amounts.get(bound, {}).get(resource, "0")) for bound in ("requests", "limits"))
             if not 0 < least <= most:
-                yield f"{workload.name}: {resource} has to be asked for, and limited to that or more"
+                yield f"{workload.name}: {resource} needs a request, and a limit that is not lower"
 
 
 def stops(manifests: Manifests) -> Iterator[str]:
-    """Kubernetes waits longer than a stop can take."""
+    """Kubernetes waits for the longest possible stop."""
     needs = {"api": _gunicorn("graceful_timeout"), "consumer": STOP_SECONDS}
     for workload in manifests.ours:
         before = sum(every(workload.container.get("lifecycle", {}), "seconds"))
@@ -250,7 +250,7 @@ def stops(manifests: Manifests) -> Iterator[str]:
 
 
 def journal(manifests: Manifests) -> Iterator[str]:
-    """The API's journal is on a volume that outlives the pod, and fits into it."""
+    """The API's journal is on a volume that outlives the pod, and fits on the volume."""
     for workload in manifests.ours:
         if workload.process != "api":
             continue
@@ -258,7 +258,7 @@ def journal(manifests: Manifests) -> Iterator[str]:
         mounts = {mount["mountPath"]: mount["name"] for mount in workload.container["volumeMounts"]}
         claim = workload.claims.get(mounts.get(variables["API_JOURNAL_DIR"], ""))
         if claim is None:
-            yield f"{workload.name}: nothing that outlives the pod is mounted at {variables['API_JOURNAL_DIR']}"
+            yield f"{workload.name}: no volume that outlives the pod is mounted at {variables['API_JOURNAL_DIR']}"
             continue
         room = _amount(claim["spec"]["resources"]["requests"]["storage"])
         journals = int(variables["API_WORKERS"]) * _amount(variables["API_JOURNAL_MAX_BYTES"].removesuffix("B"))
@@ -267,7 +267,7 @@ def journal(manifests: Manifests) -> Iterator[str]:
 
 
 def egress(manifests: Manifests) -> Iterator[str]:
-    """Each process is let out to the servers it is told to use."""
+    """The NetworkPolicies let each process connect to its servers."""
     for workload in manifests.ours:
         variables = manifests.environment(workload)
         wanted = {int(broker.rsplit(":", 1)[1]) for broker in variables.get("KAFKA_BROKERS", "").split(",") if broker}
@@ -280,11 +280,11 @@ def egress(manifests: Manifests) -> Iterator[str]:
             for port in rule["ports"]
         }
         for port in sorted(wanted - allowed):
-            yield f"{workload.name}: no NetworkPolicy lets it out to port {port}"
+            yield f"{workload.name}: no NetworkPolicy allows egress to port {port}"
 
 
 def partitions(manifests: Manifests) -> Iterator[str]:
-    """There are never more consumers than partitions, nor fewer at most."""
+    """The maximum of consumers is the number of partitions."""
     (topics,) = [workload for workload in manifests.ours if workload.process == "topics"]
     count = int(manifests.environment(topics)["KAFKA_PARTITIONS"])
     (consumer,) = [workload for workload in manifests.ours if workload.process == "consumer"]
@@ -297,7 +297,7 @@ def partitions(manifests: Manifests) -> Iterator[str]:
 
 
 def lag(manifests: Manifests) -> Iterator[str]:
-    """KEDA asks Kafka for the lag in the way that the consumer reads."""
+    """KEDA connects to Kafka with the settings of the consumer."""
     words = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
     (consumer,) = [workload for workload in manifests.ours if workload.process == "consumer"]
     variables = manifests.environment(consumer)
@@ -310,11 +310,11 @@ def lag(manifests: Manifests) -> Iterator[str]:
                 if key.endswith("FromEnv") and variable not in variables:
                     yield f"{name_of(each)}: {consumer.name} has no variable {variable}"
             if (metadata.get("sasl", "none"), metadata.get("tls", "disable")) != (sasl, tls):
-                yield f"{name_of(each)}: sasl has to be {sasl} and tls {tls}, as the consumer has it"
+                yield f"{name_of(each)}: sasl must be {sasl} and tls {tls}, as for the consumer"
 
 
 def tls(manifests: Manifests) -> Iterator[str]:
-    """What a load balancer passes to pods came by TLS; plain HTTP is redirected, and no Service has its own way in."""
+    """Load balancers pass on only TLS and redirect plain HTTP, and no Service bypasses the Gateway."""
     listeners = {
         (each["metadata"]["name"], listener["name"]): listener["protocol"]
         for each in manifests.of("Gateway")
@@ -326,7 +326,7 @@ def tls(manifests: Manifests) -> Iterator[str]:
             if protocol is None:
                 yield f"{name_of(each)}: there is no Gateway/{parent['name']} with a listener {parent['sectionName']}"
             elif protocol == "HTTP" and any(every(each["spec"], "backendRefs")):
-                yield f"{name_of(each)}: it passes on what came without TLS"
+                yield f"{name_of(each)}: it passes on requests without TLS"
             elif protocol == "HTTP" and set(every(each["spec"], "scheme")) != {"https"}:
                 yield f"{name_of(each)}: it does not redirect to https"
     for each in manifests.of("Service"):
@@ -335,7 +335,7 @@ def tls(manifests: Manifests) -> Iterator[str]:
 
 
 def public_paths(manifests: Manifests) -> Iterator[str]:
-    """The internet reaches the API's paths for clients, all of them, and no others."""
+    """The internet reaches exactly the API's paths for clients."""
     for each in manifests.of("HTTPRoute"):
         if not any(every(each["spec"], "backendRefs")):
             continue
@@ -346,16 +346,16 @@ def public_paths(manifests: Manifests) -> Iterator[str]:
         for path in sorted(paths):
             passed = any(_matches(match, path) for match in matches)
             if path in INTERNAL_PATHS and passed:
-                yield f"{name_of(each)}: it passes {path}, which is not for the internet"
+                yield f"{name_of(each)}: it passes {path}, which is internal"
             elif path not in INTERNAL_PATHS and not passed:
                 yield f"{name_of(each)}: it does not pass {path}, which clients use"
         for match in matches:
             if not any(_matches(match, path) for path in paths):
-                yield f"{name_of(each)}: the API has nothing at {match['value']}"
+                yield f"{name_of(each)}: the API has no path {match['value']}"
 
 
 def proxies(manifests: Manifests) -> Iterator[str]:
-    """Where a Gateway stands in front, only its proxies and this cluster reach the API, and they fit its timeouts."""
+    """Behind a Gateway, only its proxies and this cluster reach the API, and the timeouts fit together."""
     if not manifests.of("Gateway"):
         return
     (api,) = [workload for workload in manifests.ours if workload.process == "api"]
@@ -370,12 +370,12 @@ def proxies(manifests: Manifests) -> Iterator[str]:
     if ranges != GOOGLE_PROXIES:
         yield f"{api.name}: NetworkPolicies let in {sorted(ranges)}, not the load balancer's {sorted(GOOGLE_PROXIES)}"
     if _gunicorn("keepalive") <= GOOGLE_IDLE_SECONDS:
-        yield f"{api.name}: it closes idle connections before the load balancer does, after {GOOGLE_IDLE_SECONDS} s"
+        yield f"{api.name}: it closes idle connections before the load balancer's {GOOGLE_IDLE_SECONDS} s"
     before = sum(every(api.container["lifecycle"], "seconds"))
     for each in manifests.of("GCPBackendPolicy"):
         policy = each["spec"]["default"]
         if policy["timeoutSec"] <= REQUEST_SECONDS + SEND_SECONDS:
-            yield f"{name_of(each)}: it gives up before the API does, after {REQUEST_SECONDS + SEND_SECONDS:g} s"
+            yield f"{name_of(each)}: its timeout is shorter than that of the API, {REQUEST_SECONDS + SEND_SECONDS:g} s"
         if policy["connectionDraining"]["drainingTimeoutSec"] > before:
             yield f"{name_of(each)}: it drains a pod for longer than its preStop of {before} s"
 
@@ -405,7 +405,7 @@ RULES: tuple[Rule, ...] = (
 
 
 class _Reading(dict[str, str]):
-    """An environment that remembers what was asked for."""
+    """An environment that records the names of the variables that were read."""
 
     def __init__(self, variables: dict[str, str]) -> None:
         super().__init__(variables)
@@ -429,7 +429,7 @@ def _workloads(manifests: Manifests, selector: Object) -> list[Workload]:
 
 
 def _selects(manifests: Manifests, selector: Object) -> bool:
-    """Whether a label selector selects a pod, and, if it lists several, one for each."""
+    """Whether a label selector selects a pod, and at least one for each listed value."""
     lists: Iterable[Object] = selector.get("matchExpressions", [])
     for wanted in lists:
         there = {workload.labels.get(wanted["key"]) for workload in manifests.workloads}
@@ -449,7 +449,7 @@ def _is_mounted(manifests: Manifests, workload: Workload, file: str) -> bool:
 
 
 def _listens(workload: Workload, loaded: Any) -> Iterator[str]:
-    """The port in its settings is the container's."""
+    """A fault if the container does not have the port of the settings."""
     addresses: dict[str | None, Callable[[], Address]] = {
         "api": lambda: loaded.address,
         "consumer": lambda: loaded.metrics_address,
@@ -482,20 +482,20 @@ def _consumer_has(path: str) -> bool:
 
 
 def _matches(match: Object, path: str) -> bool:
-    """Whether an HTTPRoute's match of a path takes this one."""
+    """Whether an HTTPRoute's match of a path includes this path."""
     value: str = match["value"]
     return path == value or (match["type"] == "PathPrefix" and path.startswith(value.rstrip("/") + "/"))
 
 
 def _gunicorn(setting: str) -> float:
-    """Of api/gunicorn.conf.py, in seconds."""
+    """A setting of api/gunicorn.conf.py, in seconds."""
     text = (ROOT / "api" / "gunicorn.conf.py").read_text("utf-8")
     (seconds,) = re.findall(rf"^{setting} = (\d+)$", text, re.MULTILINE)
     return float(seconds)
 
 
 def _amount(text: str) -> float:
-    """A Kubernetes quantity, such as 250m or 64Mi."""
+    """The value of a Kubernetes quantity, such as 250m or 64Mi."""
     units = {"m": 1e-3, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
     number, unit = re.fullmatch(r"([\d.]+)(\w*)", text).groups()  # type: ignore[union-attr]
     return float(number) * units[unit]

@@ -1,4 +1,4 @@
-"""The packages in our images have licences that let anybody run and pass on the images."""
+"""The licences of the packages in our images allow all users to run and redistribute the images."""
 
 import re
 from importlib import metadata
@@ -9,11 +9,11 @@ import pytest
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
 IMAGES = ("api", "consumer", "console", "export", "loadtest")
 ONLY_ELSEWHERE = {"colorama", "pywin32"}
-"""Packages for Windows, which no image holds."""
+"""Packages for Windows, which no image has."""
 
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Zlib|CC0|ZPL|OLDAP|Unlicense"
-    # Copyleft for the package's own files or the library alone: we change neither.
+    # Copyleft only for the package's own files or the library, which we do not change.
     r"|MPL|Mozilla|LGPL|Lesser General Public License"
 )
 COPYLEFT = re.compile(r"\bA?GPL|GNU (Affero )?General")

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests fit together and fit the code; and the rules that say so find what is planted."""
+"""The Kubernetes manifests fit together and fit the code, and the rules that check this find planted faults."""
 
 import shutil
 from pathlib import Path
@@ -25,8 +25,8 @@ def test_the_manifests_keep_the_rule(manifests: Manifests, rule: Rule) -> None:
     assert list(rule(manifests)) == []
 
 
-def test_every_component_can_stand_in_for_the_other(tmp_path: Path) -> None:
-    # The documented way without KEDA: the CPU's HPA, and no TriggerAuthentication.
+def test_the_components_for_scaling_are_interchangeable(tmp_path: Path) -> None:
+    # The documented variant without KEDA: an HPA by CPU, and no TriggerAuthentication.
     shutil.copytree(KUBERNETES, tmp_path, dirs_exist_ok=True)
     gke = tmp_path / "overlays" / "gke" / "kustomization.yaml"
     text = gke.read_text()
@@ -42,13 +42,13 @@ def test_every_component_can_stand_in_for_the_other(tmp_path: Path) -> None:
     assert built.names("HorizontalPodAutoscaler") == {"pulse-api", "pulse-consumer"}
 
 
-def test_all_objects_but_those_of_the_whole_cluster_are_in_the_namespace(manifests: Manifests) -> None:
+def test_all_objects_except_cluster_scoped_ones_are_in_the_namespace(manifests: Manifests) -> None:
     for each in manifests.objects:
         if each["kind"] not in ("Namespace", "StorageClass"):
             assert each["metadata"]["namespace"] == "pulse-pipeline"
 
 
-def test_the_namespace_its_accounts_and_its_settings_come_before_what_uses_them(manifests: Manifests) -> None:
+def test_the_namespace_accounts_and_settings_come_before_the_workloads(manifests: Manifests) -> None:
     kinds = [each["kind"] for each in manifests.objects]
     users = min(kinds.index(kind) for kind in ("Deployment", "StatefulSet", "Job"))
     assert kinds[0] == "Namespace"
@@ -76,7 +76,7 @@ def test_no_secret_is_in_the_repository(manifests: Manifests) -> None:
 
 
 class Fault(NamedTuple):
-    """A text in a file of kubernetes/ that is replaced by another, and what the rule has to say then."""
+    """A replacement of a text in a file of kubernetes/, and the text that the rule must yield for it."""
 
     rule: Rule
     file: str
@@ -163,14 +163,14 @@ PLANTED = {
         "base/consumer.env",
         "CONSUMER_BATCH_SIZE=100",
         "CONSUMER_BATCHSIZE=100",
-        "Deployment/pulse-consumer: no setting of it is called CONSUMER_BATCHSIZE",
+        "Deployment/pulse-consumer: it has no setting CONSUMER_BATCHSIZE",
     ),
     "a setting of another process": Fault(
         rules.settings,
         "base/topics.env",
         "KAFKA_PARTITIONS=3",
         "KAFKA_PARTITIONS=3\nCONSUMER_BATCH_SIZE=100",
-        "Job/pulse-topics: no setting of it is called CONSUMER_BATCH_SIZE",
+        "Job/pulse-topics: it has no setting CONSUMER_BATCH_SIZE",
     ),
     "a value that is not allowed": Fault(
         rules.settings,
@@ -236,7 +236,7 @@ PLANTED = {
         "serviceAccountName: pulse",
         "Job/pulse-topics: there is no ServiceAccount/pulse",
     ),
-    "an autoscaler of what is not there": Fault(
+    "an autoscaler of a missing target": Fault(
         rules.targets,
         "base/api/horizontalpodautoscaler.yaml",
         "kind: StatefulSet",
@@ -248,7 +248,7 @@ PLANTED = {
         "base/api/statefulset.yaml",
         "memory: 320Mi",
         "memory: 1Gi",
-        "StatefulSet/pulse-api: memory has to be asked for",
+        "StatefulSet/pulse-api: memory needs a request",
     ),
     "a grace shorter than the drain": Fault(
         rules.stops,
@@ -263,7 +263,7 @@ PLANTED = {
         "base/api.env",
         "API_JOURNAL_DIR=/var/lib/pulse/journal",
         "API_JOURNAL_DIR=/tmp/journal",
-        "StatefulSet/pulse-api: nothing that outlives the pod is mounted at /tmp/journal",
+        "StatefulSet/pulse-api: no volume that outlives the pod is mounted at /tmp/journal",
     ),
     "a journal larger than its volume": Fault(
         rules.journal,
@@ -277,7 +277,7 @@ PLANTED = {
         "overlays/gke/kafka.env",
         "kafka.example.com:9092",
         "kafka.example.com:9093",
-        "StatefulSet/pulse-api: no NetworkPolicy lets it out to port 9093",
+        "StatefulSet/pulse-api: no NetworkPolicy allows egress to port 9093",
     ),
     "more consumers than partitions": Fault(
         rules.partitions,
@@ -319,7 +319,7 @@ PLANTED = {
         "overlays/gke/gateway.yaml",
         "sectionName: https",
         "sectionName: http",
-        "HTTPRoute/pulse-api: it passes on what came without TLS",
+        "HTTPRoute/pulse-api: it passes on requests without TLS",
     ),
     "a listener that is not there": Fault(
         rules.tls,
@@ -347,14 +347,14 @@ PLANTED = {
         "overlays/gke/gateway.yaml",
         "{type: Exact, value: /pulse.js}",
         "{type: PathPrefix, value: /}",
-        "HTTPRoute/pulse-api: it passes /metrics, which is not for the internet",
+        "HTTPRoute/pulse-api: it passes /metrics, which is internal",
     ),
     "probes on the internet": Fault(
         rules.public_paths,
         "overlays/gke/gateway.yaml",
         "{type: Exact, value: /health}",
         "{type: PathPrefix, value: /health}",
-        "HTTPRoute/pulse-api: it passes /health/live, which is not for the internet",
+        "HTTPRoute/pulse-api: it passes /health/live, which is internal",
     ),
     "a client's path that is not passed": Fault(
         rules.public_paths,
@@ -368,7 +368,7 @@ PLANTED = {
         "overlays/gke/gateway.yaml",
         "{type: Exact, value: /openapi.json}",
         "{type: Exact, value: /swagger.json}",
-        "HTTPRoute/pulse-api: the API has nothing at /swagger.json",
+        "HTTPRoute/pulse-api: the API has no path /swagger.json",
     ),
     "proxies behind a closed port": Fault(
         rules.proxies,
@@ -384,14 +384,14 @@ PLANTED = {
         "",
         "StatefulSet/pulse-api: NetworkPolicies let in ['0.0.0.0/0']",
     ),
-    "a load balancer that gives up first": Fault(
+    "a load balancer with too short a timeout": Fault(
         rules.proxies,
         "overlays/gke/gateway-policies.yaml",
         "timeoutSec: 60",
         "timeoutSec: 30",
-        "GCPBackendPolicy/pulse-api: it gives up before the API does",
+        "GCPBackendPolicy/pulse-api: its timeout is shorter than that of the API",
     ),
-    "a pod that stops before it is let go": Fault(
+    "a pod that stops before it is drained": Fault(
         rules.proxies,
         "overlays/gke/api.yaml",
         "seconds: 40",
@@ -403,7 +403,7 @@ PLANTED = {
         "overlays/gke/kafka.env",
         "KAFKA_SASL_MECHANISM=PLAIN",
         "KAFKA_SASL_MECHANISM=SCRAM-SHA-512",
-        "ScaledObject/pulse-consumer: sasl has to be scram_sha512",
+        "ScaledObject/pulse-consumer: sasl must be scram_sha512",
     ),
 }
 
@@ -421,7 +421,7 @@ def test_a_planted_fault_is_found(fault: Fault, tmp_path: Path) -> None:
     assert any(fault.found in each for each in found), found
 
 
-def test_a_resource_that_is_not_there_cannot_be_built(tmp_path: Path) -> None:
+def test_an_overlay_with_a_missing_resource_cannot_be_built(tmp_path: Path) -> None:
     shutil.copytree(KUBERNETES, tmp_path, dirs_exist_ok=True)
     (tmp_path / "base" / "api" / "service.yaml").unlink()
 
@@ -434,14 +434,14 @@ def test_a_resource_that_is_not_there_cannot_be_built(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["/docs/../metrics", "/docs/%2e%2e/metrics", "/docs/..%2fmetrics", "/v1//metrics", "/api/v1/../../metrics"]
 )
-def test_no_detour_through_a_public_path_ends_at_the_metrics(path: str) -> None:
+def test_no_path_under_a_public_path_leads_to_the_metrics(path: str) -> None:
     answer = build_app(FakeBroker()).test_client().get(path)
     assert answer.status_code == 404
     assert "pulse_api_" not in answer.text
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_each_patch_is_one_document_as_kubectl_before_1_31_wants_it(overlay: str) -> None:
+def test_each_patch_is_one_document_as_kubectl_before_1_31_requires(overlay: str) -> None:
     folder = KUBERNETES / "overlays" / overlay
     patches = yaml.safe_load((folder / "kustomization.yaml").read_text()).get("patches", [])
     several = [

@@ -1,4 +1,4 @@
-"""Terraform, the manifests, the alerts and the code say the same names. Reads the files; needs no Terraform."""
+"""Terraform, the manifests, the alerts and the code use the same names. The tests need no Terraform."""
 
 import re
 from typing import Any
@@ -42,7 +42,9 @@ def test_workload_identities_are_the_service_accounts_of_the_manifests(
     assert gke.names("Namespace") == {terraform_locals["namespace"]}
 
 
-def test_each_synced_secret_is_read_by_the_account_that_may(gke: Manifests, terraform_locals: dict[str, Any]) -> None:
+def test_each_synced_secret_is_read_by_the_account_with_access(
+    gke: Manifests, terraform_locals: dict[str, Any]
+) -> None:
     secrets = {
         source["metadata"]["name"]: set(re.findall(r"secrets/(.+)/versions", source["spec"]["parameters"]["secrets"]))
         for source in gke.of("SecretProviderClass")
@@ -59,7 +61,7 @@ def test_each_synced_secret_is_read_by_the_account_that_may(gke: Manifests, terr
     }
 
 
-def test_the_overlay_is_fed_what_terraform_puts_out(gke: Manifests) -> None:
+def test_the_overlay_has_the_values_of_terraforms_output(gke: Manifests) -> None:
     outputs = (TERRAFORM / "outputs.tf").read_text("utf-8")
     example = (KUBERNETES / "overlays" / "gke" / "project.env").read_text("utf-8")
 
@@ -81,7 +83,7 @@ def test_the_overlay_is_fed_what_terraform_puts_out(gke: Manifests) -> None:
     assert {name for each in gke.of("HTTPRoute") for name in each["spec"]["hostnames"]} == {"events.example.com"}
 
 
-def test_the_gateway_asks_for_what_terraform_makes(gke: Manifests, terraform_locals: dict[str, Any]) -> None:
+def test_the_gateway_names_the_resources_of_terraform(gke: Manifests, terraform_locals: dict[str, Any]) -> None:
     with (TERRAFORM / "tls.tf").open(encoding="utf-8") as file:
         made = {kind: each for found in _unquoted(hcl2.load(file))["resource"] for kind, each in found.items()}
     names = {
@@ -96,7 +98,7 @@ def test_the_gateway_asks_for_what_terraform_makes(gke: Manifests, terraform_loc
     assert policy["spec"]["default"]["sslPolicy"] == names["google_compute_ssl_policy"]
 
 
-def test_the_alerts_ask_for_the_jobs_that_managed_prometheus_scrapes(gke: Manifests) -> None:
+def test_the_alerts_name_the_jobs_that_managed_prometheus_scrapes(gke: Manifests) -> None:
     with (TERRAFORM / "alerts.yml").open(encoding="utf-8") as file:
         rules = [rule["expr"] for group in yaml.safe_load(file)["groups"] for rule in group["rules"]]
 
@@ -104,7 +106,7 @@ def test_the_alerts_ask_for_the_jobs_that_managed_prometheus_scrapes(gke: Manife
     assert jobs == gke.names("PodMonitoring")
 
 
-def test_the_uptime_check_asks_a_path_and_a_port_that_are_there(gke: Manifests) -> None:
+def test_the_uptime_check_uses_an_existing_path_and_port(gke: Manifests) -> None:
     monitoring = (TERRAFORM / "monitoring.tf").read_text("utf-8")
     (route,) = [each for each in gke.of("HTTPRoute") if any(every(each["spec"], "backendRefs"))]
     (gateway,) = gke.of("Gateway")
@@ -115,7 +117,7 @@ def test_the_uptime_check_asks_a_path_and_a_port_that_are_there(gke: Manifests) 
 
 
 def _unquoted(node: Any) -> Any:
-    """What hcl2 gives, without the quotation marks that it keeps around strings."""
+    """The value without the quotation marks that hcl2 keeps around strings."""
     if isinstance(node, dict):
         return {_unquoted(key): _unquoted(value) for key, value in node.items() if not key.startswith("__")}
     if isinstance(node, list):

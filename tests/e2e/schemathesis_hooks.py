@@ -1,4 +1,4 @@
-"""What schemathesis has to be told before it makes up requests from the OpenAPI document."""
+"""Hooks for schemathesis, which generates requests from the OpenAPI document."""
 
 import json
 from typing import Any
@@ -9,15 +9,15 @@ from tests.sent import levels
 
 
 def is_for_sdks(operation: dict[str, Any]) -> bool:
-    """Whether more is taken than is described."""
+    """Whether the API accepts more than the document describes."""
     return bool(operation["tags"] == ["SDKs"])
 
 
 @schemathesis.hook
 def before_load_schema(_: Any, document: dict[str, Any]) -> None:
-    """The text of a text/plain body is JSON of the same schema: it does not look into `contentSchema`.
+    """Give text/plain bodies the schema of JSON bodies, since schemathesis ignores `contentSchema`.
 
-    JSON in JSON without end takes it minutes: it is told of two levels.
+    A recursive schema takes it minutes: limit JSON values to two levels.
     """
     any_json = document["components"]["schemas"]["Json"]
     scalar = {name: any_json[name] for name in ("minimum", "maximum")}
@@ -36,7 +36,7 @@ def as_json(_: Any, value: Any) -> bytes:
 
 @schemathesis.hook
 def filter_body(_: Any, body: Any) -> bool:
-    """JSON Schema takes 1e300, a float that is accepted, for an integer of 301 digits, which is not."""
+    """Drop 1e300: the API accepts it as a float, but JSON Schema counts it as an integer of 301 digits."""
     match body:
         case float():
             return abs(body) < 2**63
@@ -49,11 +49,11 @@ def filter_body(_: Any, body: Any) -> bool:
 
 @schemathesis.hook
 def filter_case(_: Any, case: Any) -> bool:
-    """Of a wrong batch the right events are taken with `partial=true`, SDKs may send more than is described, and
-    what is nested further than it was told is right all the same: no answer is known beforehand.
+    """Drop requests whose answer the document does not determine. With `partial=true`, the API accepts the valid events
+    of an invalid batch. SDKs may send more than the document describes, and values may be nested more deeply.
     """
     partial = str((case.query or {}).get("partial")).lower() == "true"
-    # An event, in it an object, in it a value of two levels; around it perhaps a batch and its list.
+    # An event, an object in it, and a value of two levels; a batch and its list add two levels.
     told = 5 if "batch" in case.path else 3
     forgiving = partial or is_for_sdks(case.operation.definition.raw) or levels(case.body) > told
     return not (forgiving and case.meta.generation.mode.is_negative)

@@ -1,4 +1,4 @@
-"""The examples in docs/api.md, and the README's, run as they stand: each prints what the page says it prints."""
+"""The examples of docs/api.md and the README run unchanged and print the output on the page."""
 
 import json
 import re
@@ -22,7 +22,7 @@ NEED_A_KEY = {"Write keys", "From a browser"}
 
 
 class Example(NamedTuple):
-    """A piece of code, and what the page says it prints."""
+    """A code example, and its output on the page."""
 
     section: str
     language: str
@@ -40,7 +40,7 @@ def examples(*languages: str) -> list[Example]:
 
 
 def values(printed: str) -> list[Any]:
-    """The JSON values that were printed, without what is different each time."""
+    """The JSON values in the output, without generated ids."""
     left = re.sub(r"evt_[0-9a-f-]{36}", "evt_…", printed)
     left = re.sub(r'("request_id": ?)"\w+"', r'\1"…"', left).strip()
     found = []
@@ -57,7 +57,7 @@ def command(example: Example, api: ApiServer) -> list[str]:
 
 
 class Apis(NamedTuple):
-    """One that anybody may send to, and one that wants a key."""
+    """An API without write keys, and one with a write key."""
 
     open: ApiServer
     keyed: ApiServer
@@ -75,7 +75,7 @@ def apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apis]:
 
 @pytest.fixture
 def page(browser: Browser, apis: Apis) -> Iterator[Page]:
-    """A page of another origin than the API's: the same server has another name there."""
+    """A page with another origin than the API's: the same server under another name."""
     page = browser.new_page()
     page.goto(f"{apis.keyed.url.replace('127.0.0.1', 'localhost')}/health/live")
     yield page
@@ -87,7 +87,7 @@ def title(example: Example) -> str:
 
 
 @pytest.mark.parametrize("example", examples("sh", "python"), ids=title)
-def test_an_example_prints_what_the_page_says(example: Example, apis: Apis) -> None:
+def test_an_example_prints_the_output_on_the_page(example: Example, apis: Apis) -> None:
     api = apis.keyed if example.section in NEED_A_KEY else apis.open
     done = subprocess.run(command(example, api), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -95,7 +95,7 @@ def test_an_example_prints_what_the_page_says(example: Example, apis: Apis) -> N
 
 
 def test_the_event_that_the_readme_and_make_run_propose_is_accepted(apis: Apis) -> None:
-    """tests/unit/test_readme.py holds the two to the same."""
+    """tests/unit/test_readme.py checks that both propose the same event."""
     curl = ["bash", "-c", CURL.format(url=apis.open.url, key="")]
     done = subprocess.run(curl, capture_output=True, text=True, timeout=60, check=True)
     assert values(done.stdout) == [{"status": "accepted", "event_id": "evt_…"}]
@@ -109,7 +109,7 @@ def test_fetch_can_send_and_read_the_answer(page: Page, apis: Apis) -> None:
     assert values("".join(printed)) == values(fetch.prints)
 
 
-def test_a_beacon_arrives_when_its_page_is_left(page: Page, apis: Apis) -> None:
+def test_a_beacon_arrives_when_the_visitor_leaves_its_page(page: Page, apis: Apis) -> None:
     _, beacon = examples("js")
     page.evaluate(beacon.code.replace(URL, apis.keyed.url))
     page.goto("about:blank")
@@ -117,8 +117,8 @@ def test_a_beacon_arrives_when_its_page_is_left(page: Page, apis: Apis) -> None:
     eventually(lambda: arrived in requests.get(f"{apis.keyed.url}/metrics", timeout=10).text, what="the beacon")
 
 
-def test_a_sender_that_is_told_to_wait_waits_until_there_is_room(tmp_path: Path) -> None:
-    """Through a restart, too."""
+def test_the_example_with_retries_waits_until_there_is_room(tmp_path: Path) -> None:
+    """It continues after a restart of the API, too."""
     (sender,) = (example for example in examples("python") if example.section == RETRIES)
     with api_without_kafka(tmp_path, API_JOURNAL_DIR="", API_QUEUE_CAPACITY="100") as api:
         fill = {"events": [{"customer_id": "bob", "event_type": "click"}] * 100}
@@ -127,7 +127,7 @@ def test_a_sender_that_is_told_to_wait_waits_until_there_is_room(tmp_path: Path)
             refused = 'pulse_api_rejected_total{reason="queue_full"} '
             eventually(lambda: refused in requests.get(f"{api.url}/metrics", timeout=10).text, what="a 503")
             api.kill()
-            # What it had in memory is gone: there is room again.
+            # The restart empties the queue in memory: there is room again.
             api.start()
             printed, _ = running.communicate(timeout=60)
         assert values(printed) == values(sender.prints)

@@ -1,4 +1,4 @@
-"""The API as a process, with no Kafka and no journal: it takes what it can keep, and then says so."""
+"""The API as a process, without Kafka and journal: it accepts events up to its capacity, and then answers 503."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ CAPACITY = 100
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[requests.Response]]:
-    """What batches of 50 are answered until long after the worker is full; the last answer is of GET /health/ready."""
+    """The answers to batches of 50 until long after the queue is full; the last answer is that of GET /health/ready."""
     env = {
         "KAFKA_BROKERS": f"127.0.0.1:{free_port()}",
         "API_JOURNAL_DIR": "",
@@ -30,15 +30,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[requests.
     api.kill()
 
 
-def test_it_takes_as_many_events_as_fit(answers: list[requests.Response]) -> None:
+def test_it_accepts_events_up_to_its_capacity(answers: list[requests.Response]) -> None:
     assert [answer.status_code for answer in answers].count(202) == CAPACITY / 50
 
 
-def test_it_refuses_the_rest_with_503_and_nothing_else(answers: list[requests.Response]) -> None:
+def test_it_answers_all_others_503(answers: list[requests.Response]) -> None:
     assert {answer.status_code for answer in answers} == {202, 503}
 
 
-def test_it_says_when_to_come_back(answers: list[requests.Response]) -> None:
+def test_its_503_has_a_retry_after(answers: list[requests.Response]) -> None:
     assert all(answer.headers["Retry-After"] == "1" for answer in answers[:-1] if answer.status_code == 503)
 
 

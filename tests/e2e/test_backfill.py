@@ -1,4 +1,4 @@
-"""A file comes in through the API and is stored once, though the command is killed and repeated."""
+"""A backfill stores each line of a file once, even if the command is killed and repeated."""
 
 import gzip
 import json

@@ -1,6 +1,6 @@
-"""analytics.js and RudderStack's SDK for browsers, from npm, on pages in Chromium: what they are told lies in MongoDB.
+"""analytics.js and RudderStack's SDK for browsers, from npm, on pages in Chromium: MongoDB stores all of their calls.
 
-No request goes through Playwright's routes, which answer a browser's questions about CORS themselves.
+No request goes through Playwright's routes, which would answer CORS preflights themselves.
 """
 
 import collections
@@ -54,7 +54,7 @@ TELL = """calls => {
 WHO = "async () => analytics.getAnonymousId?.() ?? (await analytics.user()).anonymousId()"
 
 
-# What the site has at which path, from which of the packages.
+# The files of the site: path, and file in the packages.
 FILES = {
     "/segment.js": "@segment/analytics-next/dist/umd/index.js",
     "/analytics.min.js": "@segment/analytics-next/dist/umd/standalone.js",
@@ -63,7 +63,7 @@ FILES = {
 
 
 class Mode(NamedTuple):
-    """A way to have an SDK on a page: the page, and the options that it is loaded with."""
+    """An SDK on a page: the page's HTML, and the options of the SDK."""
 
     html: str
     options: Mapping[str, Any] = MappingProxyType({})
@@ -96,7 +96,7 @@ class Scene:
         self.site = Site()
         for path, file in FILES.items():
             self.site.pages[path] = (packages / file).read_text()
-        # What Segment gives to its customers, but for the site that has analytics.min.js.
+        # The snippet that Segment gives to its customers, with our site in place of Segment's CDN.
         options = {"host": "SITE", "ajsPath": "/analytics.min.js", "apiKey": KEY, "page": False, "load": False}
         program = f"require('@segment/snippet').min({json.dumps(options)})"
         made = subprocess.run(
@@ -110,7 +110,7 @@ class Scene:
 
 
 class Visitor:
-    """A visitor with their own browser, on pages under their own path; and their stored events."""
+    """A visitor with a browser of their own, on pages under a path of their own, and their stored events."""
 
     def __init__(self, browser: Browser, scene: Scene) -> None:
         self.scene = scene
@@ -138,12 +138,12 @@ class Visitor:
         return page
 
     def documents(self) -> list[dict[str, Any]]:
-        """What is stored of them, in the order in which it happened."""
+        """Their stored events, in order of time."""
         with self.scene.pipeline.events() as events:
             return list(events.find({"context.page.path": {"$regex": f"^{self.base}/"}}).sort("original_timestamp", 1))
 
     def stored(self, count: int, timeout: float = 40.0) -> list[dict[str, Any]]:
-        """Waits until N of their events are stored, and fails if there are more."""
+        """Wait until N of their events are stored; fails if there are more."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: len(self.documents()) >= count, timeout, every=0.1)
         found = self.documents()
@@ -155,7 +155,7 @@ class Visitor:
         return sorted(event["event_name"] for event in self.stored(count, timeout))
 
     def wait(self, condition: Callable[[], Any], what: str) -> None:
-        """Wait until it is true, while what the browser tells is heard."""
+        """Wait until it is true, while Playwright handles the browser's messages."""
 
         def came_true() -> Any:
             self.context.pages[0].wait_for_timeout(20)
@@ -164,7 +164,7 @@ class Visitor:
         eventually(came_true, what=what)
 
     def leave(self) -> None:
-        """Close the browser, and check what it asked for: nothing of others."""
+        """Close the browser, and check that it sent no request to other hosts."""
         self.context.close()
         ours = (self.scene.site.url, "http://127.0.0.1:", "blob:", "data:")
         assert [url for url in self.asked if not url.startswith(ours)] == []
@@ -196,7 +196,7 @@ def mode(request: pytest.FixtureRequest) -> Mode:
     return mode
 
 
-# ── What is stored ──
+# ── Stored events ──
 
 ADDRESS = {"city": "Zürich", "zip": None, "lines": ["Größe 1", None, {"floor": 2}]}
 PRODUCTS = [
@@ -227,14 +227,14 @@ CALLS: list[list[Any]] = [
     # For a known user, analytics.js always sends the known id.
     ["alias", "ada", "anon-42"],
 ]
-# RudderStack has it on phones only.
+# RudderStack's SDK has this call on phones only.
 SCREEN = ["screen", "Shop", "Basket", {"items": [1, 2, 3]}]
 TYPES = {"Order Completed": "purchase", "Product Added": "add_to_cart", "page": "page_view"}
 MENDED = {"$set": "\uff04set", "$inc": "\uff04inc", "$team": "\uff04team", "": "_", "nul\0key": "nul\ufffdkey"}
 
 
 def storable(value: Any, *, nulls: bool = True) -> Any:
-    """As it is stored; without the nulls of objects where the SDK leaves them out."""
+    """The value as stored; without the nulls of objects, if the SDK omits them."""
     if isinstance(value, dict):
         kept = {key: inner for key, inner in value.items() if nulls or inner is not None}
         return {MENDED.get(key, key): storable(inner, nulls=nulls) for key, inner in kept.items()}
@@ -246,7 +246,7 @@ def storable(value: Any, *, nulls: bool = True) -> Any:
 
 
 def check(document: dict[str, Any], call: Sequence[Any], given: dict[str, Any], anonymous_id: str) -> None:
-    """Compare each field of what is stored with what the SDK was told, and what it made of it."""
+    """Compare each field of a stored event with the call, and with the message that the SDK made of it."""
     rest = dict(document)
     kind, *values = call
     rudder = "channel" in given
@@ -284,10 +284,10 @@ def check(document: dict[str, Any], call: Sequence[Any], given: dict[str, Any], 
     assert rest.keys() == {"_id", "kafka"}
 
 
-def test_each_call_is_stored_once_with_all_that_the_sdk_was_told(visitor: Visitor, mode: Mode) -> None:
+def test_each_call_is_stored_once_with_all_its_values(visitor: Visitor, mode: Mode) -> None:
     page = visitor.open(mode)
     calls = CALLS if mode.html == RUDDER else [*CALLS, SCREEN]
-    # analytics.js would give the first one the userId too, which it learns before it sends it.
+    # analytics.js would put the userId into the first message too, since it learns it before it sends.
     for told in (calls[:1], calls):
         page.evaluate(TELL, json.dumps(told[-len(calls) + 1 :]))
         page.wait_for_function("count => given.length === count", arg=len(told))
@@ -315,8 +315,8 @@ ALONE = {
 
 
 @pytest.mark.parametrize("mode", ALONE.values(), ids=ALONE.keys())
-def test_a_page_can_have_the_settings_itself(visitor: Visitor, mode: Mode) -> None:
-    """Else the SDKs send nothing from a page that was opened while the API was away."""
+def test_a_page_can_contain_the_settings(visitor: Visitor, mode: Mode) -> None:
+    """Otherwise the SDKs send nothing from a page that was opened while the API was unavailable."""
     visitor.open(mode).evaluate(BURST, [3, {}])
     assert visitor.names(3) == numbered(3)
     assert not [url for url in visitor.asked if "/settings" in url or "/sourceConfig" in url]
@@ -343,8 +343,8 @@ def test_many_events_at_once_are_stored_once(visitor: Visitor, mode: Mode, count
     assert visitor.names(count) == numbered(count)
 
 
-def test_rudderstack_itself_drops_what_its_queue_has_no_room_for(visitor: Visitor) -> None:
-    """N are in flight, and the newest N wait; 100 each by default."""
+def test_rudderstack_itself_drops_events_beyond_its_queue(visitor: Visitor) -> None:
+    """It keeps N events in flight and the newest N waiting; by default, N is 100."""
     page = visitor.open(Mode(RUDDER, {"queueOptions": {"maxItems": 20}}))
     page.evaluate(BURST, [1, {}])
     visitor.stored(1)
@@ -352,17 +352,17 @@ def test_rudderstack_itself_drops_what_its_queue_has_no_room_for(visitor: Visito
     assert visitor.names(41) == sorted([*numbered(1), *numbered(20), *numbered(60, 40)])
 
 
-def test_rudderstack_itself_drops_what_does_not_fit_into_beacons(visitor: Visitor) -> None:
-    """64 KiB at once, as browsers have it."""
+def test_rudderstack_itself_drops_events_that_do_not_fit_into_beacons(visitor: Visitor) -> None:
+    """The limit of browsers for beacons is 64 KiB at once."""
     visitor.open(BEACON).evaluate(BURST, [10, {"text": "x" * 20_000}])
-    visitor.wait(lambda: "will be dropped" in str(visitor.said), "a word in the console")
+    visitor.wait(lambda: "will be dropped" in str(visitor.said), "a message in the console")
     assert len(visitor.documents()) < 10
 
 
-# ── Pages that are left ──
+# ── Leaving a page ──
 
 
-def test_with_keepalive_requests_under_way_outlive_their_page(visitor: Visitor, gate: "Gate") -> None:
+def test_with_keepalive_requests_in_flight_outlive_their_page(visitor: Visitor, gate: "Gate") -> None:
     gate.hold()
     page = visitor.open(KEEPALIVE, api=gate.url)
     page.evaluate(BURST, [6, {}])
@@ -373,7 +373,7 @@ def test_with_keepalive_requests_under_way_outlive_their_page(visitor: Visitor, 
 
 
 @pytest.mark.parametrize("mode", [BATCHING, BEACON], ids=["analytics.js", "rudderstack by beacons"])
-def test_batches_that_are_not_full_are_sent_as_the_page_is_left(visitor: Visitor, mode: Mode) -> None:
+def test_incomplete_batches_are_sent_when_the_visitor_leaves_the_page(visitor: Visitor, mode: Mode) -> None:
     patient = {
         "deliveryStrategy": {"strategy": "batching", "config": {"size": 100, "timeout": 60_000}},
         "useBeacon": True,
@@ -393,18 +393,18 @@ def test_the_next_page_sends_what_the_last_could_not(visitor: Visitor, gate: "Ga
     page.evaluate(BURST, [20, {}])
     visitor.wait(lambda: gate.held == 6, "as many requests as a browser sends at once")
     page.goto(f"{visitor.scene.site.url}/elsewhere")
-    # As if ten seconds had passed: before that, RudderStack takes the queue for that of another tab.
+    # Pretend that ten seconds have passed; before that, RudderStack's SDK leaves the queue to the other tab.
     page.evaluate("for (const key in localStorage) if (/ack$/.test(key)) localStorage[key] -= 11_000")
     gate.release()
     visitor.open(mode, "/next", api=gate.url)
     assert visitor.names(20) == numbered(20)
 
 
-# ── What goes wrong ──
+# ── Failures ──
 
 
 class Gate(http.server.ThreadingHTTPServer):
-    """Stands before the API: passes requests on, or does what `script` says of the next ones with events."""
+    """A proxy of the API: passes requests on, or follows `script` for the next requests with events."""
 
     daemon_threads = True
 
@@ -420,7 +420,7 @@ class Gate(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def hold(self) -> None:
-        """Let no events pass until `release`."""
+        """Hold all requests with events until `release`."""
         self._open.clear()
 
     def release(self) -> None:
@@ -441,7 +441,7 @@ class Gate(http.server.ThreadingHTTPServer):
             return answer.status, answer.getheaders(), answer.read()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser went away, or the API."""
+        """Ignore errors: the browser or the API has closed the connection."""
 
     def close(self) -> None:
         self.release()
@@ -488,7 +488,7 @@ def gate(scene: Scene) -> Iterator[Gate]:
     gate.close()
 
 
-# They wait less long before they try again.
+# Options for shorter waits before a retry.
 SOON = {"backoffConfig": {"baseBackoffInterval": 0.1}, "rateLimitConfig": {"maxRetryInterval": 1}}
 QUICK = Mode(SEGMENT, {"httpConfig": SOON})
 QUICK_BATCHING = Mode(
@@ -506,7 +506,7 @@ PLAIN = pytest.mark.parametrize(
 
 
 @PLAIN
-def test_what_was_not_answered_well_is_sent_again_and_stored_once(visitor: Visitor, gate: Gate, mode: Mode) -> None:
+def test_a_failed_request_is_sent_again_and_stored_once(visitor: Visitor, gate: Gate, mode: Mode) -> None:
     gate.script.extend(["lose the answer", "500", "close"])
     visitor.open(mode, api=gate.url).evaluate(BURST, [3, {}])
     visitor.wait(lambda: not gate.script, "three failures")
@@ -514,7 +514,7 @@ def test_what_was_not_answered_well_is_sent_again_and_stored_once(visitor: Visit
 
 
 @PLAIN
-def test_over_the_rate_of_its_key_all_is_stored_later(visitor: Visitor, gate: Gate, mode: Mode) -> None:
+def test_events_over_the_rate_of_their_key_are_stored_later(visitor: Visitor, gate: Gate, mode: Mode) -> None:
     """The key may send 20 events a second, and another client has just sent 60."""
     page = visitor.open(mode, api=gate.url, key=SLOW_KEY)
     page.evaluate(BURST, [1, {}])
@@ -530,8 +530,8 @@ def test_over_the_rate_of_its_key_all_is_stored_later(visitor: Visitor, gate: Ga
 
 
 @PLAIN
-def test_a_message_that_is_refused_takes_no_other_with_it(visitor: Visitor, gate: Gate, mode: Mode) -> None:
-    """One with a name that is too long, one that is too large; no SDK sends them again."""
+def test_a_refused_message_does_not_affect_others(visitor: Visitor, gate: Gate, mode: Mode) -> None:
+    """One message has a name that is too long, one is too large; no SDK sends them again."""
     page = visitor.open(mode, api=gate.url)
     page.evaluate(BURST, [1, {}])
     page.evaluate("analytics.track('x'.repeat(300)); analytics.track('large', { text: 'x'.repeat(70_000) })")
@@ -540,13 +540,13 @@ def test_a_message_that_is_refused_takes_no_other_with_it(visitor: Visitor, gate
 
 
 @PLAIN
-def test_what_comes_with_a_wrong_key_is_dropped_by_the_sdk(visitor: Visitor, gate: Gate, mode: Mode) -> None:
+def test_the_sdk_drops_events_with_a_wrong_key(visitor: Visitor, gate: Gate, mode: Mode) -> None:
     page = visitor.open(mode, api=gate.url, key="a-slip")
     page.evaluate(BURST, [1, {}])
     visitor.wait(lambda: gate.statuses[401] == 1, "a 401")
 
 
-def test_while_kafka_is_away_and_the_api_restarts_and_its_journal_is_full_nothing_is_lost(
+def test_no_event_is_lost_without_kafka_over_a_restart_with_a_full_journal(
     browser: Browser, scene: Scene, gate: Gate
 ) -> None:
     visitors = {Visitor(browser, scene): mode for mode in (QUICK, QUICK_XHR)}

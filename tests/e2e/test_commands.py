@@ -1,4 +1,4 @@
-"""What all commands have in common."""
+"""All commands read .env and report a wrong setting in one line."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Connections are shared out evenly among the workers, however they come."""
+"""Each worker gets an even share of the connections."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 
 @contextlib.contextmanager
 def kept_alive(api: ApiServer, count: int) -> Iterator[None]:
-    """N connections, opened at once, each with an answer."""
+    """N connections, opened at once; each has received an answer."""
     with connections(api.url, count, GET) as opened:
         for connection in opened:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
@@ -47,15 +47,15 @@ def spread(api: ApiServer) -> list[int]:
 
 def evenly(api: ApiServer) -> bool:
     # A connection counts until its worker has noticed that the client is gone.
-    eventually(lambda: spread(api) == [0, 0], what="an end of the connections before")
+    eventually(lambda: spread(api) == [0, 0], what="the end of the earlier connections")
     with kept_alive(api, 20):
         return spread(api) == [10, 10]
 
 
-def test_those_opened_together_are_halved_between_two_workers(api: ApiServer) -> None:
-    # The API is ready with its first worker.
+def test_each_of_two_workers_gets_half_of_the_connections_opened_at_once(api: ApiServer) -> None:
+    # The API is ready as soon as its first worker is.
     eventually(lambda: evenly(api), what="an even spread")
-    # By chance it would be one or two of ten. A machine that is busy with other things may delay a worker once.
+    # By chance, one or two of ten would be even. A busy machine may delay a worker now and then.
     assert sum(evenly(api) for _ in range(10)) >= 5
 
 
@@ -67,14 +67,14 @@ def test_a_worker_that_replaces_a_killed_one_gets_its_share(api: ApiServer) -> N
     eventually(lambda: evenly(api), what="an even spread again")
 
 
-def test_a_frozen_worker_is_not_waited_for(api: ApiServer) -> None:
+def test_a_frozen_worker_does_not_delay_new_connections(api: ApiServer) -> None:
     eventually(lambda: evenly(api), what="an even spread")
     frozen = workers(api)[0]
     frozen.suspend()
     try:
         with kept_alive(api, 20):
             assert spread(api) == [0, 20]
-        # Each with a connection of its own.
+        # Each request opens a new connection.
         assert all(requests.get(f"{api.url}/health/live", timeout=10).ok for _ in range(20))
     finally:
         frozen.resume()

@@ -1,4 +1,4 @@
-"""The console in a browser, beside a whole pipeline; at the end its Kafka and its MongoDB are killed."""
+"""The console in a browser, with a whole pipeline; the last tests kill Kafka and MongoDB."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ HOSTILE = (
 
 
 class Scene:
-    """A pipeline with servers of its own, and a console that looks at it."""
+    """A pipeline with servers of its own, and its console."""
 
     def __init__(self, libs: Path, folder: Path) -> None:
         self.kafka = KafkaServer(libs, folder)
@@ -60,7 +60,7 @@ class Scene:
 
     @contextlib.contextmanager
     def refusing(self, customer: str) -> Iterator[None]:
-        """MongoDB refuses this customer's documents meanwhile."""
+        """MongoDB refuses this customer's documents until the end of the block."""
         with pymongo.MongoClient[dict[str, Any]](self.pipeline.mongo.uri) as client:
             database = client[self.pipeline.mongo.database]
             database.command("collMod", "events", validator={"customer_id": {"$ne": customer}})
@@ -101,22 +101,22 @@ def visit(browser: Browser, scene: Scene) -> Iterator[Look]:
     visit.page.close()
 
 
-def test_with_nothing_yet_the_page_says_what_to_do(scene: Scene, visit: Look) -> None:
+def test_an_empty_page_says_what_to_do(scene: Scene, visit: Look) -> None:
     expect(visit.page.locator("#live-empty")).to_contain_text(f"curl -X POST {scene.pipeline.url}/api/v1/track")
 
 
-def test_an_event_appears_and_turns_to_stored(scene: Scene, visit: Look) -> None:
+def test_an_event_appears_and_becomes_stored(scene: Scene, visit: Look) -> None:
     customer = fresh_name("customer")
     event_id = scene.send(customer_id=customer, properties={"size": 9007199254740993}).json()["event_id"]
     row = visit.row(customer)
     expect(row.locator(".pill")).to_have_text(re.compile(r"^stored · [\d,.]+ m?s$"))
     row.get_by_role("button").click()
-    # Not rounded, as a browser's own numbers would be.
+    # The exact integer: JavaScript's numbers would round it.
     expect(row.locator(".json")).to_contain_text('"size": 9007199254740993')
     expect(row.locator(".facts")).to_contain_text(event_id)
 
 
-def test_a_refused_event_appears_with_the_faulty_field_marked_and_what_to_do(scene: Scene, visit: Look) -> None:
+def test_a_refused_event_appears_with_the_faulty_field_marked_and_a_remedy(scene: Scene, visit: Look) -> None:
     customer = fresh_name("customer")
     request_id = scene.send(customer_id=customer, event_type="clck").headers["X-Request-ID"]
     visit.tab("Refused")
@@ -153,7 +153,7 @@ def test_a_letter_is_sent_back_by_the_button_and_stored_once(scene: Scene, visit
     assert "a replay of dead letters ends" in scene.console.output()
 
 
-def test_each_id_gets_an_honest_answer(scene: Scene, visit: Look) -> None:
+def test_a_search_finds_the_state_of_each_id(scene: Scene, visit: Look) -> None:
     event_id = scene.send(event_id=fresh_name("event")).json()["event_id"]
     eventually(lambda: scene.find(event_id)["state"] == "stored", what="the answer 'stored'")
     refused = fresh_name("refused")
@@ -168,7 +168,7 @@ def test_each_id_gets_an_honest_answer(scene: Scene, visit: Look) -> None:
     assert states == ["accepted", "in_kafka", "stored"]
 
 
-def test_an_event_long_out_of_sight_is_found_in_kafka_while_it_is_not_stored(scene: Scene) -> None:
+def test_an_old_event_that_is_not_stored_is_found_in_kafka(scene: Scene) -> None:
     scene.pipeline.consumer.stop()
     event_id = scene.send(event_id=fresh_name("event")).json()["event_id"]
     eventually(lambda: scene.find(event_id)["state"] == "in_kafka", what="the answer 'in_kafka'")
@@ -181,7 +181,7 @@ def test_an_event_long_out_of_sight_is_found_in_kafka_while_it_is_not_stored(sce
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_others(
+def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_other_events(
     browser: Browser, scene: Scene, viewport: ViewportSize
 ) -> None:
     visit = Look(browser, scene, viewport)
@@ -210,7 +210,7 @@ def test_hostile_contents_neither_run_nor_break_the_page_nor_hide_others(
     visit.page.close()
 
 
-def test_the_page_asks_nobody_else_and_has_nothing_to_complain_of(scene: Scene, visit: Look) -> None:
+def test_the_page_sends_no_request_to_other_hosts_and_logs_no_error(scene: Scene, visit: Look) -> None:
     for name in ("Refused", "Dead letters", "Where is my event?", "Live"):
         visit.tab(name)
     assert [url for url in visit.asked if not url.startswith(scene.console.url)] == []
@@ -226,17 +226,17 @@ def test_the_tabs_work_from_the_keyboard(visit: Look) -> None:
     assert visit.page.evaluate("document.activeElement.id") == "q"
 
 
-def test_pause_holds_the_list_and_counts_what_comes(scene: Scene, visit: Look) -> None:
+def test_pause_holds_the_list_and_counts_new_events(scene: Scene, visit: Look) -> None:
     visit.page.get_by_role("button", name="Pause").click()
     customer = fresh_name("customer")
     scene.send(customer_id=customer)
-    expect(visit.page.locator("#live-note")).to_have_text(re.compile("^Paused: [0-9]+ more came meanwhile"))
+    expect(visit.page.locator("#live-note")).to_have_text(re.compile("^Paused: [0-9]+ more came in the meantime"))
     expect(visit.row(customer)).not_to_be_visible()
     visit.page.get_by_role("button", name="Go on").click()
     expect(visit.row(customer)).to_be_visible()
 
 
-def test_a_burst_is_drawn_newest_first_and_what_changes_later_stays_in_its_place(scene: Scene, visit: Look) -> None:
+def test_a_burst_is_shown_newest_first_and_changed_rows_keep_their_place(scene: Scene, visit: Look) -> None:
     customer = fresh_name("customer")
     event = {"customer_id": customer, "event_type": "click"}
     for _ in range(4):
@@ -248,14 +248,14 @@ def test_a_burst_is_drawn_newest_first_and_what_changes_later_stays_in_its_place
     assert offsets == sorted(offsets, reverse=True)
 
 
-def test_a_ninth_viewer_is_told_that_there_are_eight(scene: Scene) -> None:
+def test_a_ninth_viewer_gets_a_503(scene: Scene) -> None:
     with contextlib.ExitStack() as viewers:
         for _ in range(MOST_VIEWERS):
             answer = viewers.enter_context(requests.get(f"{scene.console.url}/api/live", stream=True, timeout=20))
             if answer.status_code == 503:
                 break
         assert requests.get(f"{scene.console.url}/api/live", timeout=20).status_code == 503
-    # Those who left are noticed at the next thing they would have been told.
+    # The console notices closed streams when it sends the next event.
     eventually(lambda: _may_look(scene), what="a free place")
 
 
@@ -275,7 +275,7 @@ def test_contents_can_be_hidden(browser: Browser, scene: Scene, tmp_path: Path) 
     console.kill()
 
 
-def test_its_death_changes_nothing_for_anybody(scene: Scene) -> None:
+def test_the_death_of_the_console_does_not_affect_the_pipeline(scene: Scene) -> None:
     scene.console.kill()
     event_id = scene.send().json()["event_id"]
     eventually(lambda: scene.stored(event_id) == 1, what="the event stored")
@@ -302,7 +302,7 @@ class Shop(Visit):
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_what_somebody_does_in_the_demo_shop_is_stored(
+def test_actions_in_the_demo_shop_are_stored(
     browser: Browser, scene: Scene, visit: Look, viewport: ViewportSize
 ) -> None:
     shop = Shop(browser, scene, viewport)
@@ -355,22 +355,22 @@ def test_the_mistake_of_the_demo_shop_is_refused_and_shown_with_its_field_marked
     assert "event_name" in answer.json()["message"]
 
 
-# ── Now things die ──
+# ── Failures ──
 
 
-def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, visit: Look) -> None:
+def test_an_outage_of_kafka_is_shown_with_its_runbook_and_loses_nothing(scene: Scene, visit: Look) -> None:
     scene.kafka.kill()
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("Kafka does not answer")
     sent = [scene.send().json()["event_id"] for _ in range(5)]
-    expect(problems).to_contain_text("5 events are kept in the journal meanwhile; none is lost.")
+    expect(problems).to_contain_text("5 events are kept in the journal in the meantime; none is lost.")
     link = problems.get_by_role("link").first.get_attribute("href")
     assert requests.get(f"{scene.console.url}{link}", timeout=20).ok
     answer = scene.find(sent[0])
     assert (answer["state"], "Kafka" in answer["unasked"]) == ("unknown", True)
     scene.kafka.start()
     for event_id in sent:
-        eventually(lambda event_id=event_id: scene.stored(event_id) == 1, timeout=90, what="what was kept is stored")  # type: ignore[misc]
+        eventually(lambda event_id=event_id: scene.stored(event_id) == 1, timeout=90, what="the kept event stored")  # type: ignore[misc]
     expect(problems).not_to_contain_text("Kafka does not answer")
     eventually(lambda: scene.find(sent[-1])["state"] == "stored", timeout=60, what="the answer 'stored'")
     customer = fresh_name("customer")
@@ -378,17 +378,17 @@ def test_kafka_away_is_shown_with_its_runbook_and_nothing_is_lost(scene: Scene, 
     expect(visit.row(customer).locator(".pill")).to_contain_text("stored")
 
 
-def test_a_frozen_kafka_is_shown_although_it_takes_connections(scene: Scene, visit: Look) -> None:
+def test_a_frozen_kafka_is_shown_although_it_accepts_connections(scene: Scene, visit: Look) -> None:
     scene.kafka.freeze()
     event_id = scene.send().json()["event_id"]
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("Kafka does not accept events")
     scene.kafka.thaw()
-    eventually(lambda: scene.stored(event_id) == 1, timeout=90, what="what was kept is stored")
+    eventually(lambda: scene.stored(event_id) == 1, timeout=90, what="the kept event stored")
     expect(problems).not_to_contain_text("Kafka does not accept events")
 
 
-def test_mongodb_away_is_shown_and_nothing_is_lost(scene: Scene, visit: Look) -> None:
+def test_an_outage_of_mongodb_is_shown_and_loses_nothing(scene: Scene, visit: Look) -> None:
     scene.mongo.kill()
     problems = visit.page.locator("#problems")
     expect(problems).to_contain_text("MongoDB does not answer")

@@ -1,4 +1,4 @@
-"""What only a socket can send costs no more than a moment of CPU either (tests/unit/test_costly_requests.py)."""
+"""Malformed requests on a raw socket cost little CPU; tests/unit/test_costly_requests.py has the well-formed ones."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -24,14 +24,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 class Costly(NamedTuple):
-    """A request that an attacker may try because it is expensive."""
+    """A request that could be expensive for the API."""
 
     what: str
     sent: Callable[[], bytes]
 
 
 def filled(head: bytes, unit: bytes, tail: bytes = b"0\r\n\r\n") -> bytes:
-    """As much as a request may have."""
+    """The head, units up to the maximum size of a request, and the tail."""
     return head + unit * ((MAX_BATCH_BYTES - len(head) - len(tail)) // len(unit)) + tail
 
 
@@ -49,19 +49,20 @@ TABLE = [
     Costly("an endless header", lambda: filled(POST + b"a: ", b"b")),
     Costly("many lengths", lambda: filled(POST, b"Content-Length: x\r\n")),
     Costly("an endless length", lambda: filled(POST + b"Content-Length: ", b"0")),
-    Costly("spaces for a length", lambda: filled(POST + b"Content-Length:", b" ")),
+    Costly("spaces in place of a length", lambda: filled(POST + b"Content-Length:", b" ")),
     Costly("no line", lambda: filled(b"", b"A")),
     Costly("empty lines", lambda: filled(b"", b"\r\n")),
     Costly("an endless URL", lambda: filled(b"GET /", b"a/")),
     Costly(
-        "a body for no route", lambda: filled(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n", b" ")
+        "a body for an unknown route",
+        lambda: filled(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n", b" "),
     ),
-    Costly("a body longer than it says", lambda: filled(POST + b"Content-Length: 5\r\n\r\n", b"1")),
+    Costly("a body longer than its Content-Length", lambda: filled(POST + b"Content-Length: 5\r\n\r\n", b"1")),
 ]
 
 
 def send(api: ApiServer, sent: bytes) -> None:
-    """Send it, as far as it is read, and wait until the connection is closed."""
+    """Send it as far as the server reads it, and wait until the server closes the connection."""
     with connections(api.url, 1, b"") as (client,):
         try:
             client.sendall(sent)
@@ -73,7 +74,7 @@ def send(api: ApiServer, sent: bytes) -> None:
 
 
 def cpu_seconds(api: ApiServer) -> float:
-    """What its worker has used."""
+    """The CPU time of the worker, in seconds."""
     assert api.child is not None
     (worker,) = psutil.Process(api.child.pid).children()
     times = worker.cpu_times()
@@ -81,7 +82,7 @@ def cpu_seconds(api: ApiServer) -> float:
 
 
 @pytest.mark.parametrize("costly", TABLE, ids=lambda costly: costly.what)
-def test_it_costs_little(api: ApiServer, costly: Costly) -> None:
+def test_a_request_costs_little_cpu(api: ApiServer, costly: Costly) -> None:
     sent = costly.sent()
     costs: list[float] = []
     while len(costs) < 3 and min(costs, default=MOST_READINGS) >= MOST_READINGS:

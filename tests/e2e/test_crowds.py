@@ -1,4 +1,4 @@
-"""More connections than a worker may have, or has descriptors for: others are served all the same."""
+"""A worker serves new clients even when it has reached its limit of connections or descriptors."""
 
 import resource
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ EVENT = {"customer_id": "a", "event_type": "click"}
 
 @pytest.fixture(autouse=True)
 def _descriptors() -> Iterator[None]:
-    """Enough of them on our side; a process that is started has them too."""
+    """Raise the limit of descriptors for this process and its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     yield
@@ -33,13 +33,13 @@ def worker(api: ApiServer) -> psutil.Process:
 
 
 @pytest.mark.parametrize("begin", [b"", GET, HALF], ids=["silent", "kept alive", "half-sent"])
-def test_a_thousand_idle_connections_keep_nobody_out(tmp_path: Path, begin: bytes) -> None:
+def test_a_thousand_idle_connections_do_not_block_others(tmp_path: Path, begin: bytes) -> None:
     with api_without_kafka(tmp_path) as api, connections(api.url, 1_050, begin):
         for _ in range(3):
             assert requests.post(f"{api.url}/api/v1/track", json=EVENT, timeout=10).status_code == 202
 
 
-def test_those_that_are_idle_longest_make_room(tmp_path: Path) -> None:
+def test_the_connections_that_are_idle_longest_are_closed_first(tmp_path: Path) -> None:
     with (
         api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--worker-connections 30") as api,
         connections(api.url, 1, HALF) as (half,),
@@ -49,7 +49,7 @@ def test_those_that_are_idle_longest_make_room(tmp_path: Path) -> None:
         with connections(api.url, 25, HEAD) as others:
             assert all(client.recv(65536).endswith(b"\r\n\r\n") for client in others)
             assert [client.recv(1) for client in first[:3]] == [b"", b"", b""]
-            # Half a request is worth more than an idle connection.
+            # The worker closes idle connections, not those with half a request.
             half.sendall(b" " * 48 + b"}")
             assert half.recv(65536).startswith(b"HTTP/1.1 4")
 
@@ -58,7 +58,7 @@ def test_a_lack_of_descriptors_ends_no_worker(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path) as api:
         pid = worker(api).pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        # Fewer than a worker's own files and the connections to come.
+        # Enough for the worker's own files, but not for all connections below.
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (worker(api).num_fds() + 20, hard))
         with connections(api.url, 60, GET):
             assert requests.get(f"{api.url}/health/live", timeout=20).status_code == 200

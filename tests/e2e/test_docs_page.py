@@ -20,7 +20,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 class Try(Visit):
-    """The page after a reader has opened it and tried the first operation."""
+    """The page, after a reader has opened it and tried the first operation."""
 
     def __init__(self, browser: Browser, api: ApiServer, viewport: ViewportSize) -> None:
         super().__init__(browser, viewport)
@@ -49,13 +49,13 @@ def test_an_event_can_be_tried_out(visit: Try) -> None:
     assert visit.answer.text_content() == "202"
 
 
-def test_nothing_is_asked_of_another_host(visit: Try, api: ApiServer) -> None:
+def test_the_page_sends_no_request_to_other_hosts(visit: Try, api: ApiServer) -> None:
     assert [url for url in visit.asked if not url.startswith((f"{api.url}/", "data:"))] == []
 
 
-def test_the_console_has_nothing_to_say(visit: Try) -> None:
+def test_the_browsers_console_is_empty(visit: Try) -> None:
     assert visit.said == []
 
 
-def test_nothing_has_to_be_scrolled_sideways(visit: Try) -> None:
+def test_the_page_needs_no_horizontal_scrolling(visit: Try) -> None:
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

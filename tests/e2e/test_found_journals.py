@@ -1,4 +1,4 @@
-"""What the API makes of the journals that it finds when it starts."""
+"""The journals that the API finds at its start."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_a_file_of_another_user_stops_the_start_and_keeps_its_events(tmp_path: P
     folder.joinpath(file).chmod(0)
     api = ApiServer(tmp_path, {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}", "API_WORKERS": "1"})
     if os.geteuid() == 0:
-        # Root may read everything.
+        # Root may read all files.
         api.command[:0] = WITHOUT_PRIVILEGES
     before = len(api.output())
     api.start()
@@ -43,7 +43,7 @@ def test_a_file_of_another_user_stops_the_start_and_keeps_its_events(tmp_path: P
     assert list(folder.glob("damaged-*")) == []
 
 
-def test_what_was_set_aside_is_counted_once_whichever_worker_is_asked(tmp_path: Path) -> None:
+def test_every_worker_counts_a_journal_set_aside_once(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_WORKERS="3") as api:
         aside = tmp_path / "journal" / "worker-0" / "damaged-20260131T120000Z-7-events.mdb"
         aside.touch()
@@ -53,7 +53,7 @@ def test_what_was_set_aside_is_counted_once_whichever_worker_is_asked(tmp_path: 
 
 
 def set_aside(api: ApiServer) -> set[str]:
-    """What the metric says over connections that go to different workers."""
+    """The values of the metric over connections to different workers."""
     found = set()
     sessions = [requests.Session() for _ in range(6)]
     for session in sessions:

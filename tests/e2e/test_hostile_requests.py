@@ -1,4 +1,4 @@
-"""What only a raw socket can send to a real gunicorn."""
+"""Malformed and unusual HTTP on a raw socket, to a real gunicorn."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def send(api: ApiServer, request: bytes) -> Answer:
-    """Send a request as it is, say that nothing more comes, and give the answer."""
+    """Send a request unchanged, close the sending side, and return the answer."""
     with connect(api) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
@@ -58,7 +58,7 @@ def send(api: ApiServer, request: bytes) -> Answer:
 
 
 def post(api: ApiServer, headers: bytes, body: bytes, path: str = "/api/v1/track") -> tuple[int, dict[str, Any]]:
-    """Post a body under these headers; the answer's status and JSON."""
+    """Post a body with these headers; returns the status and the JSON of the answer."""
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
     answer = send(api, head.encode() + headers + b"\r\n\r\n" + body)
     return answer.status, answer.json
@@ -71,11 +71,11 @@ def chunks(*parts: bytes) -> bytes:
 CHUNKED = b"Transfer-Encoding: chunked"
 
 
-def test_a_chunked_body_is_taken(api: ApiServer) -> None:
+def test_a_chunked_body_is_accepted(api: ApiServer) -> None:
     assert post(api, CHUNKED, chunks(EVENT[:10], EVENT[10:]))[0] == 202
 
 
-def test_a_chunked_body_over_the_limit_is_not_cut_off_but_refused(api: ApiServer) -> None:
+def test_a_chunked_body_over_the_limit_is_refused_and_not_cut(api: ApiServer) -> None:
     padded = EVENT + b" " * (LIMIT - len(EVENT))
     status, answer = post(api, CHUNKED, chunks(padded, b"THIS IS NOT JSON"))
     assert (status, answer["message"]) == (413, "The body may have at most 65536 bytes.")
@@ -90,18 +90,18 @@ def test_a_coding_may_be_written_as_http_allows(api: ApiServer, coding: bytes) -
     assert post(api, b"Transfer-Encoding:" + coding, chunks(EVENT))[0] == 202
 
 
-def test_a_zipped_body_called_merely_chunked_in_transfer_is_not_taken_for_unzipped(api: ApiServer) -> None:
+def test_a_transfer_encoding_of_gzip_is_refused(api: ApiServer) -> None:
     status, answer = post(api, b"Transfer-Encoding: gzip, chunked", chunks(gzip.compress(EVENT)))
     assert (status, answer["message"]) == (501, "The only Transfer-Encoding that is understood is chunked.")
 
 
-def test_a_body_of_a_crowd_of_chunks_is_refused(api: ApiServer) -> None:
+def test_a_body_in_too_many_chunks_is_refused(api: ApiServer) -> None:
     body = chunks(*(b" " for _ in range(8_500)), EVENT)
     status, answer = post(api, CHUNKED, body)
     assert (status, answer["message"]) == (400, "The body has too many chunks, or too much framing around them.")
 
 
-def test_a_body_of_many_small_chunks_is_taken(api: ApiServer) -> None:
+def test_a_body_in_many_small_chunks_is_accepted(api: ApiServer) -> None:
     assert post(api, CHUNKED, chunks(*(b" " for _ in range(8_000)), EVENT))[0] == 202
 
 
@@ -132,7 +132,7 @@ def test_a_body_shorter_than_announced_is_refused(api: ApiServer) -> None:
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_proper_http_gets_an_answer_like_all_others(api: ApiServer, request_: bytes, status: int) -> None:
+def test_malformed_http_gets_an_answer_in_the_usual_form(api: ApiServer, request_: bytes, status: int) -> None:
     answer = send(api, request_)
     assert answer.status == status
     assert list(answer.json) == ["status", "message", "errors", "request_id"]
@@ -158,20 +158,20 @@ def test_a_page_can_read_an_answer_given_before_the_app(rest: bytes, tmp_path: P
         assert "access-control-allow-origin" not in send(api, head % b"https://else.example" + rest).headers
 
 
-def test_what_is_no_proper_http_is_logged_without_its_url(api: ApiServer) -> None:
+def test_malformed_http_is_logged_without_its_url(api: ApiServer) -> None:
     send(api, b"GET /?key=s3cret" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     eventually(lambda: "a request was refused before the app" in api.output())
     assert "s3cret" not in api.output()
 
 
-def test_what_is_no_proper_http_is_counted_like_all_others(api: ApiServer) -> None:
+def test_malformed_http_is_counted(api: ApiServer) -> None:
     send(api, b"nonsense\r\n\r\n")
     exposed = requests.get(f"{api.url}/metrics", timeout=5).text
     assert re.search(r'^pulse_api_rejected_total{reason="unreadable"} [1-9]', exposed, re.MULTILINE)
     assert 'pulse_api_requests_total{method="(other)",path="(unknown)",status="400"}' in exposed
 
 
-def test_requests_sent_at_once_are_answered_one_after_the_other(api: ApiServer) -> None:
+def test_pipelined_requests_are_answered_in_order(api: ApiServer) -> None:
     head = b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     one = head + b"Content-Length: %d\r\n\r\n" % len(EVENT) + EVENT
     with connect(api) as connection:
@@ -181,7 +181,7 @@ def test_requests_sent_at_once_are_answered_one_after_the_other(api: ApiServer) 
     assert answers.count(b"HTTP/1.1 202") == 3
 
 
-def test_a_client_that_asks_first_is_told_to_go_on(api: ApiServer) -> None:
+def test_a_client_that_expects_100_continue_gets_it(api: ApiServer) -> None:
     with connect(api) as connection:
         connection.sendall(
             b"POST /api/v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -192,12 +192,12 @@ def test_a_client_that_asks_first_is_told_to_go_on(api: ApiServer) -> None:
         assert read_all(connection).startswith(b"HTTP/1.1 202")
 
 
-def test_a_zipped_chunked_body_is_taken(api: ApiServer) -> None:
+def test_a_zipped_chunked_body_is_accepted(api: ApiServer) -> None:
     zipped = gzip.compress(EVENT)
     assert post(api, CHUNKED + b"\r\nContent-Encoding: gzip", chunks(zipped[:5], zipped[5:]))[0] == 202
 
 
-def test_a_doubled_slash_is_no_other_page(api: ApiServer) -> None:
+def test_a_double_slash_leads_to_no_other_page(api: ApiServer) -> None:
     status, answer = post(api, b"Content-Length: %d" % len(EVENT), EVENT, path="/api/v1//track")
     assert (status, answer["status"]) == (404, "error")
 
@@ -205,7 +205,7 @@ def test_a_doubled_slash_is_no_other_page(api: ApiServer) -> None:
 @pytest.mark.parametrize(
     "header", [b"SCRIPT_NAME: /x", b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: on", b"Forwarded: proto=https"]
 )
-def test_a_header_for_proxies_means_nothing(api: ApiServer, header: bytes) -> None:
+def test_headers_of_proxies_are_ignored(api: ApiServer, header: bytes) -> None:
     assert post(api, b"Content-Length: %d\r\n%s" % (len(EVENT), header), EVENT)[0] == 202
 
 

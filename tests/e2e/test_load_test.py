@@ -1,4 +1,4 @@
-"""The load test, against a real pipeline and against APIs elsewhere, and locust's page in a browser."""
+"""The load test, on a real pipeline and on an API elsewhere, and locust's page in a browser."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ KEY = {"API_KEYS": "web=secret"}
 
 
 def load_test(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs it with ten batches. Its chart goes into `folder`."""
+    """Run the load test with ten batches. Its chart goes into `folder`."""
     command = [sys.executable, "-m", "loadtest.load_test", "--batches", "10", *arguments]
     environ = {**os.environ, **env, "LOCAL_DATA_DIR": str(folder)}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False)
@@ -45,12 +45,14 @@ def refused(elsewhere: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> s
     return load_test(tmp_path_factory.mktemp("refused"), "--url", elsewhere.url)
 
 
-def test_refused_events_fail_it_and_are_told_with_the_reason(refused: subprocess.CompletedProcess[str]) -> None:
+def test_refused_events_fail_the_load_test_and_are_reported_with_the_reason(
+    refused: subprocess.CompletedProcess[str],
+) -> None:
     assert refused.returncode == 1
     assert "refused       1,000\n              1,000 events: HTTP 401, " in refused.stdout
 
 
-def test_what_becomes_of_events_elsewhere_is_left_open(refused: subprocess.CompletedProcess[str]) -> None:
+def test_events_of_an_api_elsewhere_are_reported_as_not_known(refused: subprocess.CompletedProcess[str]) -> None:
     assert "in Kafka      not known: KAFKA_BROKERS does not say where" in refused.stdout
     assert "in MongoDB    not known: MONGO_URI does not say where" in refused.stdout
 
@@ -71,7 +73,7 @@ def page(browser: Browser, elsewhere: ApiServer, tmp_path: Path) -> Iterator[Pag
     locust.kill()
 
 
-def test_a_run_is_started_watched_and_stopped_on_locusts_page(page: Page, elsewhere: ApiServer) -> None:
+def test_a_run_can_be_started_watched_and_stopped_on_locusts_page(page: Page, elsewhere: ApiServer) -> None:
     expect(page.get_by_label("Host")).to_have_value(elsewhere.url)
     page.get_by_label("Ramp up").fill("20")
     page.get_by_role("button", name="Start").click()

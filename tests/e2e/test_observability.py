@@ -1,4 +1,4 @@
-"""What can be seen of the running pipeline: on the dashboard and by the alerts of a Prometheus, and in the logs."""
+"""The dashboard, the alerts, the runbooks and the logs of a running pipeline."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.waiting import eventually
 
 
 class Watched(NamedTuple):
-    """A pipeline with some of everything going through it, and the Prometheus that scrapes it."""
+    """A pipeline that processes all kinds of traffic, and the Prometheus that scrapes it."""
 
     pipeline: Pipeline
     prometheus: PrometheusServer
@@ -32,7 +32,7 @@ KEY = "s3cret-key"
 
 
 class Traffic(threading.Thread):
-    """Sends good events, alone and in batches, and bad ones, until told to stop."""
+    """Sends valid events, single and in batches, and invalid ones, until `enough` is set."""
 
     def __init__(self, url: str) -> None:
         super().__init__(name="traffic", daemon=True)
@@ -62,10 +62,14 @@ def watched(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.Tem
     pipeline.start()
     exporter.start()
     prometheus.start()
-    eventually(lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 3, what="all are scraped", every=0.1)
+    eventually(
+        lambda: answers(prometheus) and len(prometheus.query("up == 1")) == 3,
+        what="a scrape of all processes",
+        every=0.1,
+    )
     traffic = Traffic(pipeline.url)
     traffic.start()
-    # After the first scrapes, so that Prometheus sees it arrive.
+    # After the first scrapes, so that Prometheus sees the increase.
     KafkaSender(pipeline.kafka, pipeline.kafka.topic).send([Record(b"key", b"no event")])
     yield Watched(pipeline, prometheus)
     traffic.enough.set()
@@ -100,14 +104,14 @@ def test_each_alert_can_be_evaluated(watched: Watched, alert: str) -> None:
     watched.prometheus.query(ALERTS[alert]["expr"])
 
 
-def test_the_first_dead_letter_sets_off_its_alert_and_nothing_else_does(watched: Watched) -> None:
+def test_the_first_dead_letter_fires_its_alert_and_no_other(watched: Watched) -> None:
     def firing() -> list[str]:
         return [series["metric"]["alertname"] for series in watched.prometheus.query('ALERTS{alertstate="firing"}')]
 
     assert eventually(firing, what="an alert", every=0.2) == ["DeadLettersArrive"]
 
 
-def test_whatever_is_exposed_is_declared(watched: Watched) -> None:
+def test_each_exposed_metric_is_declared(watched: Watched) -> None:
     names = requests.get(f"{watched.prometheus.url}/api/v1/label/__name__/values", timeout=10).json()["data"]
     exposed = {re.sub("_(bucket|count|sum|created)$", "", name) for name in names if name.startswith("pulse_")}
     assert {name for name in exposed if name not in METRICS and f"{name}_total" not in METRICS} == set()
@@ -117,7 +121,7 @@ def test_whatever_is_exposed_is_declared(watched: Watched) -> None:
 def test_the_first_command_of_each_runbook_works_as_written(watched: Watched, runbook: str) -> None:
     block = re.search(r"^```\w*\n(.*?)^```", RUNBOOKS[runbook], re.MULTILINE | re.DOTALL)
     assert block
-    # What follows a `$` is the command, the rest its output; without one, all is the command.
+    # A line with `$` is the command, and the others are its output; without a `$`, all lines are the command.
     command = re.search(r"^\$ (.*)$", block[1], re.MULTILINE)
     script = command[1] if command else block[1]
     for ours, theirs in (
@@ -135,12 +139,12 @@ def test_the_first_command_of_each_runbook_works_as_written(watched: Watched, ru
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # A command that logs does so on standard error.
+    # Some commands log to standard error.
     assert done.stdout or done.stderr
 
 
 def logged(watched: Watched, message: str) -> list[dict[str, Any]]:
-    """The lines with this message, each of which has to be one JSON object, gunicorn's own too."""
+    """The log lines with this message. Each line must be one JSON object, including those of gunicorn."""
     lines = (watched.pipeline.api.output() + watched.pipeline.consumer.output()).splitlines()
     return [line for line in map(json.loads, lines) if line["message"] == message]
 
@@ -150,16 +154,16 @@ def test_each_accepted_event_is_logged_by_its_id_at_debug(watched: Watched) -> N
     assert {"alice-0", "alice-1", "alice-2"} <= ids
 
 
-def test_each_request_is_logged_with_what_became_of_it(watched: Watched) -> None:
+def test_each_request_is_logged_with_its_result(watched: Watched) -> None:
     line = logged(watched, "request answered")[-1]
     assert line.keys() >= {"timestamp", "level", "method", "path", "status", "milliseconds", "request_id"}
 
 
-def test_requests_that_went_well_are_logged_at_debug_and_others_at_info(watched: Watched) -> None:
+def test_successful_requests_are_logged_at_debug_and_others_at_info(watched: Watched) -> None:
     levels = {(line["status"], line["level"]) for line in logged(watched, "request answered")}
     assert levels == {(202, "DEBUG"), (400, "INFO"), (200, "DEBUG")}
 
 
 @pytest.mark.parametrize("told", [KEY, "wr0ng", "nonsense", '"phone"', "no event"])
-def test_the_logs_hold_no_secrets_and_no_contents(watched: Watched, told: str) -> None:
+def test_the_logs_have_no_secrets_and_no_contents(watched: Watched, told: str) -> None:
     assert told not in watched.pipeline.api.output() + watched.pipeline.consumer.output()

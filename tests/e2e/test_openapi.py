@@ -1,6 +1,6 @@
-"""The API is what its OpenAPI document says: requests made up from the document by schemathesis, all of its checks.
+"""The API behaves as its OpenAPI document describes, by all checks of schemathesis on generated requests.
 
-HYPOTHESIS_EXAMPLES is how many requests an operation may cost.
+HYPOTHESIS_EXAMPLES sets the maximum of requests per operation.
 """
 
 import json
@@ -14,14 +14,14 @@ import pytest
 from tests.servers import ROOT, ApiServer, api_without_kafka
 
 EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES", "30")
-# They differ from /v1/track in a name.
+# These paths differ from /v1/track only in their name.
 ALIKE = "^/v1/(page|screen|identify|group|alias)$"
-# With many examples it takes as long as it takes.
+# No timeout in practice, since many examples may take hours.
 pytestmark = pytest.mark.timeout(24 * 3600)
 
 
-def hold_to_its_document(api: ApiServer, folder: Path, *arguments: str, valid: list[str]) -> None:
-    """`arguments` are schemathesis's; `valid` is how valid requests may be answered."""
+def check_against_its_document(api: ApiServer, folder: Path, *arguments: str, valid: list[str]) -> None:
+    """Check an API with schemathesis and these arguments; `valid` has the allowed statuses for valid requests."""
     config = folder / "schemathesis.toml"
     config.write_text(
         f'hooks = "tests.e2e.schemathesis_hooks"\n'
@@ -33,25 +33,25 @@ def hold_to_its_document(api: ApiServer, folder: Path, *arguments: str, valid: l
     options = ["--checks", "all", "--max-examples", EXAMPLES, "--exclude-path-regex", ALIKE]
     command = [*program, "run", f"{api.url}/openapi.json", *options, *arguments]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    # It leaves files where it runs.
+    # schemathesis leaves files in its working directory.
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "unexpected error" not in api.output()
 
 
-def test_an_api_that_anyone_may_send_to(tmp_path: Path) -> None:
+def test_an_api_without_write_keys_keeps_to_its_document(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path) as api:
-        hold_to_its_document(api, tmp_path, valid=["2xx"])
+        check_against_its_document(api, tmp_path, valid=["2xx"])
 
 
 @pytest.mark.long
-def test_an_api_that_needs_a_key(tmp_path: Path) -> None:
+def test_an_api_with_a_write_key_keeps_to_its_document(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_KEYS="web=sesame") as api:
-        # Valid requests come with made-up keys too.
-        hold_to_its_document(api, tmp_path, "--header", "Authorization: Bearer sesame", valid=["2xx", "401"])
+        # schemathesis sends valid requests also with invented keys.
+        check_against_its_document(api, tmp_path, "--header", "Authorization: Bearer sesame", valid=["2xx", "401"])
 
 
 @pytest.mark.long
-def test_an_api_that_is_full(tmp_path: Path) -> None:
+def test_an_api_that_is_full_keeps_to_its_document(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_JOURNAL_DIR="", API_QUEUE_CAPACITY="100") as api:
-        hold_to_its_document(api, tmp_path, valid=["2xx", "429", "503"])
+        check_against_its_document(api, tmp_path, valid=["2xx", "429", "503"])

@@ -1,4 +1,4 @@
-"""From HTTP to MongoDB, in processes as users run them, stopped and started again in the middle."""
+"""From HTTP to MongoDB with real processes, which are stopped and started again under load."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ EVENTS_EACH = 500
 
 
 class Run(NamedTuple):
-    """A pipeline that has stored what its clients sent, and how its first processes ended."""
+    """A pipeline that has stored all events of its clients, and the exit codes of its first processes."""
 
     pipeline: Pipeline
     sent: dict[str, dict[str, Any]]
@@ -47,7 +47,7 @@ def run(kafka: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def records(run: Run) -> list[ReceivedRecord]:
-    """What is in Kafka: at least each event once."""
+    """The records in Kafka, which has each event at least once."""
     source = KafkaSource(run.pipeline.kafka, fresh_name("reader"))
     source.connect()
     source.subscribe(Recorder())
@@ -72,15 +72,15 @@ def test_events_are_stored_as_they_were_sent(run: Run) -> None:
         sent = run.sent[document["event_id"]]
         for name in ("customer_id", "event_type", "properties", "context"):
             assert document[name] == sent[name]
-        # BSON dates have milliseconds, as the client's times do.
+        # BSON dates have milliseconds, like the client's times.
         assert document["timestamp"] == datetime.fromisoformat(sent["timestamp"])
 
 
-def test_each_document_says_when_it_was_received_and_processed(run: Run) -> None:
+def test_each_document_has_its_times_of_receipt_and_processing(run: Run) -> None:
     assert all(document["received_at"] <= document["processed_at"] for document in run.pipeline.documents())
 
 
-def test_a_customers_events_reach_kafka_in_the_order_they_were_sent(run: Run, records: list[ReceivedRecord]) -> None:
+def test_a_customers_events_reach_kafka_in_the_order_of_sending(run: Run, records: list[ReceivedRecord]) -> None:
     for customer in CUSTOMERS:
         numbers = [
             json.loads(record.value or b"")["properties"]["number"]
@@ -95,12 +95,12 @@ def test_a_customers_events_are_in_one_partition(run: Run, records: list[Receive
     assert len(places) == len(CUSTOMERS)
 
 
-def test_health_is_ok_when_everything_is_there(run: Run) -> None:
+def test_health_is_ok_when_all_parts_work(run: Run) -> None:
     assert requests.get(f"{run.pipeline.url}/health", timeout=5).json()["status"] == "ok"
 
 
 def test_metrics_are_summed_over_the_workers(run: Run) -> None:
-    """Whichever worker answers, the scrapes agree."""
+    """All workers answer the same."""
     answers = {
         line
         for _ in range(10)
@@ -110,15 +110,15 @@ def test_metrics_are_summed_over_the_workers(run: Run) -> None:
     assert len(answers) == len(EVENT_TYPES)
 
 
-def test_nothing_waits_when_all_is_stored(run: Run) -> None:
+def test_no_event_waits_when_all_are_stored(run: Run) -> None:
     assert "pulse_api_queue_depth 0.0" in requests.get(f"{run.pipeline.url}/metrics", timeout=5).text
 
 
-def test_the_logs_hold_no_contents(run: Run) -> None:
+def test_the_logs_have_no_contents(run: Run) -> None:
     logs = run.pipeline.api.output() + run.pipeline.consumer.output()
     assert "customer-" not in logs
 
 
-def test_the_logs_are_one_json_object_a_line(run: Run) -> None:
+def test_the_logs_have_one_json_object_per_line(run: Run) -> None:
     logs = run.pipeline.api.output() + run.pipeline.consumer.output()
     assert all(json.loads(line)["message"] for line in logs.splitlines())

@@ -1,4 +1,4 @@
-"""SIGHUP, which replaces gunicorn's workers."""
+"""A reload by SIGHUP, which replaces gunicorn's workers."""
 
 import signal
 import tempfile
@@ -26,7 +26,7 @@ def reload(api: ApiServer) -> None:
     api.wait_until_ready()
 
 
-def test_counters_go_on_over_reloads(pipeline: Pipeline) -> None:
+def test_counters_continue_over_reloads(pipeline: Pipeline) -> None:
     for count in (3, 6):
         send(pipeline.api, 3)
         assert pipeline.api.accepted() == count

@@ -1,4 +1,4 @@
-"""The largest batches that SDKs send, to the API as a process: taken whole beside all others, or not at all."""
+"""The largest batches of SDKs: the API as a process accepts each as a whole or not at all."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from tests.servers import ApiServer, api_without_kafka
 
 
 def batch_of(customer: str) -> bytes:
-    """As many messages as fit into a batch, and as many bytes."""
+    """A batch with the maximum number of messages, and almost the maximum size."""
     pad = "x" * (MAX_SDK_BATCH_BYTES // MAX_MESSAGES - 150)
     messages = [
         {
@@ -30,7 +30,7 @@ def batch_of(customer: str) -> bytes:
 
 
 def waiting(api: ApiServer) -> int:
-    """How many events are kept, which no Kafka has taken."""
+    """The number of events in the journal."""
     events: int = requests.get(f"{api.url}/health", timeout=30).json()["checks"]["journal"]["events"]
     return events
 
@@ -54,7 +54,7 @@ def test_large_batches_and_single_events_are_all_kept_at_once(tmp_path: Path) ->
         assert waiting(api) == 4 * MAX_MESSAGES + 200
 
 
-def test_what_does_not_fit_is_not_taken_in_part(tmp_path: Path) -> None:
+def test_a_batch_that_does_not_fit_is_refused_as_a_whole(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_WORKERS="1", API_JOURNAL_MAX_BYTES="1MiB") as api:
         answer = requests.post(f"{api.url}/v1/batch", data=batch_of("alice"), timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (429, "journal_full")
@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_not_taken_in_part(tmp_path: Path) -> None:
         assert waiting(api) == 0
 
 
-def test_a_body_that_is_larger_than_any_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+def test_a_body_over_the_limit_is_refused_before_it_is_received(tmp_path: Path) -> None:
     with api_without_kafka(tmp_path, API_WORKERS="1") as api:
         headers = {"Origin": "https://shop.example", "Authorization": "Basic a2V5Og=="}
         answer = requests.post(

@@ -1,4 +1,4 @@
-"""The SDKs for servers, as their makers publish them: all that they are given is stored, field by field, once."""
+"""The published SDKs for servers: each of their calls is stored once, with all fields."""
 
 import contextlib
 import random
@@ -29,7 +29,7 @@ AT_ONCE = 1_000
 
 
 class Client(NamedTuple):
-    """A client of an SDK: how it is made, and how many calls it is given beside one of each kind."""
+    """A client of an SDK: its options, and its number of calls in addition to one of each kind."""
 
     sdk: str
     options: Mapping[str, Any] = {}
@@ -51,7 +51,7 @@ SEGMENT = [name for name in CLIENTS if "cloudevents" not in name]
 CLOUDEVENTS = [name for name in CLIENTS if "cloudevents" in name]
 OPTIONS: dict[str, dict[str, Any]] = {
     "cloudevents_python": {"mode": "batched"},
-    # It gives up after three retries in about a second otherwise: docs/sdks.md.
+    # The default is three retries in about a second: docs/sdks.md.
     "rudderstack_node": {"retryCount": 10},
 }
 REFUSALS = {"400": Fault(400), "413": Fault(413)}
@@ -65,11 +65,11 @@ IDS = {"userId": "user_id", "anonymousId": "anonymous_id", "previousId": "previo
 TYPES = CALLS | {"Order Completed": "purchase", "Product Added": "add_to_cart"}
 
 Documents = dict[int, list[dict[str, Any]]]
-"""What is stored of each call of a client."""
+"""The stored events of each call of a client."""
 
 
 class Run(NamedTuple):
-    """Of each client: what it was given, what its error callback was told, and what is stored of it."""
+    """For each client: its calls, the errors that its callback received, and its stored events."""
 
     given: dict[str, list[Call]]
     told: Told
@@ -78,7 +78,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def broker(kafka_libs: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """One that may be killed."""
+    """A broker that a test may kill."""
     server = KafkaServer(kafka_libs, tmp_path_factory.mktemp("kafka"))
     server.start()
     yield server
@@ -97,7 +97,7 @@ def pipeline(broker: KafkaServer, mongo: MongoServer, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="module")
 def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All SDKs at once: straight to the API, and through doors that go wrong once."""
+    """All SDKs at once, directly to the API, and through proxies that fail once."""
     given = {name: calls(name, client.sdk, client.more) for name, client in CLIENTS.items()}
     with contextlib.ExitStack() as stack:
         drivers = start_drivers(stack, tmp_path_factory)
@@ -122,7 +122,7 @@ def run(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def outage(run: Run, broker: KafkaServer, pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Kafka is away while all SDKs send, and the API dies in the middle."""
+    """Kafka is unavailable while all SDKs send, and the API dies in the middle."""
     broker.kill()
     given = {f"{sdk}_outage": calls(f"{sdk}_outage", sdk, 320) for sdk in PROGRAMS}
     accepted, before = pipeline.api.accepted(), len(pipeline.documents())
@@ -136,7 +136,7 @@ def outage(run: Run, broker: KafkaServer, pipeline: Pipeline, tmp_path_factory: 
         ]
         for each in first:
             each.result()
-        # Some wait for a full batch: Segment's for Java has 250 in one.
+        # Some SDKs wait for a full batch, such as Segment's for Java, with 250 events.
         eventually(lambda: pipeline.api.accepted() - accepted >= 230 * len(drivers), 60, "events of all SDKs")
         pipeline.api.kill()
         for sdk, driver in drivers.items():
@@ -154,7 +154,7 @@ def start_drivers(stack: contextlib.ExitStack, folders: pytest.TempPathFactory) 
 
 
 def finished(pipeline: Pipeline, given: dict[str, list[Call]], told_by: Iterable[Told], before: int = 0) -> Run:
-    """When all is stored but what the error callbacks were told. `before`: how many events were stored already."""
+    """The run, once all calls without an error are stored. `before`: the number of events stored earlier."""
     told: Told = {}
     for each in told_by:
         told |= each
@@ -173,7 +173,7 @@ def times_stored(run: Run, client: str) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_each_call_is_stored_once_and_no_error_is_told(run: Run, client: str) -> None:
+def test_each_call_is_stored_once_without_an_error(run: Run, client: str) -> None:
     assert times_stored(run, client) == dict.fromkeys(range(len(run.given[client])), 1)
     assert run.told[client] == {}
 
@@ -210,7 +210,7 @@ def test_each_cloudevent_is_stored_as_it_was_given(run: Run, client: str) -> Non
 
 @pytest.mark.parametrize("sdk", PROGRAMS)
 @pytest.mark.parametrize("refusal", [*REFUSALS, "401"])
-def test_what_is_refused_is_told_and_all_else_is_stored_once(run: Run, sdk: str, refusal: str) -> None:
+def test_refused_calls_are_reported_and_the_others_stored_once(run: Run, sdk: str, refusal: str) -> None:
     client = f"{sdk}_{refusal}"
     refused = run.told[client].keys()
     assert len(refused) == len(run.given[client]) if refusal == "401" else refused
@@ -219,23 +219,23 @@ def test_what_is_refused_is_told_and_all_else_is_stored_once(run: Run, sdk: str,
 
 @pytest.mark.parametrize("sdk", PROGRAMS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_failed_for_a_while_is_stored_once_and_no_error_is_told(run: Run, sdk: str, fault: str) -> None:
+def test_calls_that_fail_at_first_are_stored_once_without_an_error(run: Run, sdk: str, fault: str) -> None:
     client = f"{sdk}_{fault}"
     assert times_stored(run, client) == dict.fromkeys(range(len(run.given[client])), 1)
     assert run.told[client] == {}
 
 
 @pytest.mark.parametrize("sdk", PROGRAMS)
-def test_with_kafka_away_and_the_api_restarted_all_is_stored_once_and_no_error_is_told(outage: Run, sdk: str) -> None:
+def test_calls_during_an_outage_and_a_restart_are_stored_once_without_an_error(outage: Run, sdk: str) -> None:
     client = f"{sdk}_outage"
     assert times_stored(outage, client) == dict.fromkeys(range(len(outage.given[client])), 1)
     assert outage.told[client] == {}
 
 
-def test_the_seeds_shoppers_are_stored_the_same_by_segments_sdk(
+def test_segments_sdk_stores_the_same_events_of_the_seed(
     outage: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the outage, so that there is an API."""
+    """After the outage, which restarts the API."""
     monkeypatch.setenv("API_KEYS", f"shop={KEY}")
     journeys = named_journeys("seed-by-sdk", datetime.now(UTC), random.Random(1))
     events = {event["event_id"]: event for event in chain.from_iterable(journeys)}
@@ -252,7 +252,9 @@ def test_the_seeds_shoppers_are_stored_the_same_by_segments_sdk(
             assert {name: document.get(name) for name in sent} == sent
 
 
-def test_a_seed_that_is_refused_says_why(outage: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_seed_is_an_error_with_the_reason(
+    outage: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("API_KEYS", "shop=another-key")
     journeys = named_journeys("refused", datetime.now(UTC), random.Random(1))
     with pytest.raises(PulseError, match=r"did not take a batch: .*unauthorized.*\(401\)"):

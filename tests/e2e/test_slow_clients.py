@@ -29,7 +29,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def open_connections(api: ApiServer) -> int:
-    """How many its worker has not closed."""
+    """The number of connections that the worker has not closed."""
     assert api.child is not None
     (worker,) = psutil.Process(api.child.pid).children()
     port = urlsplit(api.url).port
@@ -43,13 +43,13 @@ def open_connections(api: ApiServer) -> int:
         b"PO",
         POST,
         POST + b"Content-Length: 50\r\n\r\n{",
-        # These get their answer, and never close the connection.
+        # These clients get their answer, and never close the connection.
         b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"no HTTP\r\n\r\n",
         b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{",
         POST + b"Expect: 100-continue\r\nContent-Length: 50\r\n\r\n",
-        # These take nothing of answers that are larger than what the operating system holds for them.
+        # These clients read nothing of answers larger than the operating system's buffers.
         b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
     ],
     ids=[
@@ -61,12 +61,12 @@ def open_connections(api: ApiServer) -> int:
         "no closing after an error",
         "no body after an error",
         "half a chunk",
-        "asking first",
+        "waiting for 100 Continue",
         "not reading",
     ],
 )
-def test_others_are_served_meanwhile(api: ApiServer, begin: bytes) -> None:
-    # One that would be waited for would be waited for at least 2 s.
+def test_other_clients_are_served_in_the_meantime(api: ApiServer, begin: bytes) -> None:
+    # A wait for one of these clients would take at least 2 s.
     with connections(api.url, 200, begin):
         assert requests.get(f"{api.url}/health/live", timeout=10).status_code == 200
 
@@ -85,8 +85,8 @@ def test_a_request_in_pieces_is_answered(api: ApiServer) -> None:
     [POST, POST + b"Content-Length: 50\r\n\r\n{", POST + b"Transfer-Encoding: chunked\r\n\r\n28\r\n{"],
     ids=["half a head", "half a body", "half a chunk"],
 )
-def test_a_client_that_falls_silent_is_told_so(tmp_path: Path, begin: bytes) -> None:
-    # Silence is allowed for 30 s; 1 s is enough for a test.
+def test_a_client_that_falls_silent_is_answered_408(tmp_path: Path, begin: bytes) -> None:
+    # The default timeout is 30 s; 1 s is enough for a test.
     with (
         api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 1") as api,
         connections(api.url, 1, begin) as (client,),
@@ -120,12 +120,12 @@ def test_a_long_answer_is_followed_by_the_next_on_the_same_connection(api: ApiSe
         for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             for path in paths:
                 client.request(method, f"{api.url}{path}", timeout=10)
-        # Longer than one piece, and made all at once.
+        # The answer is longer than one piece, and complete from the start.
         assert all(len(client.get(f"{api.url}/metrics", timeout=10).content) > 64 * 1024 for _ in range(3))
 
 
-def test_a_client_that_does_not_hang_up_after_its_answer_is_let_go(tmp_path: Path) -> None:
-    """After 2 s, long before the 620 s that another may be silent between two requests."""
+def test_a_connection_that_the_client_does_not_close_after_its_answer_is_closed(tmp_path: Path) -> None:
+    """The worker closes it after 2 s; between two requests, a client may be silent for 620 s."""
     with api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 3600") as api:
         before = open_connections(api)
         with connections(api.url, 5, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as clients:
@@ -134,7 +134,7 @@ def test_a_client_that_does_not_hang_up_after_its_answer_is_let_go(tmp_path: Pat
             eventually(lambda: open_connections(api) == before, what="the end of the connections")
 
 
-def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
+def test_incomplete_requests_take_a_bounded_amount_of_memory(api: ApiServer) -> None:
     large = POST.replace(b"/track", b"/track/batch") + b"Content-Length: 1000000\r\n\r\n" + b" " * 999_000
     with connections(api.url, 80, large) as clients:
         refused = eventually(lambda: select.select(clients, [], [], 0)[0], what="a refusal")
@@ -144,12 +144,12 @@ def test_what_waits_takes_only_so_much_memory(api: ApiServer) -> None:
         assert len(refused) < 40
 
 
-def test_a_stop_does_not_wait_for_them(tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_slow_clients(tmp_path: Path) -> None:
     with (
         api_without_kafka(tmp_path, API_THREADS="1") as api,
         connections(api.url, 5, b""),
         connections(api.url, 5, POST),
     ):
         requests.get(f"{api.url}/health/live", timeout=10)
-        # Before gunicorn's grace of 30 s is over; a worker that is killed exits otherwise.
+        # Within gunicorn's grace period of 30 s; the exit code of a killed worker would differ.
         assert api.stop(timeout=20) == 0

@@ -1,4 +1,4 @@
-"""/pulse.js in a browser: what people do on pages of another origin, as it lies in MongoDB, each event once."""
+"""/pulse.js in a browser: MongoDB stores each action of a visitor on pages of another origin once."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ NUMBERS = itertools.count(1)
 
 
 class SnippetSite(Site):
-    """Each path but /elsewhere is a page with the snippet."""
+    """A site with the snippet on each page except /elsewhere."""
 
     def __init__(self, api: str) -> None:
         self.api = api
@@ -39,7 +39,7 @@ class SnippetSite(Site):
 
 
 class Visitor:
-    """A visitor with their own browser, on pages under their own path; and their stored events."""
+    """A visitor with a browser of their own, on pages under a path of their own, and their stored events."""
 
     def __init__(self, browser: Browser, site: SnippetSite, pipeline: Pipeline) -> None:
         self.site = site
@@ -49,11 +49,11 @@ class Visitor:
         self._pipeline = pipeline
 
     def html(self, path: str, html: str) -> None:
-        """What lies at this path instead of the usual page."""
+        """Replace the page at this path."""
         self.site.pages[self.base + path] = html
 
     def open(self, path: str = "/", *, page: Page | None = None) -> Page:
-        """A page, in a tab of its own if none is given, when the snippet has begun."""
+        """Open a page, in a new tab if none is given, and wait until the snippet has started."""
         if page is None:
             page = self.context.new_page()
             page.on("console", lambda message: self.said.append(message.text))
@@ -63,7 +63,7 @@ class Visitor:
         return page
 
     def documents(self) -> list[dict[str, Any]]:
-        """What is stored of them, under whichever ids, in the order in which it happened."""
+        """Their stored events under all of their ids, in order of time."""
         with pymongo.MongoClient[dict[str, Any]](self._pipeline.mongo.uri, tz_aware=True) as client:
             events = client[self._pipeline.mongo.database][self._pipeline.mongo.collection]
             on_pages = {"properties.path": {"$regex": f"^{self.base}/"}}
@@ -80,7 +80,7 @@ class Visitor:
         eventually(came_true, what=what)
 
     def stored(self, count: int) -> list[dict[str, Any]]:
-        """Waits until N of their events are stored, and fails if there are more."""
+        """Wait until N of their events are stored; fails if there are more."""
         with contextlib.suppress(AssertionError):
             self.wait(lambda: len(self.documents()) >= count, "that number of events")
         found = self.documents()
@@ -88,7 +88,7 @@ class Visitor:
         return found
 
     def told(self, documents: list[dict[str, Any]] | None = None) -> list[str]:
-        """In short: what happened, in which order."""
+        """The events in short form, in order of time."""
         found = self.documents() if documents is None else documents
         return [
             " ".join(filter(None, [event["event_type"], event.get("event_name"), self._path(event)])) for event in found
@@ -104,7 +104,7 @@ class Visitor:
         return sorted(name for name in names if name.startswith(f"pulse.js:{kind}"))
 
     def waits(self, page: Page) -> int:
-        """How many events are in its queue."""
+        """The number of events in the snippet's queue."""
         return len(self.kept(page, "event:"))
 
 
@@ -130,10 +130,10 @@ def visitor(browser: Browser, site: SnippetSite, pipeline: Pipeline) -> Iterator
     visitor.context.close()
 
 
-# ── What is recorded ──
+# ── Recorded events ──
 
 
-def test_each_page_of_a_site_is_viewed(visitor: Visitor) -> None:
+def test_each_page_of_a_site_sends_a_page_view(visitor: Visitor) -> None:
     visitor.html("/", f'<title>Home</title>{visitor.site.tag()}<a href="cart?token=secret">Cart</a>')
     page = visitor.open()
     page.get_by_text("Cart").click()
@@ -146,14 +146,14 @@ def test_each_page_of_a_site_is_viewed(visitor: Visitor) -> None:
     assert SIZE.fullmatch(first["screen"])
 
 
-def test_pages_of_a_visit_share_person_and_session(visitor: Visitor) -> None:
+def test_pages_of_a_visit_share_the_anonymous_id_and_the_session(visitor: Visitor) -> None:
     visitor.open("/one", page=visitor.open("/two"))
     one, two = visitor.stored(2)
     assert one["customer_id"] == one["anonymous_id"] == two["anonymous_id"]
     assert one["context"]["session_id"] == two["context"]["session_id"]
 
 
-def test_each_change_of_the_address_is_a_view(visitor: Visitor) -> None:
+def test_each_change_of_the_address_sends_a_page_view(visitor: Visitor) -> None:
     page = visitor.open("/app")
     page.evaluate("path => { history.pushState({}, '', path); document.title = 'Cart' }", f"{visitor.base}/cart")
     page.evaluate("path => history.replaceState({}, '', path)", f"{visitor.base}/cart?step=2")
@@ -167,7 +167,7 @@ def test_each_change_of_the_address_is_a_view(visitor: Visitor) -> None:
     assert (cart["title"], cart["referrer"]) == ("Cart", f"{visitor.site.url}{visitor.base}/app")
 
 
-def test_what_changes_the_state_alone_or_jumps_on_the_page_is_no_view(visitor: Visitor) -> None:
+def test_a_change_of_the_state_or_the_fragment_sends_no_page_view(visitor: Visitor) -> None:
     page = visitor.open("/app")
     page.evaluate("history.replaceState({scroll: 7}, '')")
     page.evaluate("location.hash = '#prices'")
@@ -175,7 +175,7 @@ def test_what_changes_the_state_alone_or_jumps_on_the_page_is_no_view(visitor: V
     assert visitor.told(visitor.stored(2)) == ["page_view /app", "custom end"]
 
 
-def test_clicks_are_recorded_where_the_page_names_them(visitor: Visitor) -> None:
+def test_clicks_on_named_elements_are_recorded(visitor: Visitor) -> None:
     buttons = '<button data-pulse="buy"><b>Buy</b></button><button>Other</button><p data-pulse="host"></p>'
     shadow = "<script>document.querySelector('p').attachShadow({mode: 'open'}).innerHTML = "
     shadow += "'<button data-pulse=inner>Inner</button>'</script>"
@@ -188,7 +188,7 @@ def test_clicks_are_recorded_where_the_page_names_them(visitor: Visitor) -> None
     assert visitor.documents()[1]["properties"] == {"path": f"{visitor.base}/shop"}
 
 
-def test_calls_from_before_it_is_loaded_are_recorded(visitor: Visitor) -> None:
+def test_calls_before_the_snippet_is_loaded_are_recorded(visitor: Visitor) -> None:
     before = "window.pulse = window.pulse || []; pulse.push(['track', 'early', {n: 1}], ['identify', 'ann', {age: 7}])"
     visitor.html("/", f"<script>{before}</script>{visitor.site.tag()}")
     visitor.open()
@@ -208,7 +208,7 @@ def test_the_examples_of_the_docs_work(visitor: Visitor) -> None:
     assert visitor.told(visitor.stored(5)) == told
 
 
-def test_calls_in_the_form_for_later_work_too(visitor: Visitor) -> None:
+def test_calls_in_the_form_for_an_unloaded_snippet_work_later_too(visitor: Visitor) -> None:
     page = visitor.open()
     page.evaluate("pulse.push(['track', 'late', {n: [1, {deep: null}]}])")
     assert visitor.stored(2)[1]["properties"] == {"n": [1, {"deep": None}]}
@@ -227,7 +227,7 @@ def test_a_person_is_identified_until_the_reset(visitor: Visitor) -> None:
     assert view["context"] != after["context"]
 
 
-def test_a_session_ends_after_half_an_hour_of_nothing(visitor: Visitor) -> None:
+def test_a_session_ends_after_half_an_hour_without_events(visitor: Visitor) -> None:
     page = visitor.open()
     for minutes in (29, 31):
         page.evaluate(
@@ -242,26 +242,26 @@ def test_a_session_ends_after_half_an_hour_of_nothing(visitor: Visitor) -> None:
     assert view["context"] == first["context"] != second["context"]
 
 
-def test_two_tags_on_a_page_are_one(visitor: Visitor) -> None:
+def test_two_tags_on_a_page_work_as_one(visitor: Visitor) -> None:
     visitor.html("/", visitor.site.tag() * 2)
     visitor.open().evaluate("pulse.track('end')")
     assert visitor.told(visitor.stored(2)) == ["page_view /", "custom end"]
 
 
-# ── What goes wrong ──
+# ── Failures ──
 
 
-def test_a_call_that_cannot_be_recorded_harms_nothing(visitor: Visitor) -> None:
+def test_a_call_that_cannot_be_recorded_does_not_affect_others(visitor: Visitor) -> None:
     page = visitor.open()
     page.evaluate("pulse.track('huge', {n: 1n}); pulse.push(null); pulse.push(['nothing']); pulse.track('end')")
     assert visitor.told(visitor.stored(2)) == ["page_view /", "custom end"]
 
 
-def test_a_refused_event_takes_no_other_with_it(visitor: Visitor) -> None:
+def test_a_refused_event_does_not_affect_others(visitor: Visitor) -> None:
     page = visitor.open()
     page.evaluate("pulse.track(''); pulse.track('good')")
     assert visitor.told(visitor.stored(2)) == ["page_view /", "custom good"]
-    visitor.wait(lambda: "refused" in str(visitor.said), "a word in the console")
+    visitor.wait(lambda: "refused" in str(visitor.said), "a message in the console")
     visitor.wait(lambda: visitor.waits(page) == 0, "an empty queue")
 
 
@@ -277,7 +277,7 @@ def test_without_a_network_events_wait(visitor: Visitor) -> None:
     visitor.wait(lambda: visitor.waits(page) == 0, "an empty queue")
 
 
-def test_an_api_that_restarts_gets_all_of_it(visitor: Visitor, pipeline: Pipeline) -> None:
+def test_an_api_gets_all_events_after_a_restart(visitor: Visitor, pipeline: Pipeline) -> None:
     page = visitor.open()
     visitor.stored(1)
     page.evaluate("window.n = 0; window.ticks = setInterval(() => pulse.track(`tick ${n++}`), 20)")
@@ -291,7 +291,7 @@ def test_an_api_that_restarts_gets_all_of_it(visitor: Visitor, pipeline: Pipelin
     visitor.wait(lambda: visitor.waits(page) == 0, "an empty queue")
 
 
-def test_what_was_not_answered_is_sent_again_with_the_same_ids(visitor: Visitor) -> None:
+def test_unanswered_events_are_sent_again_with_the_same_ids(visitor: Visitor) -> None:
     sent: list[str] = []
 
     def lose_two_answers(route: Route) -> None:
@@ -310,7 +310,7 @@ def test_what_was_not_answered_is_sent_again_with_the_same_ids(visitor: Visitor)
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
-def test_what_an_api_may_take_later_is_kept(visitor: Visitor, status: int) -> None:
+def test_events_that_the_api_may_accept_later_are_kept(visitor: Visitor, status: int) -> None:
     answers = [0]
 
     def refuse_once(route: Route) -> None:
@@ -327,7 +327,7 @@ def test_what_an_api_may_take_later_is_kept(visitor: Visitor, status: int) -> No
     visitor.wait(lambda: visitor.waits(page) == 0, "an empty queue")
 
 
-def test_a_batch_that_is_too_large_on_the_way_is_sent_in_parts(visitor: Visitor) -> None:
+def test_a_batch_that_a_proxy_refuses_as_too_large_is_sent_in_parts(visitor: Visitor) -> None:
     def take_two_at_most(route: Route) -> None:
         if (route.request.post_data or "").count("messageId") > 2:
             route.fulfill(status=413, headers={"Access-Control-Allow-Origin": "*"}, body="{}")
@@ -344,7 +344,7 @@ def test_a_batch_that_is_too_large_on_the_way_is_sent_in_parts(visitor: Visitor)
 def test_a_wrong_key_loses_nothing(visitor: Visitor) -> None:
     visitor.html("/wrong", visitor.site.tag("a-slip"))
     page = visitor.open("/wrong")
-    visitor.wait(lambda: "401" in str(visitor.said), "a word about it in the console")
+    visitor.wait(lambda: "401" in str(visitor.said), "a message about it in the console")
     visitor.open("/right", page=page)
     assert visitor.told(visitor.stored(2)) == ["page_view /wrong", "page_view /right"]
 
@@ -362,18 +362,18 @@ def test_the_queue_is_bounded_and_drops_the_oldest(visitor: Visitor) -> None:
     assert visitor.told(visitor.stored(501)[1:]) == [f"custom event {n}" for n in range(600, 1100)]
 
 
-# ── Pages that are left ──
+# ── Leaving a page ──
 
 
-def test_what_a_page_records_as_it_is_left_is_stored(visitor: Visitor) -> None:
+def test_events_recorded_while_the_visitor_leaves_the_page_are_stored(visitor: Visitor) -> None:
     page = visitor.open()
     page.evaluate("pulse.track('last'); location.href = '/elsewhere'")
     page.wait_for_url("**/elsewhere")
     assert visitor.told(visitor.stored(2)) == ["page_view /", "custom last"]
 
 
-def test_what_waits_as_a_tab_is_closed_goes_by_a_beacon(visitor: Visitor, pipeline: Pipeline) -> None:
-    """The first request never ends, so that all else waits."""
+def test_waiting_events_of_a_closed_tab_are_sent_by_a_beacon(visitor: Visitor, pipeline: Pipeline) -> None:
+    """The first request never ends, so all other events wait."""
     held: list[Route] = []
     visitor.context.route(
         COLLECTS, lambda route: route.continue_() if route.request.resource_type == "ping" else held.append(route)
@@ -383,7 +383,7 @@ def test_what_waits_as_a_tab_is_closed_goes_by_a_beacon(visitor: Visitor, pipeli
     before = pipeline.api.accepted()
     page.evaluate("pulse.track('one'); pulse.track('two')")
     page.close(run_before_unload=True)
-    visitor.wait(lambda: pipeline.api.accepted() >= before + 2, "what a page sent that is no more")
+    visitor.wait(lambda: pipeline.api.accepted() >= before + 2, "the events of the closed page")
     visitor.context.unroute(COLLECTS)
     visitor.open("/again", page=other)
     assert visitor.told(visitor.stored(4)) == ["page_view /", "custom one", "custom two", "page_view /again"]
@@ -455,7 +455,7 @@ FULL = """
 
 
 @pytest.mark.parametrize("script", [FORBIDDEN, ABSENT, FULL], ids=["forbidden", "absent", "full"])
-def test_without_storage_events_live_in_memory(visitor: Visitor, script: str) -> None:
+def test_without_storage_events_are_kept_in_memory(visitor: Visitor, script: str) -> None:
     visitor.context.add_init_script(script)
     page = visitor.open()
     page.evaluate("pulse.identify('ann'); pulse.track('one')")
@@ -468,14 +468,14 @@ def test_without_storage_events_live_in_memory(visitor: Visitor, script: str) ->
     visitor.stored(4)
 
 
-# ── People who do not want it ──
+# ── Privacy ──
 
 GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', {get: () => true})"
 DNT = "Object.defineProperty(navigator, 'doNotTrack', {get: () => '1'})"
 
 
 @pytest.mark.parametrize("script", [GPC, DNT], ids=["global privacy control", "do not track"])
-def test_a_wish_for_privacy_is_followed(visitor: Visitor, script: str) -> None:
+def test_a_privacy_signal_stops_all_recording(visitor: Visitor, script: str) -> None:
     asked: list[str] = []
     visitor.context.add_init_script(script)
     visitor.context.on("request", lambda request: asked.append(request.url))
@@ -490,7 +490,7 @@ def test_a_wish_for_privacy_is_followed(visitor: Visitor, script: str) -> None:
     assert [url for url in asked if "/v1/" in url] == []
 
 
-def test_a_wish_for_privacy_that_comes_later_clears_what_was_kept(visitor: Visitor) -> None:
+def test_a_later_privacy_signal_clears_the_storage(visitor: Visitor) -> None:
     page = visitor.open()
     visitor.stored(1)
     page.evaluate("localStorage['pulse of the page'] = 'stays'")
@@ -502,7 +502,7 @@ def test_a_wish_for_privacy_that_comes_later_clears_what_was_kept(visitor: Visit
 # ── The file ──
 
 
-def test_the_served_file_is_made_from_the_source(tmp_path: Path) -> None:
+def test_the_served_file_is_built_from_the_source(tmp_path: Path) -> None:
     if shutil.which("npx") is None:
         missing = "npx is missing: Debian's package npm has it"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)

@@ -1,4 +1,4 @@
-"""The API, whose journal breaks for good, once, when the file JOURNAL_BREAKS exists: as if a disk had a bad block."""
+"""The API, whose journal fails permanently once the file JOURNAL_BREAKS exists, as on a disk with a bad block."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ def _break() -> None:
     eventually(sign.exists, timeout=600)
     for file in Path(os.environ["API_JOURNAL_DIR"]).resolve().glob(f"*/{DATA}"):
         break_for_good(BROKEN, file)
-    # The test goes on when the sign is gone.
+    # The test continues when the file is gone.
     sign.unlink()
 
 

@@ -1,4 +1,4 @@
-"""The API with a producer thread that dies of its next send for as long as the file PRODUCER_DIES_WHILE exists."""
+"""The API with a producer thread that dies at its next send while the file PRODUCER_DIES_WHILE exists."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.hurried MODULE …`: the consumer, or the tool that forgets, with shorter waits than theirs."""
+"""`python -m tests.faults.hurried MODULE …`: the consumer, or the tool that forgets, with shorter waits."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Whatever dies, each event answered 202 reaches Kafka, in the order of its customer."""
+"""Each event answered 202 reaches Kafka, in the order of its customer, if processes die and disks fail."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 class Scene:
-    """An API of two workers and a Kafka of its own."""
+    """An API with two workers, and a Kafka of its own."""
 
     def __init__(self, libs: Path, folder: Path, **env: str) -> None:
         self.broker = KafkaServer(libs, folder)
@@ -54,7 +54,7 @@ class Scene:
         return [sent["event_id"] for sent in events]
 
     def in_kafka(self, count: int) -> dict[str, list[int]]:
-        """By customer, the numbers of the events in Kafka, in order of first arrival, once there are N."""
+        """For each customer, the numbers of the events in Kafka in order of first arrival, once Kafka has N."""
         return in_kafka(self.kafka, count)
 
     def kill(self) -> None:
@@ -94,7 +94,7 @@ def test_events_accepted_at_full_speed_survive_kill_9_of_the_whole_api(scene: Sc
     }
 
 
-def test_a_broker_away_for_10_s_costs_no_event_and_no_answer(scene: Scene) -> None:
+def test_an_outage_of_kafka_for_10_s_costs_no_event_and_no_answer(scene: Scene) -> None:
     """400 events a second for 40 s; the Go edition loses 3,100 of these 16,000."""
     clients = [SteadyClient(scene.api.url, f"customer-{number}", 4000, rate=100) for number in range(4)]
     for client in clients:
@@ -122,7 +122,7 @@ def test_events_survive_the_death_of_the_producer_thread(scene: Scene, tmp_path:
     scene.api.stop()
     scene.api.command[-1] = "tests.faults.dying_producer:app"
     dies = tmp_path / "dies"
-    # With two, the connection would go on at the other worker, and order holds on one worker.
+    # With two workers, the client would continue at the other one, and only one worker keeps the order.
     scene.api.env |= {"API_WORKERS": "1", "PRODUCER_DIES_WHILE": str(dies)}
     dies.touch()
     scene.restart_api()
@@ -132,10 +132,8 @@ def test_events_survive_the_death_of_the_producer_thread(scene: Scene, tmp_path:
     assert scene.in_kafka(1000) == {"alice": list(range(1000))}
 
 
-def test_events_survive_an_error_that_their_journal_does_not_get_over(scene: Scene, tmp_path: Path) -> None:
-    """The worker exits, the next one opens the journal again; with Kafka down, so that only the journal has the
-    events.
-    """
+def test_events_survive_a_fatal_error_of_their_journal(scene: Scene, tmp_path: Path) -> None:
+    """The worker exits, and the next one opens the journal again. Kafka is down, so only the journal has the events."""
     scene.api.stop()
     scene.api.command[-1] = "tests.faults.breaking_journal:app"
     breaks = tmp_path / "breaks"
@@ -145,7 +143,7 @@ def test_events_survive_an_error_that_their_journal_does_not_get_over(scene: Sce
     scene.send("alice", 1000)
     (before,) = scene.api.worker_pids()
     breaks.touch()
-    eventually(lambda: not breaks.exists(), what="the journal's break")
+    eventually(lambda: not breaks.exists(), what="the failure of the journal")
     answer = requests.post(f"{scene.api.url}/api/v1/track", json=event("alice", 1000), timeout=30)
     assert answer.status_code == 503
     eventually(lambda: scene.api.worker_pids() - {before}, what="the next worker")
@@ -161,7 +159,7 @@ def test_50_000_events_wait_for_kafka_and_arrive_in_order(scene: Scene) -> None:
     assert scene.in_kafka(50_000) == {"alice": list(range(50_000))}
 
 
-def test_sigterm_without_kafka_keeps_what_waits_for_the_next_start(scene: Scene) -> None:
+def test_sigterm_without_kafka_keeps_waiting_events_for_the_next_start(scene: Scene) -> None:
     scene.broker.kill()
     scene.send("alice", 2000)
     assert scene.api.stop(timeout=60) == 0
@@ -171,7 +169,7 @@ def test_sigterm_without_kafka_keeps_what_waits_for_the_next_start(scene: Scene)
     assert scene.in_kafka(2000) == {"alice": list(range(2000))}
 
 
-def test_fewer_workers_send_what_the_others_left(scene: Scene) -> None:
+def test_fewer_workers_send_the_events_of_the_others(scene: Scene) -> None:
     scene.broker.kill()
     for number in range(8):
         scene.send(f"customer-{number}", 100)
@@ -182,7 +180,7 @@ def test_fewer_workers_send_what_the_others_left(scene: Scene) -> None:
     assert scene.in_kafka(800) == {f"customer-{number}": list(range(100)) for number in range(8)}
 
 
-def test_the_api_starts_with_a_damaged_journal_and_says_so(scene: Scene, tmp_path: Path) -> None:
+def test_the_api_starts_with_a_damaged_journal_and_logs_it(scene: Scene, tmp_path: Path) -> None:
     scene.broker.kill()
     scene.send("alice", 2000)
     scene.api.kill()
@@ -190,11 +188,11 @@ def test_the_api_starts_with_a_damaged_journal_and_says_so(scene: Scene, tmp_pat
         file.write_bytes(file.read_bytes()[:8192])
     scene.broker.start()
     scene.restart_api()
-    # Ready is whichever worker answers; the other one may still be looking.
-    eventually(lambda: "a damaged journal was set aside" in scene.api.output(), what="the damage being noticed")
+    # The API is ready with one worker; the other one may still check its journal.
+    eventually(lambda: "a damaged journal was set aside" in scene.api.output(), what="the log line about the damage")
 
 
-def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, tmp_path: Path) -> None:
+def test_a_command_restores_the_events_of_a_damaged_journal(scene: Scene, tmp_path: Path) -> None:
     scene.api.stop()
     scene.api.env["API_WORKERS"] = "1"
     scene.restart_api()
@@ -202,7 +200,7 @@ def test_events_of_a_damaged_journal_are_brought_back_by_command(scene: Scene, t
     scene.send("alice", 2000)
     scene.api.kill()
     with (tmp_path / "journal" / "worker-0" / "data.mdb").open("r+b") as damaged:
-        # Where LMDB begins to look for anything.
+        # The pages from which LMDB finds all others.
         damaged.write(b"\0" * 8192)
     scene.broker.start()
     scene.restart_api()
@@ -228,7 +226,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(str(error))
 
 
-def test_a_full_disk_is_answered_503_and_loses_nothing_again_and_again(
+def test_a_full_disk_is_answered_503_and_loses_no_event_repeatedly(
     kafka_libs: Path, tmp_path: Path, small_disk: Path
 ) -> None:
     scene = Scene(kafka_libs, tmp_path, API_JOURNAL_DIR=str(small_disk), API_WORKERS="1")
@@ -255,7 +253,7 @@ def test_a_full_disk_is_answered_503_and_loses_nothing_again_and_again(
 
 
 @pytest.mark.long
-def test_a_limit_that_was_lowered_on_a_full_disk_keeps_no_event_and_takes_new_ones_again(
+def test_after_a_lowered_limit_on_a_full_disk_all_events_are_sent_and_new_ones_accepted(
     kafka_libs: Path, tmp_path: Path, small_disk: Path
 ) -> None:
     scene = Scene(kafka_libs, tmp_path, API_JOURNAL_DIR=str(small_disk), API_WORKERS="1")
@@ -284,7 +282,7 @@ def test_a_limit_that_was_lowered_on_a_full_disk_keeps_no_event_and_takes_new_on
 
 
 def journal(scene: Scene) -> dict[str, Any]:
-    """The journal of the one worker, as /health shows it; nothing before it answers."""
+    """The journal of the only worker in /health; its status is `away` while the API does not answer."""
     try:
         checks = requests.get(f"{scene.api.url}/health", timeout=5).json()["checks"]
     except requests.ConnectionError:
@@ -293,7 +291,7 @@ def journal(scene: Scene) -> dict[str, Any]:
     return found
 
 
-def test_two_instances_share_a_journal_folder_without_a_clash(scene: Scene, tmp_path: Path) -> None:
+def test_two_instances_can_share_a_journal_folder(scene: Scene, tmp_path: Path) -> None:
     scene.broker.kill()
     (tmp_path / "second").mkdir()
     second = ApiServer(tmp_path / "second", {**scene.api.env, "API_ADDR": f"127.0.0.1:{free_port()}"})

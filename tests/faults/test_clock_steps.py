@@ -1,4 +1,4 @@
-"""The clock of the API and of the consumer jumps by an hour, as after a pause of the machine or a wrong time server."""
+"""The clocks of the API and the consumer jump by an hour, as after a pause of the machine or a wrong time server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ PARTS = ("api", "consumer")
 
 
 class Scene:
-    """A pipeline on a Kafka of its own."""
+    """A pipeline with its own Kafka."""
 
     def __init__(self, libs: Path, mongo: MongoServer, folder: Path) -> None:
         self.kafka = KafkaServer(libs, folder)
@@ -28,7 +28,7 @@ class Scene:
         self.sent = 0
 
     def jump(self, seconds: int) -> None:
-        """Have the clocks this far ahead of the machine's."""
+        """Set the clocks N seconds ahead of the machine's."""
         for part in PARTS:
             self.clocks.step(part, seconds)
 
@@ -39,7 +39,7 @@ class Scene:
         self.sent += count
 
     def arrives(self) -> None:
-        """Wait until all is stored."""
+        """Wait until all events are stored."""
         self.pipeline.wait_until_stored(self.sent, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""The dead letter tool dies, or Kafka falls silent: each letter is stored once in the end, and nothing hangs."""
+"""If the dead letter tool dies or Kafka falls silent, each letter is stored once, and the tool does not hang."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LETTERS = 2000
 
 @pytest.fixture
 def pipeline(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Pipeline]:
-    """A pipeline that is not started, whose dead letters, all but one, are good events."""
+    """A pipeline, not started, whose dead letters are valid events, except for one."""
     pipeline = Pipeline(kafka, mongo, tmp_path)
     now = datetime.now(UTC).isoformat().encode()
     values = [

@@ -1,6 +1,6 @@
-"""Consumers and two exporters are killed at any moment: each event is in one file and in BigQuery once.
+"""Each event is in one file and in BigQuery once, if consumers and two exporters are killed at any moment.
 
-EXPORT_KILLS asks for more than the everyday number of kills.
+EXPORT_KILLS sets more kills than the default.
 """
 
 import os
@@ -48,7 +48,7 @@ class Scene:
         return Process([sys.executable, "-m", module, *arguments], log, self.env)
 
     def run(self, module: str, *arguments: str) -> str:
-        """Run to the end; gives what it said."""
+        """Run a module to its end; returns its output."""
         process = self.process(self.folder / f"{module}-{len(list(self.folder.iterdir()))}.log", module, *arguments)
         process.start()
         assert process.child is not None
@@ -56,7 +56,7 @@ class Scene:
         return process.output()
 
     def produce(self, count: int, *, again: int = 0) -> None:
-        """N new events, and M earlier ones again."""
+        """Send N new events, and some earlier ones again."""
         numbers = range(len(self.produced), len(self.produced) + count)
         new = [f"event-{number}" for number in numbers]
         repeated = random.sample(self.produced, min(again, len(self.produced)))
@@ -92,7 +92,7 @@ def scene(kafka: KafkaServer, mongo: MongoServer, cloud: Cloud, tmp_path: Path) 
         exporter.kill()
 
 
-def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
+def test_each_event_is_exported_once_despite_kills(scene: Scene) -> None:
     scene.pipeline.consumer.start()
     scene.pipeline.wait_for_consumer()
     for exporter in scene.exporters:
@@ -110,7 +110,7 @@ def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
     for exporter in scene.exporters:
         assert exporter.child is not None
         exporter.child.wait(120)
-    # Once the consumer has committed what it has stored.
+    # The consumer commits all stored events when it stops.
     scene.pipeline.wait_for_consumer()
     scene.pipeline.consumer.stop()
     scene.run("ops.export", "run")
@@ -124,13 +124,13 @@ def test_each_event_is_exported_once_whatever_is_killed(scene: Scene) -> None:
 
 
 @pytest.mark.long
-def test_a_restored_day_is_stored_again_but_for_forgotten_customers_and_not_exported_again(scene: Scene) -> None:
+def test_a_restored_day_is_stored_without_forgotten_customers_and_not_exported_again(scene: Scene) -> None:
     scene.pipeline.consumer.start()
     scene.pipeline.wait_for_consumer()
     scene.produce(20)
     scene.pipeline.wait_until_stored(20)
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    # What it has stored is committed when it has stopped.
+    # The consumer commits all stored events when it stops.
     scene.pipeline.consumer.stop()
     scene.run("ops.export", "run")
     before = {document["event_id"]: document for document in scene.pipeline.documents()}
@@ -154,7 +154,7 @@ def test_a_restored_day_is_stored_again_but_for_forgotten_customers_and_not_expo
     scene.run("ops.export", "run")
     assert Counter(row["event_id"] for row in scene.cloud.bigquery.rows) == Counter(scene.produced)
 
-    # Each event is a customer's own. Files have those of the two who are forgotten, and do not bring them back.
+    # Each event has its own customer. The files have the events of two forgotten customers; the restore skips them.
     said = scene.run("tests.faults.hurried", "consumer.forget", "event-1", "event-2")
     assert "`python -m ops.export run` deletes them there" in said
     scene.run("ops.restore", "--day", day)

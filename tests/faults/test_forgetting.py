@@ -1,4 +1,4 @@
-"""The consumer and the tool that forgets die at any moment: in the end nothing of a customer is left, all else is."""
+"""The consumer and the tool that forgets die at any moment: only the events of forgotten customers are deleted."""
 
 import random
 import sys
@@ -27,7 +27,7 @@ STARTED = "Events in"
 
 
 class Scene:
-    """A consumer that another one can follow in a group of its own, the tool, and what was put into Kafka."""
+    """A consumer, the tool that forgets, and the events sent to Kafka."""
 
     def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path) -> None:
         self.pipeline = Pipeline(kafka, mongo, folder)
@@ -42,7 +42,7 @@ class Scene:
         return Process(command, folder / f"{module}.log", {**self.environ, **env})
 
     def produce(self, count: int) -> None:
-        """N new events of each customer."""
+        """Send N new events of each customer."""
         now = datetime.now(UTC)
         events = [
             document(f"{customer}-{len(self.produced) + number}", customer_id=customer, timestamp=now, received_at=now)
@@ -54,7 +54,7 @@ class Scene:
         self.produced += [decode(record.value) for record in records]
 
     def forget(self, *customers: str) -> None:
-        """Begin to, in a process of its own."""
+        """Start the tool, and wait until it has begun."""
         self.tool.command = [*self.tool.command[:4], *customers]
         starts = self.tool.output().count(STARTED) if self.tool.log.exists() else 0
         self.tool.start()
@@ -63,15 +63,15 @@ class Scene:
     def wait_until_all_is_read(self) -> None:
         names = ("events_stored", "duplicates_skipped", "forgotten")
 
-        def dealt_with() -> bool:
+        def all_processed() -> bool:
             lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
             values = dict(line.rsplit(" ", 1) for line in lines)
             return sum(float(values[f"pulse_consumer_{name}_total"]) for name in names) == len(self.produced)
 
-        eventually(dealt_with, 120, "everything read", every=0.25)
+        eventually(all_processed, 120, "the consumer to read all events", every=0.25)
 
     def records(self) -> list[dict[str, Any]]:
-        """What is on record about forgetting."""
+        """The records of forgotten customers."""
         with pymongo.MongoClient[dict[str, Any]](self.pipeline.mongo.uri, tz_aware=True) as client:
             database = client[self.pipeline.mongo.database]
             return list(database[f"{self.pipeline.mongo.collection}.forgotten"].find({"_id": {"$ne": "list"}}))
@@ -92,7 +92,7 @@ def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Sc
 
 
 @pytest.mark.long
-def test_nothing_comes_back_when_both_are_killed_at_any_moment(scene: Scene, tmp_path: Path) -> None:
+def test_no_event_comes_back_when_both_are_killed_at_any_moment(scene: Scene, tmp_path: Path) -> None:
     chance = random.Random(16)
     scene.produce(150)
     scene.consumer.start()
@@ -112,7 +112,7 @@ def test_nothing_comes_back_when_both_are_killed_at_any_moment(scene: Scene, tmp
     before = {record["before"] for record in scene.records()}
     scene.produce(20)
 
-    # All of the topic is read again, by another group.
+    # Another group reads the whole topic again.
     scene.consumer.stop()
     again = scene.hurried("consumer", tmp_path, KAFKA_GROUP_ID=fresh_name("group"))
     again.start()

@@ -1,4 +1,4 @@
-"""The workers' metrics lie on a disk that fills up: a write to a file without blocks would end a worker by SIGBUS."""
+"""The disk of the workers' metrics files fills up: a write to a file without reserved blocks would kill a worker."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ _MANY_LABELS = 40
 
 @pytest.fixture(params=["ext4", "tmpfs"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A folder on a small disk of its own."""
+    """A folder on a small disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     try:
@@ -28,7 +28,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Leave no block free."""
+    """Fill the disk to the last block."""
     with (folder / "filler").open("wb", buffering=0) as file:
         for size in (65_536, 4096, 512, 1):
             with pytest.raises(OSError, match="No space left"):
@@ -44,7 +44,7 @@ def make_new_series(api: ApiServer) -> None:
         requests.request(method, f"{api.url}{path}", timeout=10)
 
 
-def test_no_worker_dies_of_a_new_series_when_the_disk_is_full(tmp_path: Path, disk: Path) -> None:
+def test_a_new_series_on_a_full_disk_kills_no_worker(tmp_path: Path, disk: Path) -> None:
     with api_without_kafka(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(disk / "metrics")) as api:
         before = api.worker_pids()
         fill(disk)
@@ -53,7 +53,7 @@ def test_no_worker_dies_of_a_new_series_when_the_disk_is_full(tmp_path: Path, di
         assert requests.get(f"{api.url}/metrics", timeout=10).status_code == 200
 
 
-def test_a_worker_that_dies_while_the_disk_is_full_is_replaced_and_counted_on(tmp_path: Path, disk: Path) -> None:
+def test_a_worker_killed_on_a_full_disk_is_replaced_and_its_counters_continue(tmp_path: Path, disk: Path) -> None:
     with api_without_kafka(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(disk / "metrics"), TMPDIR=str(disk)) as api:
         make_new_series(api)
         fill(disk)

@@ -1,6 +1,6 @@
-"""Random faults on the whole pipeline, from a seed: what was accepted is stored once, exported once, in order.
+"""Random faults on the whole pipeline, from a seed: each accepted event is stored once and exported once, in order.
 
-`make nemesis` runs it longer and with other seeds; `make soak` without faults.
+`make nemesis` runs it longer and with other seeds; `make soak` runs it without faults.
 """
 
 import os
@@ -32,7 +32,7 @@ def scene(kafka_libs: Path, toxiproxy: Toxiproxy, tmp_path: Path) -> Iterator[Sc
 
 @pytest.mark.long
 @pytest.mark.timeout(900 + 180 * MINUTES)
-def test_accepted_events_are_stored_and_exported_once_whatever_the_nemesis_does(scene: Scene) -> None:
+def test_accepted_events_are_stored_and_exported_once_while_the_nemesis_acts(scene: Scene) -> None:
     print(f"\nseed {SEED}, {MINUTES:g} minutes, {RATE:g} events/s; logs in {scene.folder}")  # noqa: T201, seen with -s
     steps = plan(SEED, 60 * MINUTES) if FAULTS else []
     run = Run(scene, steps, RATE, lambda line: print(line, flush=True))  # noqa: T201

@@ -1,5 +1,5 @@
-"""All connections of the pipeline go through Toxiproxy; one kind of them fails under load. Accepted events are stored
-once, in order, and no process dies.
+"""All connections of the pipeline go through Toxiproxy, and those of one link fail under load. Each accepted event is
+stored once, in order, and no process dies.
 """
 
 import time
@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 CLIENTS = 4
 EVENTS = 600  # of each client
-# Seconds between two requests of a client. Three requests have 27 events: all clients send some 400 events a second.
+# Seconds between two requests of a client. Three requests have 27 events, so all clients send some 400 events/s.
 PAUSE = 0.09
 SECONDS = 5.0  # duration of a fault
 LINKS = ("client to api", "api to kafka", "consumer to kafka", "consumer to mongodb")
-# Bytes of answers after which a connection is cut: within an answer, after some complete ones.
+# Bytes of answers after which a connection is cut: after some complete answers, within another one.
 CUT_AFTER = {"client to api": 4_000, "api to kafka": 3_000, "consumer to kafka": 20_000, "consumer to mongodb": 10_000}
 
 
@@ -62,7 +62,7 @@ class Scene:
     def __init__(self, link: str, servers: "Servers", folder: Path) -> None:
         self.link = link
         self.servers = servers
-        # A client that loses its connection goes on at another worker, and order holds on one worker.
+        # A client that loses its connection may continue at another worker, and only one worker keeps the order.
         workers = "1" if link == "client to api" else "2"
         self.pipeline = Pipeline(servers.kafka, servers.mongo, folder, API_WORKERS=workers)
         self.api, self.consumer = self.pipeline.api, self.pipeline.consumer
@@ -87,8 +87,8 @@ class Scene:
         return f"127.0.0.1:{self.proxies[link].port}"
 
     def begin(self, happens: Callable[["Scene"], None]) -> None:
-        """Send, until a tenth was accepted."""
-        # Only with one worker is the order kept across connections.
+        """Start the clients, and wait until a tenth of their events is accepted."""
+        # Only a single worker keeps the order across connections.
         keep_alive = happens is not slow_closes or self.link != "client to api"
         self.sent += EVENTS * CLIENTS
         url = f"http://{self._address('client to api')}"
@@ -101,7 +101,7 @@ class Scene:
         eventually(lambda: all(client.accepted > EVENTS / 10 for client in self.clients), what="events accepted")
 
     def finish(self) -> tuple[dict[str, list[int]], list[str]]:
-        """Wait for the clients, and for all to arrive; gives what is in Kafka, and the ids that are stored."""
+        """Wait until all events are stored; returns the numbers in Kafka by customer, and the stored ids."""
         for client in self.clients:
             client.join(90)
             assert client.accepted == EVENTS
@@ -113,7 +113,7 @@ class Scene:
         return {name: arrived[name] for name in names}, sorted(stored)
 
     def sockets(self) -> set[int]:
-        """The local ports of the near end's connections on the link."""
+        """The local ports of the client's connections on the link."""
         ends = {"client to api": [psutil.Process()], "api to kafka": self._of_api()}
         found = [socket for end in ends.get(self.link, self._of_consumer()) for socket in end.net_connections("tcp")]
         return {
@@ -175,20 +175,20 @@ def jitter(scene: Scene) -> None:
 
 
 def bandwidth(scene: Scene) -> None:
-    """5 KB a second in each direction, for some 100 KB a second of events before compression."""
+    """5 KB/s in each direction, for some 100 KB/s of events before compression."""
     with scene.proxy.toxic("bandwidth", "upstream", "downstream", rate=5):
         time.sleep(SECONDS)
 
 
 def resets(scene: Scene) -> None:
-    """Each connection lives for a second at most, again and again."""
+    """Each connection is reset after at most a second, repeatedly."""
     for _ in range(3):
         with scene.proxy.toxic("reset_peer", "downstream", timeout=1000):
             time.sleep(SECONDS / 2)
 
 
 def half_open_connections(scene: Scene) -> None:
-    """All bytes vanish, and neither end learns of it: the near end has to close the connections by itself."""
+    """All bytes vanish, and neither end learns of it: the client must close the connections."""
     before = scene.sockets()
     assert before
     with scene.proxy.toxic("timeout", "upstream", "downstream", timeout=0):
@@ -196,7 +196,7 @@ def half_open_connections(scene: Scene) -> None:
 
 
 def slow_closes(scene: Scene) -> None:
-    """The near end closes connections, at a restart or after each request, and the far end learns of it 3 s later."""
+    """The client closes connections, at a restart or after each request, and the server learns of it 3 s later."""
     with scene.proxy.toxic("slow_close", "upstream", "downstream", delay=3000):
         if scene.link == "client to api":
             time.sleep(SECONDS)

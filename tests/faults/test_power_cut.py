@@ -1,7 +1,7 @@
-"""A power cut loses no accepted event with API_JOURNAL_SYNC=full; with normal only what docs/limits.md says.
+"""A power cut loses no accepted event with API_JOURNAL_SYNC=full, and with normal only those that docs/limits.md names.
 
-The recorder notes each write and each sync of a real process; from one recording come many disks after a power cut
-(tests/powercut). POWER_CUTS says how many moments of each recording are tried.
+A recorder logs each write and each sync of a real process. From one recording, the tests build many possible disks
+after a power cut (tests/powercut). POWER_CUTS sets the number of moments per recording.
 """
 
 import json
@@ -32,13 +32,13 @@ CUTS = int(os.environ.get("POWER_CUTS", "4"))
 SEEDS = range(int(os.environ.get("POWER_CUT_SEEDS", "1")))
 
 MIB = 1024 * 1024
-# Requests whose entries fit into a page of the journal, when each is a large batch.
+# The number of requests with entries in one page of the journal, if each is a large batch.
 REQUESTS_A_PAGE = 150
 
 
 @dataclass
 class Known:
-    """What the writer had done at some moment."""
+    """The state of the writer at some moment."""
 
     coming: set[int] = field(default_factory=set)
     answered: set[int] = field(default_factory=set)
@@ -61,14 +61,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is room, since a journal syncs each commit."""
+    """A temporary folder in memory, if possible, since a journal syncs each commit."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="pulse-test-", dir=memory if memory.is_dir() else tmp_path) as folder:
         yield Path(folder)
 
 
 def record(library: Path, tmp_path: Path, sync: str, seed: int) -> tuple[Path, list[Operation]]:
-    """The folder that a journal's process has written to, and all that it did."""
+    """The folder of a process with a journal, and its recorded operations."""
     folder, log = tmp_path / "disk", tmp_path / "log"
     folder.mkdir()
     environment = {**os.environ, **recorder.environment(library, folder, log)}
@@ -82,9 +82,9 @@ def moments(operations: list[Operation], chance: random.Random) -> list[int]:
 
 
 def recovered(folder: Path, *, sync: bool) -> list[int]:
-    """The numbers of the events that the next worker would send, in their order; then new ones are kept and sent.
+    """The numbers of the events that the next worker sends, in order. The journal must work after that.
 
-    The machine has started again: the mark is of another boot.
+    The machine has rebooted: the mark is of another boot.
     """
     mark = folder / "worker-0" / MARK
     if mark.exists():
@@ -94,7 +94,7 @@ def recovered(folder: Path, *, sync: bool) -> list[int]:
     try:
         values, _ = journal.read(0, 1_000_000)
         numbers = [int(json.loads(value)["event_id"].removeprefix("event-")) for value in values]
-        assert values == list(map(numbered, numbers)), "an event that was never sent"
+        assert values == list(map(numbered, numbers)), "the journal has an event that no client sent"
         more = [numbered(5_000_000 + number) for number in range(300)]
         for number, value in enumerate(more):
             journal.append([value] * (1 if number % 3 else 40))
@@ -113,7 +113,7 @@ def recovered(folder: Path, *, sync: bool) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_full_a_journal_has_every_accepted_event_and_none_that_was_deleted(
+def test_with_full_a_journal_has_every_accepted_event_and_no_deleted_one(
     library: Path, tmp_path: Path, seed: int
 ) -> None:
     folder, operations = record(library, tmp_path, "full", seed)
@@ -137,7 +137,7 @@ def test_with_full_a_journal_has_every_accepted_event_and_none_that_was_deleted(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_normal_a_journal_lacks_late_events_alone_and_mixes_none(
+def test_with_normal_a_journal_lacks_only_late_events_and_has_no_mixed_ones(
     library: Path, tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
@@ -168,13 +168,13 @@ def test_with_normal_a_journal_lacks_late_events_alone_and_mixes_none(
 
 
 def _in_rewritten_pages(before: Known, known: Known) -> set[int]:
-    """The events that shared a page with those that were added or deleted since the disk had everything."""
+    """The events that shared a page with events added or deleted after the disk had all data."""
     waiting = [numbers for numbers in before.commits if not known.sent.issuperset(numbers)]
     return {number for numbers in waiting[:REQUESTS_A_PAGE] + waiting[-REQUESTS_A_PAGE:] for number in numbers}
 
 
-def test_without_the_mark_of_an_unsynced_journal_nothing_is_rebuilt(tmp_path: Path) -> None:
-    """A kill costs nothing, and after a clean close the machine may stop."""
+def test_a_journal_without_the_mark_of_an_earlier_boot_is_not_rebuilt(tmp_path: Path) -> None:
+    """A killed process loses no event, and after a clean close, a reboot needs no rebuild."""
     claim = claim_own(tmp_path)
     journal = open_journal(claim.folder, max_bytes=MIB, sync=False)
     assert (claim.folder / MARK).exists()
@@ -191,7 +191,7 @@ def test_without_the_mark_of_an_unsynced_journal_nothing_is_rebuilt(tmp_path: Pa
 
 @pytest.fixture
 def recorded_api(library: Path, tmp_path: Path) -> tuple[Path, Path, dict[int, list[str]]]:
-    """The folder and the recording of an API with `full`; and the ids answered by each length of it."""
+    """The folder and the recording of an API with `full`, and the accepted ids by the length of the recording."""
     folder, log = tmp_path / "disk", tmp_path / "log"
     folder.mkdir()
     environment = recorder.environment(library, folder, log)
@@ -207,7 +207,7 @@ def recorded_api(library: Path, tmp_path: Path) -> tuple[Path, Path, dict[int, l
 
 
 @pytest.mark.long
-def test_with_full_an_api_keeps_each_event_that_it_answered_before_the_cut(
+def test_with_full_an_api_keeps_each_event_accepted_before_the_cut(
     recorded_api: tuple[Path, Path, dict[int, list[str]]], tmp_path: Path
 ) -> None:
     folder, log, answered = recorded_api

@@ -1,4 +1,4 @@
-"""Kafka or MongoDB dies while events come in: what was accepted is stored once, when they are back."""
+"""Kafka, MongoDB or the consumer dies while events arrive: each accepted event is stored once after the restart."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ EVENTS = 3000
 
 
 class Scene:
-    """A pipeline on servers of its own, and a client that sends."""
+    """A pipeline on servers of its own, and a client that sends events."""
 
     def __init__(self, libs: Path, folder: Path) -> None:
         self.kafka = KafkaServer(libs, folder)
@@ -30,7 +30,7 @@ class Scene:
         eventually(lambda: self.client.accepted > EVENTS / 3, what="a third of the events accepted")
 
     def finish(self) -> list[str]:
-        """Wait for the client and for its events to be stored; gives the ids that are."""
+        """Wait until all events of the client are stored; returns the stored ids."""
         self.client.join(60)
         self.pipeline.wait_until_stored(EVENTS)
         return sorted(document["event_id"] for document in self.pipeline.documents())
@@ -57,7 +57,7 @@ def test_no_event_is_lost_or_stored_twice_when_kafka_is_killed_and_comes_back(sc
     scene.kafka.kill()
     eventually(
         lambda: requests.get(f"{scene.pipeline.url}/health", timeout=5).json()["status"] == "degraded",
-        what="the API noticing",
+        what="the API to notice",
     )
     scene.kafka.start()
     assert scene.finish() == scene.sent()
@@ -69,7 +69,7 @@ def test_no_event_is_lost_or_stored_twice_when_mongodb_is_killed_and_comes_back(
     scene.mongo.kill()
     eventually(
         lambda: requests.get(f"{scene.pipeline.consumer_url}/health", timeout=5).status_code == 503,
-        what="the consumer noticing",
+        what="the consumer to notice",
     )
     scene.mongo.start()
     assert scene.finish() == scene.sent()

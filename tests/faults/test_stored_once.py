@@ -1,4 +1,4 @@
-"""Whatever dies or stands still, the consumer stores each event in Kafka exactly once."""
+"""The consumer stores each event in Kafka exactly once, if processes die or freeze."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ CUSTOMERS = [f"customer-{number}" for number in range(5)]
 
 
 class Scene:
-    """A consumer on a Kafka and a MongoDB of its own, and events put into Kafka without the API."""
+    """A consumer on a Kafka and a MongoDB of its own, with events that the test sends to Kafka."""
 
     def __init__(self, libs: Path, folder: Path, *properties: str, **env: str) -> None:
         self.kafka = KafkaServer(libs, folder, *properties)
@@ -58,7 +58,7 @@ class Scene:
         self.pipeline.wait_for_consumer()
 
     def produce(self, count: int, **fields: Any) -> list[Record]:
-        """N new events of five customers; returns their records."""
+        """Send N new events of five customers; returns their records."""
         numbers = range(len(self.produced), len(self.produced) + count)
         records = [record(CUSTOMERS[number % 5], number, **fields) for number in numbers]
         assert not any(self.sender.send(records))
@@ -72,7 +72,7 @@ class Scene:
         self.pipeline.wait_until_stored(len(self.produced), timeout=120)
 
     def metric(self, name: str) -> float:
-        """The sum over its labels."""
+        """The sum of a metric over its labels."""
         lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split()[0] == name)
 
@@ -80,16 +80,16 @@ class Scene:
         return requests.get(self.pipeline.consumer_url + path, timeout=5).status_code
 
     def letters(self) -> list[ReceivedRecord]:
-        """What is in the dead letter topic."""
+        """The records of the dead letter topic."""
         with closing(KafkaReader(self.pipeline.kafka, self.pipeline.kafka.dlq_topic)) as reader:
             return list(reader.read())
 
     def forbid_poison(self) -> None:
-        """Have MongoDB refuse documents with the property `poison`."""
+        """Let MongoDB refuse documents with the property `poison`."""
         self._command({"create": "events", "validator": {"properties.poison": {"$exists": False}}})
 
     def allow_poison(self) -> None:
-        """Have it take them again."""
+        """Let MongoDB accept them again."""
         self._command({"collMod": "events", "validator": {}})
 
     def _command(self, command: dict[str, Any]) -> None:
@@ -118,21 +118,21 @@ def scene(kafka_libs: Path, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.mark.long
-def test_sigterm_with_a_part_filled_buffer_stores_it(kafka_libs: Path, tmp_path: Path) -> None:
-    """Twelve times; the Go edition loses the buffer in five of them."""
+def test_sigterm_with_a_partly_filled_buffer_stores_it(kafka_libs: Path, tmp_path: Path) -> None:
+    """Twelve runs; the Go edition loses the buffer in five of them."""
     scene = Scene(kafka_libs, tmp_path, CONSUMER_FLUSH_INTERVAL="60m")
     try:
         for _ in range(12):
             scene.start_consumer()
             scene.produce(30)
-            eventually(lambda: scene.metric("pulse_consumer_buffer_size") == 30, what="a part-filled buffer")
+            eventually(lambda: scene.metric("pulse_consumer_buffer_size") == 30, what="a partly filled buffer")
             assert scene.consumer.stop() == 0
             assert scene.stored() == sorted(scene.produced)
     finally:
         scene.kill()
 
 
-def test_kill_9_again_and_again_under_load(scene: Scene) -> None:
+def test_repeated_kill_9_under_load_loses_and_duplicates_no_event(scene: Scene) -> None:
     for _ in range(5):
         scene.produce(400)
         scene.consumer.start()
@@ -149,9 +149,9 @@ def test_when_one_of_two_consumers_is_killed_the_other_stores_its_share(scene: S
     scene.start_consumer()
     other.start()
     try:
-        eventually(lambda: "partitions assigned" in other.output(), what="the other one's partitions")
+        eventually(lambda: "partitions assigned" in other.output(), what="the partitions of the other consumer")
         scene.produce(2000)
-        eventually(lambda: len(scene.stored()) > 200, what="some of them stored", every=0.1)
+        eventually(lambda: len(scene.stored()) > 200, what="some stored events", every=0.1)
         other.kill()
         scene.wait_until_all_are_stored()
         assert scene.stored() == sorted(scene.produced)
@@ -160,13 +160,13 @@ def test_when_one_of_two_consumers_is_killed_the_other_stores_its_share(scene: S
 
 
 @pytest.mark.long
-def test_a_frozen_mongodb_is_waited_for(scene: Scene) -> None:
+def test_the_consumer_waits_for_a_frozen_mongodb(scene: Scene) -> None:
     scene.start_consumer()
     scene.produce(500)
     scene.mongo.freeze()
     scene.produce(500)
-    eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
-    time.sleep(10)  # 20 s all in all: it took 10 s to notice
+    eventually(lambda: scene.status("/health/ready") == 503, what="the consumer to notice", every=0.2)
+    time.sleep(10)  # 20 s in all, since the consumer notices after 10 s
     assert scene.status("/health/live") == 200
     scene.mongo.thaw()
     scene.wait_until_all_are_stored()
@@ -174,7 +174,7 @@ def test_a_frozen_mongodb_is_waited_for(scene: Scene) -> None:
     assert scene.metric("pulse_consumer_dlq_total") == 0
 
 
-def test_a_mongodb_that_is_away_costs_no_event_and_makes_no_dead_letter(scene: Scene) -> None:
+def test_an_outage_of_mongodb_loses_no_event_and_makes_no_dead_letter(scene: Scene) -> None:
     scene.start_consumer()
     scene.mongo.kill()
     for _ in range(20):
@@ -189,7 +189,7 @@ def test_a_mongodb_that_is_away_costs_no_event_and_makes_no_dead_letter(scene: S
     assert scene.metric("pulse_consumer_dlq_total") == 0
 
 
-def test_sigterm_ends_the_consumer_while_kafka_is_away(scene: Scene) -> None:
+def test_sigterm_ends_the_consumer_while_kafka_is_unavailable(scene: Scene) -> None:
     scene.start_consumer()
     scene.produce(100)
     scene.kafka.kill()
@@ -201,7 +201,7 @@ def test_sigterm_ends_the_consumer_while_kafka_is_away(scene: Scene) -> None:
 
 
 @pytest.mark.long
-def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, tmp_path: Path) -> None:
+def test_it_continues_after_records_that_retention_deleted_unread(kafka_libs: Path, tmp_path: Path) -> None:
     quick = ("log.retention.check.interval.ms=200", "log.initial.task.delay.ms=100", "log.segment.delete.delay.ms=0")
     scene = Scene(kafka_libs, tmp_path, *quick)
     try:
@@ -209,7 +209,7 @@ def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, t
         scene.mongo.freeze()
         for _ in range(8):  # more than a client fetches ahead
             scene.produce(2000)
-        eventually(lambda: scene.status("/health/ready") == 503, what="the consumer noticing", every=0.2)
+        eventually(lambda: scene.status("/health/ready") == 503, what="the consumer to notice", every=0.2)
         lose_all_records(scene)
         lost = len(scene.produced)
         scene.produce(200)
@@ -223,7 +223,7 @@ def test_it_goes_on_after_records_that_retention_took_unread(kafka_libs: Path, t
 
 
 def lose_all_records(scene: Scene) -> None:
-    """Have Kafka delete all that is in the topic, as when its retention is over; then keep what comes."""
+    """Let Kafka delete all records of the topic by retention; after that, it keeps new ones."""
     topic = scene.pipeline.kafka.topic
     partitions = [TopicPartition(topic, number) for number in range(3)]
     admin = connect_admin(scene.pipeline.kafka)
@@ -241,8 +241,8 @@ def lose_all_records(scene: Scene) -> None:
 
 
 @pytest.mark.long
-def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cause_is_mended(scene: Scene) -> None:
-    """Among ten thousand good ones. Here a validator of the collection is what refuses them."""
+def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cause_is_fixed(scene: Scene) -> None:
+    """The topic also has ten thousand valid events. A validator of the collection refuses the poisonous ones."""
     scene.forbid_poison()
     poison: list[Record] = []
     for _ in range(100):
@@ -263,9 +263,9 @@ def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cau
 
 
 @pytest.mark.long
-def test_the_consumer_stops_when_most_of_the_records_would_die(scene: Scene) -> None:
+def test_the_consumer_stops_when_most_records_become_dead_letters(scene: Scene) -> None:
     scene.forbid_poison()
-    # Enough that each partition begins with a whole poll of good ones.
+    # Enough valid events for a full poll at the beginning of each partition.
     scene.produce(2500)
     scene.produce(5000, properties={"poison": True})
     scene.consumer.start()

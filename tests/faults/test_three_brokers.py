@@ -1,4 +1,4 @@
-"""Three brokers, three copies: whatever happens to them under load, what was accepted is stored once, in order."""
+"""Three brokers with three replicas, and faults under load: each accepted event is stored once, in order."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 CUSTOMERS = [f"customer-{number}" for number in range(4)]
 EVENTS = 3_000  # of each customer
-# Of each client, between two requests, of which three make 27 events: some 400 events a second in all.
+# Seconds between two requests of a client. Three requests have 27 events, so all clients send some 400 events/s.
 PAUSE = 0.09
 ALL = {customer: list(range(EVENTS)) for customer in CUSTOMERS}
 
@@ -34,7 +34,7 @@ def cluster(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 class Scene:
-    """A pipeline on the three brokers, and four clients that send."""
+    """A pipeline on the three brokers, and four clients that send events."""
 
     def __init__(self, cluster: KafkaCluster, mongo: MongoServer, folder: Path) -> None:
         self.cluster = cluster
@@ -43,13 +43,13 @@ class Scene:
         self.clients = [Client(self.pipeline.url, customer, EVENTS, pause=PAUSE) for customer in CUSTOMERS]
 
     def begin(self) -> None:
-        """Send, until a tenth was accepted."""
+        """Start the clients, and wait until a tenth of their events is accepted."""
         for client in self.clients:
             client.start()
         self.go_on(EVENTS // 10)
 
     def go_on(self, more: int) -> None:
-        """Wait until N more events of each customer were accepted."""
+        """Wait until N more events of each customer are accepted."""
         wanted = [min(EVENTS, client.accepted + more) for client in self.clients]
         eventually(
             lambda: all(client.accepted >= count for client, count in zip(self.clients, wanted, strict=True)),
@@ -58,12 +58,12 @@ class Scene:
         )
 
     def waiting(self) -> int:
-        """How many events the journal holds."""
+        """The number of events in the journal."""
         health: dict[str, Any] = requests.get(f"{self.pipeline.url}/health", timeout=10).json()
         return int(health["checks"]["journal"]["events"])
 
     def finish(self) -> tuple[dict[str, list[int]], list[str]]:
-        """Wait for the clients, and for all to arrive; gives what is in Kafka, and the ids that are stored."""
+        """Wait until all events are stored; returns the numbers in Kafka by customer, and the stored ids."""
         for client in self.clients:
             client.join(120)
             assert client.accepted == EVENTS
@@ -105,7 +105,7 @@ def kill_one_for_good(scene: Scene) -> None:
 
 
 def freeze_one(scene: Scene) -> None:
-    """It loses its partitions, and comes back as if nothing had happened."""
+    """The frozen broker loses its partitions, and continues without knowing that."""
     node = scene.cluster.nodes[1]
     node.freeze()
     scene.go_on(500)
@@ -113,7 +113,7 @@ def freeze_one(scene: Scene) -> None:
 
 
 def kill_two(scene: Scene) -> None:
-    """No write can be acknowledged: the journal has them."""
+    """One broker cannot acknowledge writes, so the journal keeps the events."""
     for node in scene.cluster.nodes[:2]:
         node.kill()
     eventually(lambda: scene.waiting() >= 500, what="events in the journal")
@@ -128,13 +128,13 @@ def kill_all(scene: Scene) -> None:
 
 
 def fill_the_disk_of_one(scene: Scene) -> None:
-    """It ends by itself, and comes back when there is room again."""
+    """The broker ends by itself on a full disk, and starts again when there is room."""
     node, disk = scene.cluster.nodes[-1], scene.cluster.disk
     if disk is None:
         pytest.skip("a disk that can be filled needs the right to mount one")
     disk.fill()
     try:
-        eventually(lambda: node.dead, 90, "the end of the broker without room")
+        eventually(lambda: node.dead, 90, "the end of the broker with the full disk")
         scene.go_on(500)
     finally:
         disk.free()

@@ -1,4 +1,4 @@
-"""A topic that is deleted, or that takes nothing, under a running consumer: it says so, loses nothing, and goes on."""
+"""A topic is deleted or refuses records under a running consumer, which reports it, loses no record, and continues."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ NO_EVENT = Record(b"alice", b"no event")
 
 
 class Scene:
-    """A consumer that runs, on topics and a database of its own."""
+    """A running consumer on topics and a database of its own."""
 
     def __init__(self, kafka: KafkaServer, mongo: MongoServer, folder: Path) -> None:
         self.server = kafka
@@ -38,7 +38,7 @@ class Scene:
             assert not any(sender.send(records))
 
     def send_until(self, condition: Callable[[], Any], record: Record, what: str) -> int:
-        """Send the record again and again, until a setting works; returns how often."""
+        """Send the record repeatedly until the condition is true; returns the number of sent records."""
         sent = 0
 
         def true_now() -> Any:
@@ -55,17 +55,17 @@ class Scene:
         eventually(lambda: missing_topics(self.admin, [topic]), what="the topic's end")
 
     def configure(self, topic: str, **config: str) -> None:
-        """It works some time after this returns."""
+        """Change the settings of a topic, which the broker applies some time later."""
         names = {name.replace("_", "."): value for name, value in config.items()}
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, names)])
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        """The status of the answer, and its checks."""
+        """The status and the checks of /health."""
         answer = requests.get(f"{self.pipeline.consumer_url}/health", timeout=5)
         return answer.status_code, answer.json()["checks"]
 
     def problem(self, part: str) -> str:
-        """What /health says of a part, while it is 503 for that; else nothing."""
+        """The problem of a part in /health, if the part is down and the status 503; otherwise an empty text."""
         status, checks = self.health()
         return str(checks[part].get("problem", "")) if (status, checks[part]["status"]) == (503, "down") else ""
 
@@ -96,20 +96,20 @@ def scene(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Sc
     scene.pipeline.kill()
 
 
-def test_a_deleted_events_topic_is_named(scene: Scene) -> None:
+def test_health_names_a_deleted_events_topic(scene: Scene) -> None:
     scene.delete(scene.kafka.topic)
-    problem = eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    problem = eventually(lambda: scene.problem("kafka"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
     assert scene.metric('pulse_consumer_dependency_up{dependency="kafka"}') == 0
     assert f'"topic": "{scene.kafka.topic}"' in scene.consumer.output()
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning_by_the_consumer_that_lost_it(scene: Scene) -> None:
-    """Though it has more records by then than were read of the old one."""
+def test_a_consumer_reads_a_topic_that_was_created_again_from_its_beginning(scene: Scene) -> None:
+    """The new topic then has more records than were read of the old one."""
     scene.send(*(record("alice", number) for number in range(10)))
     scene.pipeline.wait_until_stored(10)
     scene.delete(scene.kafka.topic)
-    eventually(lambda: scene.problem("kafka"), what="the consumer noticing")
+    eventually(lambda: scene.problem("kafka"), what="the consumer to notice")
     scene.server.create_topics(scene.kafka.topic)
     scene.send(*(record("alice", number) for number in range(100, 150)))
     scene.pipeline.wait_until_stored(60)
@@ -117,27 +117,27 @@ def test_a_topic_made_anew_is_read_from_its_beginning_by_the_consumer_that_lost_
     eventually(lambda: scene.health()[0] == 200, what="health")
 
 
-def test_a_deleted_dead_letter_topic_is_named_before_a_letter_needs_it(scene: Scene) -> None:
+def test_health_names_a_deleted_dead_letter_topic_before_there_is_a_letter(scene: Scene) -> None:
     scene.delete(scene.kafka.dlq_topic)
-    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
     assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
 
 
-def test_letters_wait_for_their_topic_to_be_made_anew(scene: Scene) -> None:
+def test_letters_wait_until_their_topic_is_created_again(scene: Scene) -> None:
     scene.delete(scene.kafka.dlq_topic)
     scene.send(NO_EVENT)
-    eventually(lambda: scene.problem("dead_letters"), what="the consumer noticing")
+    eventually(lambda: scene.problem("dead_letters"), what="the consumer to notice")
     scene.server.create_topics(scene.kafka.topic)
     eventually(lambda: scene.health()[0] == 200, 60, what="health")
     eventually(lambda: len(scene.letters()) == 1, 60, what="the letter")
 
 
-def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scene: Scene) -> None:
-    """One that is compacted takes none without a key."""
+def test_health_names_a_dead_letter_topic_that_refuses_a_letter_and_the_remedy(scene: Scene) -> None:
+    """A compacted topic refuses records without a key."""
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="compact")
     sent = scene.send_until(
-        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer noticing"
+        lambda: scene.problem("dead_letters"), Record(None, b"no event"), what="the consumer to notice"
     )
     problem = scene.problem("dead_letters")
     assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")
@@ -149,9 +149,9 @@ def test_a_dead_letter_topic_that_refuses_a_letter_is_named_with_what_to_do(scen
     eventually(lambda: len(scene.letters()) == sent, what="all letters")
 
 
-def test_letters_too_large_for_their_topic_go_to_mongodb_and_hold_up_none_of_the_others(scene: Scene) -> None:
+def test_letters_too_large_for_their_topic_go_to_mongodb_without_delaying_others(scene: Scene) -> None:
     scene.configure(scene.kafka.dlq_topic, max_message_bytes="20000")
-    large = Record(b"\xff", random.randbytes(50_000))  # as no codec makes smaller
+    large = Record(b"\xff", random.randbytes(50_000))  # incompressible
     scene.send_until(scene.letters_in_mongodb, large, what="a large letter")
     small = [Record(b"alice", b"small %d" % n) for n in range(40)]
     scene.send(*small[:20], large, *small[20:], record("alice", 1))

@@ -3,14 +3,14 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.StringSerializer;
 
-/** Java's producer, as other systems use it: its arguments are brokers, topic, codec, and what it is to do, in turn. */
+/** Java's producer, as other systems use it. Arguments: brokers, topic, codec, and the steps. */
 class ForeignProducer {
     public static void main(String[] arguments) throws Exception {
         String topic = arguments[1];
         var producers = new java.util.HashMap<Boolean, KafkaProducer<String, String>>();
         int number = 0;
         for (int n = 3; n < arguments.length; n++) {
-            // "commit:3": three records in a transaction; "plain:3": in none; "open:3": in one that is never ended.
+            // "commit:3": three records in a transaction; "plain:3": without one; "open:3": in one that never ends.
             String[] step = arguments[n].split(":");
             boolean transaction = !step[0].equals("plain");
             var producer = producers.computeIfAbsent(transaction, key -> open(arguments, key));
@@ -28,7 +28,7 @@ class ForeignProducer {
                 producer.abortTransaction();
             }
         }
-        // Not closed: that would abort what is open.
+        // Halt without a close, which would abort the open transaction.
         Runtime.getRuntime().halt(0);
     }
 

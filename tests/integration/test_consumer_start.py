@@ -1,4 +1,4 @@
-"""The consumer's start: what it says of a URI that cannot be used, and of a server that is away."""
+"""The consumer's start: its errors about an invalid URI, unreachable servers, and conflicting indexes."""
 
 import sys
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def consumer(mongo: MongoServer, tmp_path: Path) -> Iterator[Process]:
-    """Not started; without Kafka."""
+    """A consumer without Kafka, not started."""
     process = waiting_for_kafka(tmp_path, mongo.uri, "pulse")
     yield process
     process.kill()
 
 
-def test_a_uri_that_cannot_be_used_is_one_line(consumer: Process) -> None:
+def test_the_error_about_an_invalid_uri_is_one_line(consumer: Process) -> None:
     consumer.env["MONGO_URI"] += "/?tls=true&tlsCAFile=/no/such/file"
     consumer.start()
     assert consumer.child is not None
@@ -33,29 +33,29 @@ def test_a_uri_that_cannot_be_used_is_one_line(consumer: Process) -> None:
 
 
 @pytest.mark.parametrize("server", ["mongodb://user:s3cret@127.0.0.1:{}", "mongodb+srv://user:s3cret@mongo.invalid"])
-def test_a_server_or_dns_that_is_away_is_waited_for_without_the_password(consumer: Process, server: str) -> None:
+def test_the_log_about_an_unreachable_server_or_dns_has_no_password(consumer: Process, server: str) -> None:
     consumer.env["MONGO_URI"] = server.format(free_port())
     consumer.start()
-    eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer missing MongoDB")
+    eventually(lambda: "preparing MongoDB failed; retrying" in consumer.output(), what="the consumer to miss MongoDB")
     consumer.stop()
     assert "s3cret" not in consumer.output()
     assert "://***@" in consumer.output(), "the settings"
 
 
-def test_mongodb_is_up_while_only_kafka_is_away(consumer: Process) -> None:
+def test_mongodb_is_up_while_only_kafka_is_unavailable(consumer: Process) -> None:
     consumer.start()
-    eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer missing Kafka")
+    eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer to miss Kafka")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
     statuses = {name: check["status"] for name, check in checks.items()}
     assert statuses == {"kafka": "down", "mongodb": "up", "dead_letters": "not known yet"}
 
 
-def test_an_index_in_the_way_is_named_and_no_fault_of_kafkas(consumer: Process, mongo: MongoServer) -> None:
+def test_a_conflicting_index_is_reported_as_a_problem_of_mongodb(consumer: Process, mongo: MongoServer) -> None:
     database = consumer.env["MONGO_DATABASE"] = mongo.settings().database
     with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
         client[database]["events"].create_index("event_id")
     consumer.start()
-    eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+    eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer to report the index")
     checks = requests.get(f"http://{consumer.env['METRICS_ADDR']}/health", timeout=5).json()["checks"]
     assert (checks["kafka"]["status"], checks["mongodb"]["status"]) == ("not tried yet", "down")
     assert checks["mongodb"]["problem"].startswith(f"Index event_id_1 of {database}.events is not unique")
@@ -63,18 +63,18 @@ def test_an_index_in_the_way_is_named_and_no_fault_of_kafkas(consumer: Process, 
     assert 'pulse_consumer_dependency_up{dependency="kafka"} NaN' in metrics
 
 
-def test_an_index_that_stood_in_the_way_is_waited_for(consumer: Process, mongo: MongoServer) -> None:
+def test_the_consumer_continues_when_a_conflicting_index_is_gone(consumer: Process, mongo: MongoServer) -> None:
     database = consumer.env["MONGO_DATABASE"] = mongo.settings().database
     with pymongo.MongoClient[dict[str, Any]](mongo.uri) as client:
         client[database]["events"].create_index("event_id")
         consumer.start()
-        eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer seeing the index")
+        eventually(lambda: "preparing MongoDB failed" in consumer.output(), what="the consumer to report the index")
         client[database]["events"].drop_index("event_id_1")
-    eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer going on")
+    eventually(lambda: "preparing MongoDB works again" in consumer.output(), what="the consumer to continue")
 
 
 def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path: Path) -> None:
-    """Hours of building hold up neither this start, nor another consumer's, nor a stop."""
+    """Builds that take hours delay neither this start, nor that of another consumer, nor a stop."""
     with slow_builds(mongo) as database:
         database.held = {"event_name_1_timestamp_-1"}
         name = mongo.settings().database
@@ -82,7 +82,7 @@ def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path:
         try:
             for consumer in consumers:
                 consumer.start()
-                eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer going on")  # noqa: B023
+                eventually(lambda: "connecting to Kafka failed" in consumer.output(), what="the consumer to continue")  # noqa: B023
             eventually(lambda: database.asked_for("event_name_1_timestamp_-1") == 2, what="both builds")
             assert consumers[0].stop() == 0
             database.released.set()
@@ -92,7 +92,7 @@ def test_indexes_are_built_while_events_are_stored(mongo: MongoServer, tmp_path:
                 consumer.kill()
 
 
-def test_an_index_on_the_id_is_waited_for_by_a_consumer_that_is_alive_and_can_be_stopped(
+def test_a_consumer_that_waits_for_the_index_on_the_id_is_alive_and_can_be_stopped(
     mongo: MongoServer, tmp_path: Path
 ) -> None:
     with slow_builds(mongo) as database:

@@ -50,12 +50,12 @@ def tool(topics: KafkaSettings) -> Topics:
 
 
 def run(tool: Topics, *arguments: str) -> Result:
-    """Runs a command in this process."""
+    """Run a command in this process."""
     return CliRunner().invoke(cli, arguments, obj=tool)
 
 
 def command(topics: KafkaSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a process of its own."""
+    """Run a command as a process."""
     kafka = {"KAFKA_BROKERS": topics.broker_list, "KAFKA_TOPIC": topics.topic, "KAFKA_DLQ_TOPIC": topics.dlq_topic}
     return subprocess.run(
         [sys.executable, "-m", "consumer.dlq", *arguments],
@@ -79,7 +79,7 @@ def read(settings: KafkaSettings, topic: str) -> list[ReceivedRecord]:
 
 
 def bury(settings: KafkaSettings, records: Sequence[ReceivedRecord]) -> None:
-    """Give the records up, as the consumer does."""
+    """Send the records as dead letters, as the consumer does."""
     with closing(KafkaSender(settings, settings.dlq_topic)) as sender:
         metrics = ConsumerMetrics(CollectorRegistry())
         dead_letters = DeadLetters(sender, settings.topic, FakeWriter(), settings.dlq_topic, metrics)
@@ -123,7 +123,7 @@ def test_letters_without_headers_go_back_to_the_events_topic(topics: KafkaSettin
     assert contents(read(topics, topics.topic)) == contents([*LETTERS, Record(b"carol", b"by the API")])
 
 
-def test_a_letter_that_dies_each_time_stays_after_its_replays(topics: KafkaSettings, tool: Topics) -> None:
+def test_a_letter_that_dies_again_and_again_stays_after_its_replays(topics: KafkaSettings, tool: Topics) -> None:
     send(topics, topics.topic, [Record(b"alice", b"poison")])
     for replays in range(2):
         died = read(topics, topics.topic)[replays]
@@ -136,7 +136,7 @@ def test_a_letter_that_dies_each_time_stays_after_its_replays(topics: KafkaSetti
     assert len(read(topics, topics.topic)) == 3
 
 
-def test_interrupted_between_letters_and_notes_the_replay_is_repeated(topics: KafkaSettings, tool: Topics) -> None:
+def test_a_replay_interrupted_between_letters_and_notes_is_repeated(topics: KafkaSettings, tool: Topics) -> None:
     def open_sender(topic: str) -> KafkaSender:
         if topic == topics.dlq_topic:
             raise SystemExit(137)
@@ -156,7 +156,7 @@ def test_joins_no_group_and_commits_nothing(kafka: KafkaServer, topics: KafkaSet
     assert groups(kafka) == before
 
 
-def test_a_missing_topic_is_one_clear_line(kafka: KafkaServer) -> None:
+def test_the_error_about_a_missing_topic_is_one_line(kafka: KafkaServer) -> None:
     missing = command(kafka.settings("missing"), "list")
     assert missing.returncode == 1
     error = "Error: Topic missing.dlq does not exist: run `python -m common.topics`."
@@ -164,10 +164,10 @@ def test_a_missing_topic_is_one_clear_line(kafka: KafkaServer) -> None:
 
 
 def groups(kafka: KafkaServer) -> set[str]:
-    """The consumer groups the broker knows."""
+    """The consumer groups of the broker."""
     admin = connect_admin(kafka.settings("any"))
     try:
-        # The two clients name it differently.
+        # kafka-python-ng and kafka-python have different names for it.
         list_groups = admin.list_groups if hasattr(admin, "list_groups") else admin.list_consumer_groups
         return {str(group) for group in list_groups()}
     finally:

@@ -1,4 +1,4 @@
-"""The exporter on servers: MongoDB's protocol, Cloud Storage, S3; and BigQuery's jobs as its client speaks of them."""
+"""The exporter on servers that speak the protocols of MongoDB, Cloud Storage, S3 and BigQuery."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ class TestMongoStore(ExportsContract):
 
 
 def parts_of(store: MongoStore, cloud: Cloud, committed: int) -> exporter.Parts:
-    """Of a topic of one partition."""
+    """The parts of an exporter of a topic with one partition."""
     return exporter.Parts(
         topic="topic",
         store=store,
@@ -72,21 +72,21 @@ def put_ten(put: Callable[..., None]) -> None:
     put(*((number, (0, number), f"2026-01-{30 + number % 2}") for number in range(10)))
 
 
-def test_loads_from_cloud_storage_what_was_written_there(
+def test_loads_the_files_that_it_wrote_to_cloud_storage(
     store: MongoStore, put: Callable[..., None], cloud: Cloud
 ) -> None:
     put_ten(put)
     outcome = exporter.run(parts_of(store, cloud, 10), Silent())
     assert outcome.problems == []
     assert sorted(row["event_id"] for row in cloud.bigquery.rows) == [f"event-{number}" for number in range(10)]
-    # A day, a job.
+    # One job per day.
     assert len(cloud.bigquery.jobs) == 2
     assert exporter.run(parts_of(store, cloud, 10), Silent()).problems == []
     assert len(cloud.bigquery.rows) == 10
     assert [one.first for one in store.in_state("topic", "loaded")] == [0, 4, 8]
 
 
-def test_an_event_that_was_consumed_and_is_nowhere_is_missing(
+def test_a_consumed_event_that_is_nowhere_counts_as_missing(
     kafka: KafkaServer, store: MongoStore, settings: MongoSettings
 ) -> None:
     topics = kafka.create_topics(fresh_name("events"))
@@ -98,7 +98,7 @@ def test_an_event_that_was_consumed_and_is_nowhere_is_missing(
     assert missing_event(topics, store, partition, range(1)) is None
     assert missing_event(topics, store, partition, range(at.end)) == "a"
 
-    # A dead letter is missing for a reason.
+    # A dead letter does not count as missing.
     headers = [
         (dead_letter_headers.SOURCE_TOPIC, topics.topic.encode()),
         (dead_letter_headers.SOURCE_PARTITION, b"%d" % partition),
@@ -114,7 +114,7 @@ def test_an_event_that_was_consumed_and_is_nowhere_is_missing(
         assert missing_event(topics, store, partition, range(at.end)) is None
         events.delete_many({})
         assert missing_event(topics, store, partition, range(at.end)) == "b"
-        # So are a forgotten customer's events, and those that are older than MongoDB keeps them.
+        # Nor do events of a forgotten customer, and events older than the TTL.
         forgetting = Forgetting(events)
         forgetting.begin(["alice"])
         forgetting.delete(forgetting.unfinished())
@@ -125,7 +125,7 @@ def test_an_event_that_was_consumed_and_is_nowhere_is_missing(
         assert missing_event(topics, store, partition, range(at.end)) is None
 
 
-def test_waits_for_a_slow_job_and_asks_for_one_whose_answer_was_lost(
+def test_waits_for_a_slow_job_and_for_one_whose_answer_was_lost(
     store: MongoStore, put: Callable[..., None], cloud: Cloud
 ) -> None:
     put_ten(put)
@@ -136,7 +136,9 @@ def test_waits_for_a_slow_job_and_asks_for_one_whose_answer_was_lost(
     assert len(cloud.bigquery.rows) == 10
 
 
-def test_loads_with_the_next_run_what_a_job_did_not(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
+def test_the_next_run_loads_the_files_of_a_failed_job(
+    store: MongoStore, put: Callable[..., None], cloud: Cloud
+) -> None:
     put_ten(put)
     cloud.bigquery.fails = 1
     outcome = exporter.run(parts_of(store, cloud, 10), Silent())
@@ -147,7 +149,7 @@ def test_loads_with_the_next_run_what_a_job_did_not(store: MongoStore, put: Call
     assert sorted(row["event_id"] for row in cloud.bigquery.rows) == [f"event-{number}" for number in range(10)]
 
 
-def test_takes_no_job_of_another_for_its_own(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
+def test_a_job_id_that_loads_other_files_is_an_error(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
     put_ten(put)
     parts = parts_of(store, cloud, 10)
     assert parts.warehouse is not None
@@ -161,14 +163,12 @@ def test_takes_no_job_of_another_for_its_own(store: MongoStore, put: Callable[..
     assert day
 
 
-def test_says_that_a_table_is_missing(cloud: Cloud) -> None:
+def test_a_missing_table_is_an_error(cloud: Cloud) -> None:
     with pytest.raises(ExportError, match=r"project\.pulse\.missing cannot be used"):
         BigQuery("project.pulse.missing")
 
 
-def test_a_bucket_that_is_not_there_is_a_problem_of_this_run_alone(
-    store: MongoStore, put: Callable[..., None], cloud: Cloud
-) -> None:
+def test_a_missing_bucket_fails_only_this_run(store: MongoStore, put: Callable[..., None], cloud: Cloud) -> None:
     put_ten(put)
     parts = parts_of(store, cloud, 10)
     missing = parts._replace(destination=Destination("gs://no-such-bucket"))
@@ -177,7 +177,7 @@ def test_a_bucket_that_is_not_there_is_a_problem_of_this_run_alone(
     assert len(cloud.bigquery.rows) == 10
 
 
-def test_forgets_customers_as_the_tool_has_left_them(
+def test_finishes_the_forgetting_that_the_tool_began(
     store: MongoStore, settings: MongoSettings, put: Callable[..., None], cloud: Cloud
 ) -> None:
     put_ten(put)

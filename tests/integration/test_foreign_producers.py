@@ -1,4 +1,4 @@
-"""What others write into our topics: every codec, topics that compress by themselves, and transactions."""
+"""Records of other producers: every codec, topics that compress, and transactions."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ Produce = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def server(kafka_libs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """A broker that has transactions."""
+    """A broker with transactions."""
     server = KafkaServer(kafka_libs, tmp_path_factory.mktemp("kafka"), *ONE_NODE)
     server.start()
     yield server
@@ -40,7 +40,7 @@ def topic(server: KafkaServer) -> KafkaSettings:
 
 @pytest.fixture
 def produce(kafka_libs: Path) -> Produce:
-    """Have Java's producer take its steps: `produce(topic, "commit:2", "abort:3", codec="zstd")`."""
+    """A function that runs steps of Java's producer: `produce(topic, "commit:2", "abort:3", codec="zstd")`."""
 
     def produce(topic: KafkaSettings, *steps: str, codec: str = "none") -> None:
         arguments = [str(topic.brokers[0]), topic.topic, codec, *steps]
@@ -59,7 +59,7 @@ def create(server: KafkaServer, *, compression: str) -> KafkaSettings:
 
 @contextlib.contextmanager
 def joined(topic: KafkaSettings, group: str | None = None) -> Iterator[KafkaSource]:
-    """A consumer of the topic, from its beginning."""
+    """A consumer that reads the topic from its beginning."""
     source = KafkaSource(topic, group or fresh_name("group"))
     source.connect()
     source.subscribe(Recorder())
@@ -78,18 +78,20 @@ def read(topic: KafkaSettings) -> list[ReceivedRecord]:
 
 
 def words(records: list[ReceivedRecord]) -> list[str]:
-    """What each record was sent in: commit, abort, open or plain."""
+    """The step that sent each record: commit, abort, open or plain."""
     return [(record.value or b"").split()[0].decode() for record in records]
 
 
 @pytest.mark.parametrize("codec", CODECS)
 class TestCodecs:
-    def test_what_another_producer_compressed_is_read(self, topic: KafkaSettings, produce: Produce, codec: str) -> None:
+    def test_records_that_another_producer_compressed_are_read(
+        self, topic: KafkaSettings, produce: Produce, codec: str
+    ) -> None:
         produce(topic, "plain:30:1000", codec=codec)
         for records in (consumed(topic, 30), read(topic)):
             assert [int((record.value or b"").split()[1]) for record in records] == list(range(30))
 
-    def test_a_topic_that_compresses_by_itself_is_read(self, server: KafkaServer, codec: str) -> None:
+    def test_a_topic_with_its_own_compression_is_read(self, server: KafkaServer, codec: str) -> None:
         topic = create(server, compression="uncompressed" if codec == "none" else codec)
         values = [b"%d" % n * 100 for n in range(30)]
         with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
@@ -97,7 +99,7 @@ class TestCodecs:
         for records in (consumed(topic, 30), read(topic)):
             assert [record.value for record in records] == values
 
-    def test_a_batch_much_larger_than_what_it_was_compressed_to_is_read(
+    def test_a_batch_much_larger_than_its_compressed_form_is_read(
         self, topic: KafkaSettings, produce: Produce, codec: str
     ) -> None:
         produce(topic, "plain:1:3000000", codec="gzip" if codec == "none" else codec)
@@ -107,7 +109,7 @@ class TestCodecs:
 
 
 @pytest.mark.parametrize("codec", ["snappy", "lz4"])
-def test_a_codec_whose_package_is_missing_is_an_error_that_says_what_to_do(
+def test_a_missing_package_of_a_codec_is_an_error_with_a_remedy(
     topic: KafkaSettings, codec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
@@ -120,7 +122,7 @@ def test_a_codec_whose_package_is_missing_is_an_error_that_says_what_to_do(
 
 
 class TestTransactions:
-    def test_what_was_aborted_is_not_read_and_no_marker_is(self, topic: KafkaSettings, produce: Produce) -> None:
+    def test_aborted_records_and_markers_are_not_read(self, topic: KafkaSettings, produce: Produce) -> None:
         produce(topic, "commit:3", "abort:2", "plain:1", "commit:2", "abort:1", "commit:1")
         expected = ["commit"] * 3 + ["plain"] + ["commit"] * 3
         assert words(consumed(topic, 7)) == expected
@@ -132,7 +134,7 @@ class TestTransactions:
             poll_until(source, 3)
             eventually(lambda: source.poll(0.1) == [] and source.lag() == {0: 0})
 
-    def test_a_consumer_goes_on_behind_a_marker(self, topic: KafkaSettings, produce: Produce) -> None:
+    def test_a_consumer_continues_after_a_marker(self, topic: KafkaSettings, produce: Produce) -> None:
         produce(topic, "commit:3")
         group = fresh_name("group")
         with joined(topic, group) as source:
@@ -142,18 +144,18 @@ class TestTransactions:
         with joined(topic, group) as source:
             assert words(poll_until(source, 2)) == ["plain", "plain"]
 
-    def test_a_transaction_that_is_not_over_is_waited_for_by_a_consumer_and_not_by_a_reader(
+    def test_a_consumer_waits_for_an_open_transaction_and_a_reader_does_not(
         self, topic: KafkaSettings, produce: Produce
     ) -> None:
         produce(topic, "commit:1", "open:2", "plain:1")
         assert words(read(topic)) == ["commit"]
         with joined(topic) as source:
             assert words(poll_until(source, 1)) == ["commit"]
-            # Another producer of its name ends it.
+            # Another producer with the same transactional id ends the transaction.
             produce(topic, "commit:1")
             assert words(poll_until(source, 2)) == ["plain", "commit"]
 
-    def test_gaps_that_transactions_leave_are_no_loss(
+    def test_offsets_without_records_do_not_count_as_lost(
         self, topic: KafkaSettings, produce: Produce, caplog: pytest.LogCaptureFixture
     ) -> None:
         produce(topic, "commit:3", "abort:2", "plain:1")

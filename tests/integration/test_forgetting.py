@@ -1,4 +1,4 @@
-"""The consumer's list, and the tool's steps, on a server that speaks MongoDB's protocol; the command on Kafka too."""
+"""Forgetting on a server that speaks MongoDB's protocol: the consumer's list, the tool, and its command."""
 
 import json
 import time
@@ -57,16 +57,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def test_what_was_received_before_is_left_out_and_what_comes_later_is_not(
-    events: Documents, forgetting: Forgetting
-) -> None:
+def test_only_events_received_before_the_forgetting_are_left_out(events: Documents, forgetting: Forgetting) -> None:
     forget(forgetting, "alice")
     ours = [document("a"), document("b", customer_id="ben"), document("c", received_at=now() + timedelta(seconds=1))]
     assert MongoForgotten(events).leave_out(ours) == {0}
 
 
 @pytest.mark.parametrize("name", ["customer_id", "user_id", "anonymous_id", "previous_id"])
-def test_a_customer_is_known_by_any_id_of_an_event(
+def test_a_customer_is_found_by_each_id_of_an_event(
     writer: MongoWriter, events: Documents, forgetting: Forgetting, name: str
 ) -> None:
     ours = {"customer_id": "x", name: "alice"}
@@ -76,12 +74,12 @@ def test_a_customer_is_known_by_any_id_of_an_event(
     assert MongoForgotten(events).leave_out([document("a", **ours)]) == {0}
 
 
-def test_what_an_earlier_try_has_stored_of_a_forgotten_customer_is_deleted(
+def test_events_that_an_earlier_attempt_has_stored_are_deleted(
     writer: MongoWriter, events: Documents, forgetting: Forgetting
 ) -> None:
     forget(forgetting, "alice")
     writer.write([document("a"), document("b", customer_id="ben")])
-    # The event `b` of another customer has taken the id that alice's had.
+    # Another customer's event `b` is stored under the id of alice's event.
     assert MongoForgotten(events).leave_out([document("a"), document("b")]) == {0, 1}
     assert [event["event_id"] for event in events.find()] == ["b"]
 
@@ -98,7 +96,7 @@ def test_a_consumer_learns_of_a_forgetting_within_a_second(events: Documents, fo
 
 def test_a_customer_can_be_forgotten_again(writer: MongoWriter, events: Documents, forgetting: Forgetting) -> None:
     forget(forgetting, "alice")
-    # A consumer that runs on hears of the second time too.
+    # A running consumer learns of the second forgetting, too.
     forgotten = MongoForgotten(events)
     event = document("a", received_at=now())
     assert forgotten.leave_out([event]) == set()
@@ -107,7 +105,9 @@ def test_a_customer_can_be_forgotten_again(writer: MongoWriter, events: Document
     assert forgotten.leave_out([event]) == {0}
 
 
-def test_the_record_has_no_id_once_all_is_done(writer: MongoWriter, events: Documents, forgetting: Forgetting) -> None:
+def test_the_record_of_a_finished_forgetting_has_no_id(
+    writer: MongoWriter, events: Documents, forgetting: Forgetting
+) -> None:
     writer.write([document("a"), document("b")])
     forgetting.begin(["alice"])
     assert forgetting.unfinished().keys() == {"alice"}
@@ -128,7 +128,7 @@ def test_the_record_has_no_id_once_all_is_done(writer: MongoWriter, events: Docu
         (None, None, False),
     ],
 )
-def test_a_letter_is_forgotten_by_its_key_or_the_ids_in_it(
+def test_a_letter_is_deleted_by_its_key_or_the_ids_in_it(
     writer: MongoWriter, forgetting: Forgetting, key: bytes | None, value: bytes | None, *, gone: bool
 ) -> None:
     events = writer.events
@@ -140,7 +140,7 @@ def test_a_letter_is_forgotten_by_its_key_or_the_ids_in_it(
     assert MongoForgotten(events).leave_out_records([record]) == ({0} if gone else set())
 
 
-def test_a_letter_that_is_not_whole_is_forgotten_by_its_key(
+def test_an_incomplete_letter_is_deleted_by_its_key(
     writer: MongoWriter, events: Documents, forgetting: Forgetting
 ) -> None:
     writer.keep_letter("events-0-7@1000", b'{"key": "YWxpY2U=", "value": "half')
@@ -148,7 +148,7 @@ def test_a_letter_that_is_not_whole_is_forgotten_by_its_key(
     assert events.database[events.name + LETTERS].count_documents({}) == 0
 
 
-def test_ids_beside_are_told_and_their_other_events_stay(
+def test_other_ids_in_deleted_events_are_reported_and_their_other_events_stay(
     writer: MongoWriter, events: Documents, forgetting: Forgetting
 ) -> None:
     writer.write([document("a", anonymous_id="x"), document("b", customer_id="x", anonymous_id="x")])
@@ -158,7 +158,7 @@ def test_ids_beside_are_told_and_their_other_events_stay(
     assert [event["event_id"] for event in events.find()] == ["b"]
 
 
-def test_more_are_looked_for_than_fit_into_a_query(
+def test_more_customers_are_deleted_than_fit_into_a_query(
     writer: MongoWriter, events: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(customer_data, "_MOST_IDS", 10)
@@ -184,7 +184,7 @@ class TestCommand:
     def run(stores: Stores, *arguments: str, stdin: str = "") -> Result:
         return CliRunner().invoke(cli, arguments, obj=stores, input=stdin)
 
-    def test_it_forgets_and_says_what_it_did_and_what_it_cannot(self, stores: Stores, writer: MongoWriter) -> None:
+    def test_it_forgets_and_reports_the_data_that_it_cannot_delete(self, stores: Stores, writer: MongoWriter) -> None:
         writer.write([document("a"), document("b", customer_id="ben"), document("c", anonymous_id="x")])
         result = self.run(stores, "alice")
         assert result.exit_code == 0, result.output
@@ -196,7 +196,7 @@ class TestCommand:
         assert "1 of these events also name x" in result.output
         assert [event["event_id"] for event in stores.events.find()] == ["b"]
 
-    def test_it_goes_on_with_what_another_run_has_left(self, stores: Stores, writer: MongoWriter) -> None:
+    def test_it_continues_an_interrupted_run(self, stores: Stores, writer: MongoWriter) -> None:
         writer.write([document("a")])
         stores.forgetting.begin(["alice"])
         assert self.run(stores).exit_code == 0
@@ -205,7 +205,7 @@ class TestCommand:
         assert again.exit_code == 2
         assert "there is no interrupted run" in again.output
 
-    def test_it_forgets_without_kafka_and_says_so(self, stores: Stores, writer: MongoWriter) -> None:
+    def test_it_forgets_without_kafka_and_reports_that(self, stores: Stores, writer: MongoWriter) -> None:
         def away() -> Any:
             raise OSError("away")
 
@@ -214,7 +214,7 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "Kafka did not tell how long" in result.output
 
-    def test_it_shows_all_that_is_stored(self, stores: Stores, writer: MongoWriter) -> None:
+    def test_it_shows_all_stored_data_of_a_customer(self, stores: Stores, writer: MongoWriter) -> None:
         writer.write([document("a", properties={"n": 2**63 - 1}), document("b", customer_id="ben")])
         writer.keep_letter("events-0-7@1000", b'{"key": "YWxpY2U=", "value": "aGFsZg==", "headers": []}')
         with closing(KafkaSender(stores.kafka, stores.kafka.dlq_topic)) as sender:
@@ -249,7 +249,7 @@ class TestCommand:
         assert "set the clocks first" in result.output
         assert wrong.unfinished() == {}
 
-    def test_a_mongodb_that_is_away_is_one_line(self, stores: Stores) -> None:
+    def test_the_error_about_an_unreachable_mongodb_is_one_line(self, stores: Stores) -> None:
         client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
             "mongodb://127.0.0.1:1", serverSelectionTimeoutMS=200
         )

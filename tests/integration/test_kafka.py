@@ -1,4 +1,4 @@
-"""The Kafka side on a real broker."""
+"""The package common.kafka on a real broker."""
 
 import contextlib
 import dataclasses
@@ -45,7 +45,7 @@ def topic(kafka: KafkaServer) -> KafkaSettings:
 
 
 RECORDS = [Record(b"customer-%d" % number, b"%d" % number) for number in range(2000)]
-"""Enough customers for each partition to get some."""
+"""Enough keys for each partition to get some."""
 
 
 def create_topic(kafka: KafkaServer, partitions: int) -> KafkaSettings:
@@ -60,7 +60,7 @@ def await_leaders(settings: KafkaSettings, partitions: int) -> None:
     """Wait until the topic has N partitions, each with a leader."""
 
     def have_leaders() -> bool:
-        # It knows the ends of all partitions once each has a leader.
+        # The reader knows the ends of all partitions once each has a leader.
         with contextlib.closing(KafkaReader(settings, settings.topic)) as reader:
             return len(reader.ends) == partitions
 
@@ -149,7 +149,7 @@ def test_a_sender_without_a_broker_answers_every_record_with_an_error() -> None:
     assert all(isinstance(answer, Exception) for answer in answers)
 
 
-def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
+def test_a_record_that_is_too_large_fails_alone(topic: KafkaSettings) -> None:
     sender = KafkaSender(topic, topic.topic)
     answers: list[Any] = sender.send([Record(b"a", b"1"), Record(b"a", b"x" * 3_000_000), Record(b"a", b"2")])
     sender.close()
@@ -157,20 +157,20 @@ def test_a_record_too_large_fails_alone(topic: KafkaSettings) -> None:
 
 
 def test_a_record_without_key_and_value_gets_an_empty_value(topic: KafkaSettings) -> None:
-    """No client sends one that lacks both."""
+    """Kafka's clients refuse records without key and value."""
     with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
         assert sender.send([Record(None, None)]) == [None]
     with contextlib.closing(KafkaReader(topic, topic.topic)) as reader:
         assert [(record.key, record.value) for record in reader.read()] == [(None, b"")]
 
 
-@pytest.mark.skipif(not bulk_append.supported(), reason="only kafka-python-ng 2.2.3 is sent to in bulk")
-def test_kafka_gets_of_a_chunk_what_the_clients_own_send_would_have_sent(
+@pytest.mark.skipif(not bulk_append.supported(), reason="only kafka-python-ng 2.2.3 has the bulk append")
+def test_a_chunk_arrives_as_the_clients_own_send_would_send_it(
     kafka: KafkaServer, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(1)
     keys = [f"kunde-{number}-ü".encode()[: rng.randrange(1, 20)] for number in range(300)]
-    # Some of the values are so large that a partition needs several batches.
+    # With the large values, a partition needs several batches.
     sizes = [0, 1, 60, 120, 400, 8_000, 16_000, 60_000]
     records = [Record(rng.choice(keys), rng.randbytes(rng.choice(sizes))) for _ in range(500)]
 
@@ -204,14 +204,14 @@ def test_a_chunk_goes_to_any_number_of_partitions(kafka: KafkaServer, partitions
 
 
 def test_a_chunk_with_headers_goes_to_any_number_of_partitions(kafka: KafkaServer) -> None:
-    """It is given to the client record by record."""
+    """Records with headers are not appended in bulk."""
     topic = create_topic(kafka, 50)
     with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
         records = [record._replace(headers=(("name", b"value"),)) for record in RECORDS]
         assert sender.send(records) == [None] * len(records)
 
 
-def test_a_sender_goes_on_when_its_topic_gets_more_partitions(kafka: KafkaServer) -> None:
+def test_a_sender_continues_when_its_topic_gets_more_partitions(kafka: KafkaServer) -> None:
     topic = create_topic(kafka, 3)
     with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
         assert not any(sender.send(RECORDS))
@@ -230,7 +230,7 @@ def test_a_sender_goes_on_when_its_topic_gets_more_partitions(kafka: KafkaServer
 
 @pytest.mark.parametrize("headers", [(), (("name", b"value"),)], ids=["in bulk", "one by one"])
 @pytest.mark.parametrize(("codec", "number"), [("none", 0), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)])
-def test_what_is_sent_is_compressed_as_the_settings_say(
+def test_records_are_compressed_as_configured(
     kafka: KafkaServer, codec: Any, number: int, headers: tuple[tuple[str, bytes], ...]
 ) -> None:
     topic = create_topic(kafka, 1)
@@ -244,18 +244,18 @@ def test_what_is_sent_is_compressed_as_the_settings_say(
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_what_cannot_be_compressed_is_taken_too(kafka: KafkaServer, codec: Any) -> None:
-    """A batch is full at 1,000,000 bytes, and the broker takes 1,048,588."""
+def test_incompressible_records_are_accepted(kafka: KafkaServer, codec: Any) -> None:
+    """The sender limits a batch to 1,000,000 bytes, the broker to 1,048,588."""
     topic = create_topic(kafka, 1)
     records = [Record(b"key", random.randbytes(60_000)) for _ in range(50)]
     with contextlib.closing(KafkaSender(dataclasses.replace(topic, compression=codec), topic.topic)) as sender:
         assert not any(sender.send(records))
 
 
-def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
+def test_deleted_records_of_one_partition_do_not_affect_the_others(
     kafka: KafkaServer, topic: KafkaSettings, join: Callable[[], KafkaSource], produce: Callable[[list[Record]], None]
 ) -> None:
-    """Of one partition, again and again, while records of all are fetched and waiting."""
+    """Records of one partition are deleted repeatedly, while fetched records of all partitions wait."""
     source, handler = join(), Recorder()
     source.subscribe(handler)
     polled: list[ReceivedRecord] = []
@@ -274,14 +274,14 @@ def test_records_deleted_while_it_reads_the_others_lose_it_none_of_them(
     assert len({(record.partition, record.offset) for record in polled}) == len(polled)
 
 
-def test_a_group_without_an_offset_says_where_it_begins_if_others_are_gone(
+def test_a_group_without_an_offset_logs_where_it_begins_if_records_are_gone(
     kafka: KafkaServer,
     topic: KafkaSettings,
     join: Callable[[], KafkaSource],
     produce: Callable[[list[Record]], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may be new; or it was away until Kafka forgot its offsets."""
+    """The group may be new, or it was away until Kafka deleted its offsets."""
     produce([Record(b"key", b"%d" % n) for n in range(20)])
     kafka.delete_records(topic.topic, dict.fromkeys(range(3), -1))
     produce([Record(b"key", b"20")])
@@ -292,7 +292,7 @@ def test_a_group_without_an_offset_says_where_it_begins_if_others_are_gone(
     assert vars(line)["begins_at"] == 20
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning(
+def test_a_topic_that_was_created_again_is_read_from_its_beginning(
     topic: KafkaSettings,
     kafka: KafkaServer,
     join: Callable[[], KafkaSource],
@@ -303,10 +303,10 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
     source.subscribe(handler)
     produce([Record(b"key", b"old") for _ in range(20)])
     poll_until(source, 20)
-    make_anew(kafka, topic)
+    create_again(kafka, topic)
     with contextlib.closing(KafkaSender(topic, topic.topic)) as sender:
         again = [Record(b"key", b"%d" % n) for n in range(3)]
-        # A topic has no leader at first.
+        # A new topic has no leader at first.
         eventually(lambda: not any(sender.send(again)))
     assert [record.value for record in poll_until(source, 3)] == [b"0", b"1", b"2"]
     assert handler.heard[-1] == "jump to 0"
@@ -314,7 +314,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(
     assert "Kafka has fewer records than were read: the topic was created again or truncated" in caplog.messages
 
 
-def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:
+def create_again(kafka: KafkaServer, settings: KafkaSettings) -> None:
     admin = connect_admin(settings)
     admin.delete_topics([settings.topic])
     eventually(lambda: missing_topics(admin, [settings.topic]), what="the topic's end")
@@ -322,26 +322,26 @@ def make_anew(kafka: KafkaServer, settings: KafkaSettings) -> None:
     kafka.create_topics(settings.topic)
 
 
-def test_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:
+def test_the_error_of_a_source_without_its_topic_says_what_to_do(kafka: KafkaServer, group: str) -> None:
     source = KafkaSource(kafka.settings(fresh_name("missing")), group)
     with pytest.raises(TopicError, match="does not exist: run "):
         source.connect()
 
 
-def test_a_reader_without_its_topic_says_what_to_do(kafka: KafkaServer) -> None:
+def test_the_error_of_a_reader_without_its_topic_says_what_to_do(kafka: KafkaServer) -> None:
     settings = kafka.settings(fresh_name("missing"))
     with pytest.raises(TopicError, match="does not exist: run "):
         KafkaReader(settings, settings.topic)
 
 
-def test_a_reader_without_a_broker_says_what_to_do() -> None:
+def test_the_error_of_a_reader_without_a_broker_says_what_to_do() -> None:
     with pytest.raises(ReadError, match="start it, or set KAFKA_BROKERS"):
         KafkaReader(kafka_settings(f"127.0.0.1:{free_port()}", "topic"), "topic")
 
 
 @pytest.fixture
 def closing_at_once() -> Iterator[KafkaSettings]:
-    """A server that closes each connection at once, as a proxy does whose Kafka is away."""
+    """A server that closes each connection at once, like a proxy without its Kafka."""
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -356,7 +356,7 @@ def closing_at_once() -> Iterator[KafkaSettings]:
         thread.join()
 
 
-def test_a_server_that_closes_connections_at_once_is_no_broker(closing_at_once: KafkaSettings) -> None:
+def test_a_server_that_closes_connections_at_once_is_reported_as_no_broker(closing_at_once: KafkaSettings) -> None:
     with pytest.raises(KafkaError):
         connect_admin(closing_at_once)
     with pytest.raises(KafkaError):

@@ -1,4 +1,4 @@
-"""The end of a topic on a real broker, and what the console does with it; MongoDB by event id."""
+"""The tail of a topic on a real broker, its follower in the console, and the lookup of events in MongoDB."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +36,7 @@ def read(tail: KafkaTail, count: int) -> list[ReceivedRecord]:
     return found
 
 
-def test_it_begins_shortly_before_the_end_and_goes_on(topics: KafkaSettings, sender: KafkaSender) -> None:
+def test_it_begins_shortly_before_the_end_and_follows(topics: KafkaSettings, sender: KafkaSender) -> None:
     send(sender, 20)
     with closing(KafkaTail(topics, topics.topic, last=5)) as tail:
         assert [record.value for record in read(tail, 5)] == [b'{"event_id":"%d"}' % n for n in range(15, 20)]
@@ -44,7 +44,7 @@ def test_it_begins_shortly_before_the_end_and_goes_on(topics: KafkaSettings, sen
         assert [record.offset for record in read(tail, 1)] == [20]
 
 
-def test_it_goes_on_where_another_was(topics: KafkaSettings, sender: KafkaSender) -> None:
+def test_it_continues_at_the_positions_of_another_tail(topics: KafkaSettings, sender: KafkaSender) -> None:
     send(sender, 3)
     with closing(KafkaTail(topics, topics.topic, last=5)) as tail:
         read(tail, 3)
@@ -54,13 +54,15 @@ def test_it_goes_on_where_another_was(topics: KafkaSettings, sender: KafkaSender
         assert [record.offset for record in read(tail, 8)] == list(range(3, 11))
 
 
-def test_positions_of_a_topic_that_was_made_anew_are_forgotten(topics: KafkaSettings, sender: KafkaSender) -> None:
+def test_positions_of_a_topic_that_was_created_again_are_dropped(topics: KafkaSettings, sender: KafkaSender) -> None:
     send(sender, 3)
     with closing(KafkaTail(topics, topics.topic, dict.fromkeys(range(3), 1000), last=2)) as tail:
         assert len(read(tail, 2)) == 2
 
 
-def test_it_skips_to_the_newest_and_says_how_many_it_left_out(topics: KafkaSettings, sender: KafkaSender) -> None:
+def test_it_skips_to_the_newest_and_returns_the_number_of_skipped_records(
+    topics: KafkaSettings, sender: KafkaSender
+) -> None:
     send(sender, 1200)
     with closing(KafkaTail(topics, topics.topic, last=1200)) as tail:
         first = read(tail, 1)
@@ -81,7 +83,7 @@ def test_it_joins_no_group_and_commits_nothing(topics: KafkaSettings, sender: Ka
     assert [group for group in groups if not group or "pulse" in group] == []
 
 
-def test_a_topic_that_is_missing_is_named(kafka: KafkaServer) -> None:
+def test_the_error_names_a_missing_topic(kafka: KafkaServer) -> None:
     name = fresh_name("missing")
     with pytest.raises(TopicError, match=f"Topic {name} does not exist"):
         KafkaTail(kafka.settings(name), name, last=1)
@@ -100,7 +102,7 @@ def test_a_follower_waits_for_its_topic_and_then_follows(kafka: KafkaServer) -> 
     assert follower.problem is None
 
 
-def test_of_a_flood_a_follower_passes_the_newest_and_the_number_of_the_others(
+def test_a_follower_under_load_passes_on_the_newest_and_the_number_of_the_others(
     topics: KafkaSettings, sender: KafkaSender
 ) -> None:
     send(sender, 3000)
@@ -108,12 +110,12 @@ def test_of_a_flood_a_follower_passes_the_newest_and_the_number_of_the_others(
     skipped: list[int] = []
     follower = Follower(topics, topics.topic, taken.extend, last=3000, most_ahead=50, on_skip=skipped.append)
     follower.start()
-    eventually(lambda: len(taken) + sum(skipped) == 3000, what="all records, taken or skipped")
+    eventually(lambda: len(taken) + sum(skipped) == 3000, what="all records")
     assert taken[-1].offset == 2999
     assert len(taken) <= 300
 
 
-def test_a_poll_returns_at_most_so_many_records(topics: KafkaSettings, sender: KafkaSender) -> None:
+def test_a_poll_returns_at_most_the_given_number_of_records(topics: KafkaSettings, sender: KafkaSender) -> None:
     send(sender, 20)
     with closing(KafkaTail(topics, topics.topic, last=20)) as tail:
         first: list[ReceivedRecord] = []

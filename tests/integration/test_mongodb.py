@@ -1,4 +1,4 @@
-"""The MongoDB side on a server that speaks its protocol."""
+"""The consumer's writer on a server that speaks MongoDB's protocol."""
 
 import contextlib
 import logging
@@ -63,7 +63,9 @@ class TestMongoWriter(WriterContract):
         return read
 
 
-def test_stores_the_fields_as_they_are_and_when_it_did(writer: MongoWriter, events: Collection[dict[str, Any]]) -> None:
+def test_stores_the_fields_unchanged_with_the_time_of_processing(
+    writer: MongoWriter, events: Collection[dict[str, Any]]
+) -> None:
     sent = document("a", properties={"n": 2**63 - 1, "f": 0.1, "b": True, "a.b": "x\0"}, context={"ip": "::1"})
     writer.write([sent])
     found = events.find_one() or {}
@@ -95,7 +97,7 @@ def test_creates_the_indexes(writer: MongoWriter, events: Collection[dict[str, A
         ("kafka.partition_1_kafka.offset_1", {"kafka.partition": 0, "kafka.offset": {"$gte": 0, "$lt": 9}}),
     ],
 )
-def test_events_without_the_field_are_not_in_a_partial_index_which_finds_the_others(
+def test_a_partial_index_has_only_the_events_with_its_field(
     writer: MongoWriter, events: Collection[dict[str, Any]], name: str, wanted: dict[str, Any]
 ) -> None:
     named = document("a", event_name="Order Completed", kafka={"partition": 0, "offset": 7})
@@ -107,7 +109,7 @@ def test_events_without_the_field_are_not_in_a_partial_index_which_finds_the_oth
     assert "partialFilterExpression" in events.index_information()[name]
 
 
-def test_a_collection_of_the_first_version_gets_the_indexes_it_lacks(
+def test_a_collection_of_the_first_version_gets_the_missing_indexes(
     settings: MongoSettings, events: Collection[dict[str, Any]]
 ) -> None:
     events.create_index("event_id", unique=True)
@@ -159,8 +161,8 @@ def test_events_are_stored_while_indexes_are_built(mongo: MongoServer) -> None:
             assert not building.is_alive()
 
 
-def test_mongodb_is_given_days_to_build_an_index(mongo: MongoServer) -> None:
-    """It gives up a build that takes longer than a client says it waits, so that a large collection never had it."""
+def test_the_build_of_an_index_may_take_days(mongo: MongoServer) -> None:
+    """MongoDB aborts a build that takes longer than the client's timeout, so a large collection would never get it."""
     with slow_builds(mongo) as database:
         ensure_indexes(replace(mongo.settings(), uri=database.uri, ttl_days=30))
         assert len(database.builds) == 6
@@ -168,8 +170,8 @@ def test_mongodb_is_given_days_to_build_an_index(mongo: MongoServer) -> None:
         assert min(days) > 6
 
 
-def test_an_index_on_the_id_that_another_consumer_has_begun_is_waited_for(mongo: MongoServer) -> None:
-    """MongoDB lists it like one that is finished; without it, each upsert would read the whole collection."""
+def test_a_consumer_waits_for_the_index_on_the_id_that_another_has_begun(mongo: MongoServer) -> None:
+    """MongoDB lists an unfinished index like a finished one. Without it, each upsert would scan the collection."""
     with slow_builds(mongo) as database:
         settings = replace(mongo.settings(), uri=database.uri)
         ensure_indexes(settings)
@@ -178,7 +180,7 @@ def test_an_index_on_the_id_that_another_consumer_has_begun_is_waited_for(mongo:
         assert database.asked_for("customer_id_1_timestamp_-1") == 1
 
 
-def test_a_write_to_a_database_that_is_away_fails_within_its_time() -> None:
+def test_a_write_to_an_unreachable_database_fails_within_its_timeout() -> None:
     writer = MongoWriter(MongoSettings(f"mongodb://127.0.0.1:{free_port()}", "test", "events", None))
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"^MongoDB did not confirm a write: .*Connection refused"):
@@ -187,17 +189,17 @@ def test_a_write_to_a_database_that_is_away_fails_within_its_time() -> None:
     writer.close()
 
 
-def test_a_document_that_mongodb_refuses_is_no_duplicate(
+def test_a_refused_document_does_not_count_as_a_duplicate(
     writer: MongoWriter, events: Collection[dict[str, Any]]
 ) -> None:
-    # Another unique index: its violation has the same code as a duplicate event, and is none.
+    # A violation of this unique index has the code of a duplicate event, but is none.
     events.create_index("customer_id", unique=True)
     written = writer.write([document("a"), document("b"), document("c", customer_id="ben")])
     assert (written.stored, written.duplicates, set(written.refused)) == (2, 0, {1})
     assert str(written.refused[1]).endswith("(code 11000)")
 
 
-def test_a_server_that_went_is_not_available(mongo: MongoServer, tmp_path: Path) -> None:
+def test_a_killed_server_is_not_available(mongo: MongoServer, tmp_path: Path) -> None:
     server = MongoServer(tmp_path)
     server.start()
     writer = MongoWriter(server.settings())
@@ -207,7 +209,7 @@ def test_a_server_that_went_is_not_available(mongo: MongoServer, tmp_path: Path)
         writer.write([document("b")])
     assert not writer.available()
     server.start()
-    eventually(writer.available, what="the driver noticing")
+    eventually(writer.available, what="the driver to notice")
     assert writer.write([document("b")]).stored == 1
     writer.close()
     server.kill()
@@ -224,24 +226,22 @@ def test_the_ttl_index_follows_the_setting(
 
 
 @pytest.mark.parametrize("days", [30, None])
-def test_a_ttl_index_on_the_clients_timestamp_goes(
+def test_a_ttl_index_on_the_clients_timestamp_is_dropped(
     settings: MongoSettings, events: Collection[dict[str, Any]], days: int | None
 ) -> None:
-    """It had an event that comes late deleted within a minute."""
+    """Under that index, MongoDB deleted late events within a minute."""
     events.create_index("timestamp", expireAfterSeconds=86_400)
     ensure_indexes(replace(settings, ttl_days=days))
     assert "timestamp_1" not in events.index_information()
 
 
-def test_somebody_elses_index_on_the_timestamp_stays(
-    settings: MongoSettings, events: Collection[dict[str, Any]]
-) -> None:
+def test_a_foreign_index_on_the_timestamp_stays(settings: MongoSettings, events: Collection[dict[str, Any]]) -> None:
     events.create_index("timestamp")
     ensure_indexes(replace(settings, ttl_days=30))
     assert "timestamp_1" in events.index_information()
 
 
-def test_a_changed_ttl_is_followed_without_the_right_to_change_a_collection(
+def test_a_changed_ttl_needs_no_right_to_change_the_collection(
     settings: MongoSettings, events: Collection[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_indexes(replace(settings, ttl_days=30))
@@ -254,9 +254,7 @@ def test_a_changed_ttl_is_followed_without_the_right_to_change_a_collection(
     assert events.index_information()["received_at_1"]["expireAfterSeconds"] == 60 * 86_400
 
 
-def test_an_index_by_another_name_that_does_the_same_is_used(
-    settings: MongoSettings, events: Collection[dict[str, Any]]
-) -> None:
+def test_an_equal_index_with_another_name_is_used(settings: MongoSettings, events: Collection[dict[str, Any]]) -> None:
     events.create_index("event_id", unique=True, name="ids")
     ensure_indexes(settings)
     assert "event_id_1" not in events.index_information()
@@ -293,7 +291,7 @@ def received_at_without_expiry(events: Collection[dict[str, Any]]) -> None:
         (received_at_without_expiry, "Index received_at_1 of {} lets nothing expire: drop it, or leave"),
     ],
 )
-def test_an_index_in_the_way_is_named_with_what_to_do(
+def test_the_error_names_a_conflicting_index_and_the_remedy(
     settings: MongoSettings,
     events: Collection[dict[str, Any]],
     prepare: Callable[[Collection[dict[str, Any]]], None],
@@ -305,7 +303,7 @@ def test_an_index_in_the_way_is_named_with_what_to_do(
     assert str(raised.value).startswith(says.format(f"{settings.database}.events"))
 
 
-def test_conflicts_that_cannot_be_looked_for_hold_up_nothing(
+def test_a_failed_search_for_conflicting_ids_does_not_fail_the_write(
     writer: MongoWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
@@ -316,7 +314,7 @@ def test_conflicts_that_cannot_be_looked_for_hold_up_nothing(
     assert writer.write([document("a", customer_id="ben"), document("b")]) == Written(1, 1)
 
 
-def test_conflicts_are_not_looked_for_when_all_events_are_new(
+def test_conflicting_ids_are_not_searched_when_all_events_are_new(
     writer: MongoWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Collection, "find")
@@ -324,7 +322,7 @@ def test_conflicts_are_not_looked_for_when_all_events_are_new(
 
 
 def ensure_indexes(settings: MongoSettings) -> None:
-    """As a consumer does that starts."""
+    """Create the indexes, as a consumer does at its start."""
     with contextlib.closing(MongoWriter(settings)) as writer:
         writer.ensure_indexes()
         writer.complete_indexes()

@@ -1,4 +1,4 @@
-"""docs/queries.md: each question is answered rightly, by the index that the page names; mongosh is asked the same."""
+"""docs/queries.md: each query returns the right answer by the index on the page; the examples for mongosh are equal."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ QUESTIONS = (
     "Events by name",
 )
 SCANNED = ("Who an anonymous visitor was", "A funnel", "Events by name")
-"""SecantusDB reads all events for these, as the page says; MongoDB goes by the first field of an index."""
+"""SecantusDB scans all events for these, as the page says; MongoDB uses the first field of an index."""
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -58,7 +58,7 @@ def test_every_question_of_the_page_is_asked() -> None:
 
 
 class Commands(CommandListener):
-    """Notes what is asked of the server."""
+    """Records the commands to the server."""
 
     def __init__(self) -> None:
         self.reads: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ class Shop:
     events: list[Event]
 
     def ask(self, title: str) -> Answer:
-        """What the page's Python answers, and what it asked MongoDB for."""
+        """The answer of the page's Python code, and its commands to MongoDB."""
         commands = Commands()
         with pymongo.MongoClient[dict[str, Any]](self.uri, tz_aware=True, event_listeners=[commands]) as client:
             names: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def shop(mongo: MongoServer) -> Shop:
     events: list[Event] = []
     for offset, event in enumerate(chain.from_iterable(journeys)):
         when = parse_timestamp(event["timestamp"])
-        when = when.replace(microsecond=when.microsecond // 1000 * 1000)  # as MongoDB has it
+        when = when.replace(microsecond=when.microsecond // 1000 * 1000)  # MongoDB's precision
         events.append({**event, "timestamp": when, "received_at": when, "kafka": {"partition": 0, "offset": offset}})
     settings = mongo.settings()
     writer = MongoWriter(settings)
@@ -140,7 +140,7 @@ def test_an_event_is_found_by_its_id(shop: Shop) -> None:
     assert (value["customer_id"], value["event_name"]) == ("alice", "Order Completed")
 
 
-def test_the_document_on_the_page_is_that_event(shop: Shop) -> None:
+def test_the_document_on_the_page_is_the_result_of_the_query(shop: Shop) -> None:
     shown = json_util.loads(block_before_the_questions())
     stored = shop.ask("An event by its id").value
     assert shown["properties"] == stored["properties"]
@@ -152,19 +152,19 @@ def block_before_the_questions() -> str:
     return str(found)
 
 
-def test_a_journey_has_all_that_a_customer_did_in_order(shop: Shop) -> None:
+def test_a_journey_has_all_events_of_a_customer_in_order(shop: Shop) -> None:
     value = shop.ask("A customer's journey").value
     did = [(event["timestamp"], event["event_type"]) for event in shop.events if event["customer_id"] == "alice"]
     assert [(event["timestamp"], event["event_type"]) for event in value] == did
 
 
-def test_a_visitor_is_followed_from_before_to_after_signing_in(shop: Shop) -> None:
+def test_a_visitors_events_before_and_after_signing_in_are_found(shop: Shop) -> None:
     value = shop.ask("A visitor before and after signing in").value
     assert [event["customer_id"] for event in value] == [f"anonymous-{RUN}-chloe", *["chloe"] * (len(value) - 1)]
     assert [event["event_name"] for event in value[2:]] == ["Product Added", "Product Added", "Order Completed"]
 
 
-def test_a_visitor_gets_a_name(shop: Shop) -> None:
+def test_the_user_id_of_an_anonymous_visitor_is_found(shop: Shop) -> None:
     assert [event["user_id"] for event in shop.ask("Who an anonymous visitor was").value] == ["chloe"]
 
 
@@ -192,7 +192,7 @@ def test_revenue_is_that_of_each_day(shop: Shop) -> None:
     assert len(value) == 3
 
 
-def test_a_funnel_counts_those_who_took_each_step_after_the_one_before(shop: Shop) -> None:
+def test_a_funnel_counts_customers_by_their_steps_in_order(shop: Shop) -> None:
     steps = ("Product Viewed", "Product Added", "Checkout Started", "Order Completed")
     people: dict[str, dict[str, datetime]] = defaultdict(dict)
     for event in shop.events:
@@ -208,7 +208,7 @@ def test_a_funnel_counts_those_who_took_each_step_after_the_one_before(shop: Sho
 
 
 def steps_taken(times: list[datetime | None]) -> int:
-    """How many of the steps were taken for the first time one after the other."""
+    """The number of steps, from the first on, whose first times are in order."""
     before = datetime.min.replace(tzinfo=UTC)
     for number, time in enumerate(times):
         if time is None or time <= before:
@@ -224,11 +224,11 @@ def test_names_are_counted(shop: Shop) -> None:
     assert {row["_id"]: row["events"] for row in shop.ask("Events by name").value} == today
 
 
-# ── By which index ──
+# ── Indexes ──
 
 
 @pytest.mark.parametrize("title", QUESTIONS)
-def test_it_is_answered_by_the_index_that_the_page_names(shop: Shop, title: str) -> None:
+def test_the_query_uses_the_index_that_the_page_names(shop: Shop, title: str) -> None:
     (named,) = set(re.findall(r"[Uu]ses? (?:the index )?`(\S+)`", section(title)))
     commands = shop.ask(title).commands
     assert commands
@@ -244,7 +244,7 @@ def test_it_is_answered_by_the_index_that_the_page_names(shop: Shop, title: str)
 
 
 def values_of(plan: Any, wanted: str) -> Iterator[Any]:
-    """The values of all fields of this name, however deep."""
+    """The values of all fields with this name, at any depth."""
     if isinstance(plan, dict):
         for name, value in plan.items():
             if name == wanted:
@@ -262,7 +262,7 @@ def test_the_page_has_every_index(shop: Shop) -> None:
     assert {*listed} == {*there, "received_at_1"} - {"_id_"}
 
 
-# ── In mongosh ──
+# ── mongosh ──
 
 RECORDER = """
 const asked = [];
@@ -277,11 +277,11 @@ const db = {events: {
   aggregate: (pipeline) => note({pipeline}),
 }};
 """
-"""Stands in for mongosh, which is no small package: notes what is asked of it."""
+"""Replaces mongosh, which is a large package: records the queries."""
 
 
 @pytest.mark.parametrize("title", QUESTIONS)
-def test_mongosh_asks_the_same(shop: Shop, title: str) -> None:
+def test_the_example_for_mongosh_is_the_same_query(shop: Shop, title: str) -> None:
     if shutil.which("node") is None:
         missing = "node is missing: Debian's package nodejs has it"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)

@@ -1,4 +1,4 @@
-"""Whatever the API accepts goes through Kafka and is stored by MongoDB exactly as it was sent."""
+"""Every event that the API accepts goes through Kafka and is stored in MongoDB exactly as sent."""
 
 import json
 import uuid
@@ -21,7 +21,7 @@ from tests.servers import KafkaServer, MongoServer
 
 
 class Way:
-    """From the API's app, not running, by hand through a real Kafka into a real database."""
+    """The steps from the API's app, without a process, through a real Kafka into a real database."""
 
     def __init__(self, kafka: KafkaServer, mongo: MongoServer) -> None:
         self.app = build_app(FakeBroker())
@@ -37,7 +37,7 @@ class Way:
         self.stored = self.client[where.database][where.collection]
 
     def go(self, events: list[Any]) -> dict[str, dict[str, Any]]:
-        """Post a batch, as far as it is right; what is stored of it, by event_id."""
+        """Post a partial batch; returns its stored events by event_id."""
         body = json.dumps({"events": events}).encode()
         self.app.test_client().post("/api/v1/track/batch?partial=true", data=body, content_type="application/json")
         accepted = take_accepted(self.app)
@@ -62,11 +62,11 @@ def way(kafka: KafkaServer, mongo: MongoServer) -> Iterator[Way]:
     way.close()
 
 
-# A hundred batches through real servers.
+# A hundred batches through real servers take longer than the default.
 @pytest.mark.timeout(300)
 @given(events=st.lists(sent.things, min_size=1, max_size=20))
-def test_what_is_accepted_is_stored_as_it_was_sent(way: Way, events: list[Any]) -> None:
-    # The ids begin with ours: examples that share one would be duplicates.
+def test_every_accepted_event_is_stored_as_sent(way: Way, events: list[Any]) -> None:
+    # Each id begins with a UUID, since examples with the same id would be duplicates.
     events = [
         {**event, "event_id": f"{uuid.uuid4().hex}{event.get('event_id', '')}"} if isinstance(event, dict) else event
         for event in events

@@ -56,7 +56,7 @@ def partitions(kafka: KafkaServer, topic: str) -> int:
         admin.close()
 
 
-def test_creates_the_events_topic_with_the_partitions_asked_for(kafka: KafkaServer, command: Command) -> None:
+def test_creates_the_events_topic_with_the_given_partitions(kafka: KafkaServer, command: Command) -> None:
     assert command.run(KAFKA_PARTITIONS="5").returncode == 0
     assert partitions(kafka, command.topic) == 5
 
@@ -66,7 +66,7 @@ def test_creates_the_dead_letter_topic_with_one_partition(kafka: KafkaServer, co
     assert partitions(kafka, f"{command.topic}.dlq") == 1
 
 
-def test_is_content_with_what_is_there(command: Command) -> None:
+def test_accepts_existing_topics(command: Command) -> None:
     command.run()
     assert command.run().returncode == 0
 
@@ -78,7 +78,7 @@ def test_refuses_a_topic_with_too_few_partitions_and_says_what_to_do(command: Co
     assert f"topics: Topic {command.topic} has 2 partitions and 1 replicas, not 3 and 1: change" in again.stderr
 
 
-def test_begins_with_the_broker_and_the_topics(command: Command) -> None:
+def test_first_prints_the_brokers_and_the_topics(command: Command) -> None:
     first = command.run().stderr.splitlines()[0]
     assert f"brokers={command.env['KAFKA_BROKERS']} topics={command.topic}, {command.topic}.dlq" in first
 
@@ -132,7 +132,7 @@ def test_refuses_a_topic_that_loses_or_stops_events(
         ("max.message.bytes", "1000000", "1048588"),
     ],
 )
-def test_says_what_else_differs_and_goes_on(
+def test_warns_of_other_differences_and_continues(
     kafka: KafkaServer, command: Command, setting: str, value: str, wanted: str
 ) -> None:
     create(kafka, command.topic, {**GOOD, setting: value})
@@ -145,13 +145,13 @@ def test_says_what_else_differs_and_goes_on(
 @pytest.mark.parametrize(
     "setting", [{"retention.ms": "-1"}, {"retention.ms": "6048000000"}, {"max.message.bytes": "2000000"}]
 )
-def test_is_content_with_more_than_it_asks_for(kafka: KafkaServer, command: Command, setting: dict[str, str]) -> None:
+def test_accepts_larger_values_than_its_own(kafka: KafkaServer, command: Command, setting: dict[str, str]) -> None:
     create(kafka, command.topic, {**GOOD, **setting})
     run = command.run()
     assert (run.returncode, "WARNING" in run.stderr) == (0, False)
 
 
-def test_with_fix_it_changes_what_differs_and_nothing_else(kafka: KafkaServer, command: Command) -> None:
+def test_with_fix_it_changes_only_differing_settings(kafka: KafkaServer, command: Command) -> None:
     others = {"segment.bytes": "20000000", "max.message.bytes": "2000000"}
     create(kafka, command.topic, {**others, "cleanup.policy": "compact", "retention.ms": "3600000"})
     assert command.run("--fix").returncode == 0
@@ -160,12 +160,12 @@ def test_with_fix_it_changes_what_differs_and_nothing_else(kafka: KafkaServer, c
     assert (again.returncode, "differs" in again.stderr) == (0, False)
 
 
-def test_what_it_creates_it_finds_nothing_wrong_with(command: Command) -> None:
+def test_accepts_the_topics_that_it_created(command: Command) -> None:
     command.run()
     assert "differs" not in command.run().stderr
 
 
-def test_more_replicas_than_brokers_is_one_clear_line(command: Command) -> None:
+def test_the_error_about_more_replicas_than_brokers_is_one_line(command: Command) -> None:
     refused = command.run(KAFKA_REPLICATION_FACTOR="3")
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith(
@@ -174,7 +174,7 @@ def test_more_replicas_than_brokers_is_one_clear_line(command: Command) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_a_broker_that_does_not_answer_is_one_clear_line() -> None:
+def test_the_error_about_an_unreachable_broker_is_one_line() -> None:
     away = kafka_settings(f"127.0.0.1:{free_port()}", "events")
     with pytest.raises(TopicError) as raised:
         wait_for_admin(away, patience=0, backoff=Backoff())

@@ -1,6 +1,6 @@
-"""An upgrade goes through a time in which one side is new and the other is not: events of either are stored by both.
+"""During an upgrade, API and consumer have different versions, and each stores the events of the other.
 
-The other side is the first version, from this repository's history.
+The other version is the first one, from this repository's history.
 """
 
 import io
@@ -61,10 +61,10 @@ NEW_FLAT_EVENTS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with it; skips where its commit is not there, as in a shallow clone."""
+    """A folder with the first version; skips if its commit is missing, as in a shallow clone."""
     archive = subprocess.run(["git", "archive", FIRST_VERSION], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
-        pytest.skip(f"the history is not here: {archive.stderr.decode(errors='replace').strip()}")
+        pytest.skip(f"the first version's commit is missing: {archive.stderr.decode(errors='replace').strip()}")
     folder = tmp_path_factory.mktemp("first-version")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
@@ -73,7 +73,7 @@ def first_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old_records(first_version: Path) -> list[Record]:
-    """What the first version's API makes of its clients' events."""
+    """The records that the first version's API writes for its clients' events."""
     lines = "".join(json.dumps(event) + "\n" for event in OLD_EVENTS)
     done = subprocess.run(
         [sys.executable, "-c", ACCEPT], cwd=first_version, input=lines, capture_output=True, text=True, check=True
@@ -83,7 +83,7 @@ def old_records(first_version: Path) -> list[Record]:
 
 @pytest.fixture
 def pipeline(kafka: KafkaServer, mongo: MongoServer, tmp_path: Path) -> Iterator[Pipeline]:
-    """Its consumer alone is used, and not started yet."""
+    """A pipeline, not started, of which the tests use only the consumer."""
     pipeline = Pipeline(kafka, mongo, tmp_path)
     yield pipeline
     pipeline.kill()
@@ -95,7 +95,7 @@ def send(pipeline: Pipeline, topic: str, records: list[Record]) -> None:
 
 
 def stored_without_times(pipeline: Pipeline, *ours: str) -> list[dict[str, Any]]:
-    """What is stored, in the order of the ids, without what is added to an event."""
+    """The stored events in the order of their ids, without the added fields."""
     added = {"_id", "received_at", "processed_at", "timestamp", *ours}
     documents = sorted(pipeline.documents(), key=lambda document: str(document["event_id"]))
     return [{name: value for name, value in document.items() if name not in added} for document in documents]
@@ -105,7 +105,7 @@ def without_times(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in event.items() if name != "timestamp"} for event in events]
 
 
-def test_what_the_first_version_accepted_is_stored(pipeline: Pipeline, old_records: list[Record]) -> None:
+def test_events_that_the_first_version_accepted_are_stored(pipeline: Pipeline, old_records: list[Record]) -> None:
     pipeline.consumer.start()
     send(pipeline, pipeline.kafka.topic, old_records)
     pipeline.wait_until_stored(len(OLD_EVENTS))
@@ -113,9 +113,7 @@ def test_what_the_first_version_accepted_is_stored(pipeline: Pipeline, old_recor
     assert all(document["kafka"]["offset"] >= 0 for document in pipeline.documents())
 
 
-def test_what_the_first_version_accepted_and_gave_up_is_stored_when_it_is_replayed(
-    pipeline: Pipeline, old_records: list[Record]
-) -> None:
+def test_replayed_dead_letters_of_the_first_version_are_stored(pipeline: Pipeline, old_records: list[Record]) -> None:
     bury(pipeline.kafka, [ReceivedRecord(0, n, 0, record.key, record.value) for n, record in enumerate(old_records)])
     pipeline.consumer.start()
     assert command(pipeline.kafka, "replay").returncode == 0
@@ -123,7 +121,7 @@ def test_what_the_first_version_accepted_and_gave_up_is_stored_when_it_is_replay
     assert stored_without_times(pipeline, "kafka") == without_times(OLD_EVENTS)
 
 
-def test_the_first_version_stores_events_of_this_one_that_are_flat(
+def test_the_first_version_stores_flat_events_of_this_version(
     pipeline: Pipeline, first_version: Path, tmp_path: Path
 ) -> None:
     app = build_app(FakeBroker())
@@ -144,7 +142,7 @@ def test_the_first_version_stores_events_of_this_one_that_are_flat(
     assert stored_without_times(pipeline, "protocol") == without_times(NEW_FLAT_EVENTS)
 
 
-def test_nested_events_go_to_the_first_versions_dead_letters_and_are_stored_once_this_consumer_is_out(
+def test_nested_events_are_dead_letters_of_the_first_version_until_this_consumer_replays_them(
     pipeline: Pipeline, first_version: Path, tmp_path: Path
 ) -> None:
     app = build_app(FakeBroker())

@@ -1,1 +1,1 @@
-"""The nemesis: the whole pipeline under load, random faults from a seed, and at the end a comparison of all places."""
+"""The nemesis: the whole pipeline under load, random faults from a seed, and a comparison of all places at the end."""

@@ -16,11 +16,11 @@ from tests.nemesis.history import History, Sent
 from tests.nemesis.scene import Scene
 
 STILL_SECONDS = 120.0
-"""So long without progress, nothing more comes."""
+"""After N seconds without progress, the wait is over."""
 
 
 def drain(scene: Scene, count: int) -> Iterator[str]:
-    """Wait until N events are stored, the journals empty, and all records committed; gives what does not come true."""
+    """Wait until N events are stored, the journals empty, and all records committed; yields the rest on a timeout."""
     left: tuple[object, ...] = ()
     changed_at = time.monotonic()
     while time.monotonic() - changed_at < STILL_SECONDS:
@@ -48,7 +48,7 @@ def _left(scene: Scene, count: int) -> tuple[object, ...]:
 
 
 def faults(scene: Scene, history: History, since: datetime) -> Iterator[str]:
-    """What is wrong, a line each. Ends the consumers and exports what is left."""
+    """A line for each fault. Stops the consumers, and exports the remaining events."""
     yield from history.faults
     yield from scene.findings
     yield from _stored(scene, history.accepted)
@@ -57,7 +57,7 @@ def faults(scene: Scene, history: History, since: datetime) -> Iterator[str]:
         if letters := list(reader.read()):
             yield f"{len(letters)} dead letters, the first with {letters[0].headers}"
     for name in ("consumer-1", "consumer-2"):
-        # Once it has stopped, all that it stored is committed.
+        # The consumer commits all stored events when it stops.
         scene.parts[name].terminate()
         if not scene.parts[name].end(60):
             yield f"{name} did not stop within 60 s"
@@ -78,7 +78,7 @@ def _stored(scene: Scene, accepted: dict[str, Sent]) -> Iterator[str]:
 
 
 def compared(place: str, found: Counter[str], accepted: dict[str, Sent]) -> Iterator[str]:
-    """What is wrong with the ids found in a place, a line each."""
+    """A line for each fault of the ids found in a place."""
     missing = sorted(accepted.keys() - found.keys())
     unknown = sorted(found.keys() - accepted.keys())
     twice = [event_id for event_id, times in found.items() if times > 1]
@@ -101,8 +101,8 @@ def _in_order(scene: Scene, accepted: dict[str, Sent]) -> Iterator[str]:
 
 
 def out_of_order(arrived: dict[str, list[int]], accepted: dict[str, Sent]) -> Iterator[str]:
-    """An API promises the order of a customer's events on one connection. `arrived`: by customer, the numbers of the
-    events in order of first arrival.
+    """A line for each event out of order; an API keeps the order of a customer's events on one connection. `arrived`:
+    for each customer, the numbers of the events in order of first arrival.
     """
     connections = {(sent.customer, sent.number): sent.connection for sent in accepted.values()}
     for customer, numbers in arrived.items():
@@ -115,7 +115,7 @@ def out_of_order(arrived: dict[str, list[int]], accepted: dict[str, Sent]) -> It
 
 
 def _exported(scene: Scene, accepted: dict[str, Sent], since: datetime) -> Iterator[str]:
-    # Of the last one, which may still run.
+    # The last exporter may still run.
     scene.parts["exporter"].end(120)
     yield from _run(scene, "last-export", "ops.export", "run", says="")
     found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Clients that send as SDKs do: native and Segment's routes, singles and batches, the same ids again on failure."""
+"""Clients that send as SDKs do: on native and Segment's routes, single events and batches, with retries."""
 
 import http.client
 import json
@@ -14,11 +14,11 @@ from tests.clients import event
 from tests.nemesis.history import History, Sent
 
 SIZES = (1, 1, 1, 1, 8, 40)
-"""How many events a request has."""
+"""The numbers of events in a request."""
 TIMEOUT = 10.0  # seconds for an answer
 
 Request = Callable[[Sequence[dict[str, Any]]], tuple[str, dict[str, Any]]]
-"""Path and body for some events."""
+"""Returns the path and the body for some events."""
 
 
 def native(events: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
@@ -28,7 +28,7 @@ def native(events: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
 
 
 def segment(events: Sequence[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """As Segment's and RudderStack's server SDKs send: the time of sending is new each time, the ids stay."""
+    """The request of Segment's and RudderStack's SDKs for servers: a retry has a new `sentAt` and the same ids."""
     messages = [_message(one) for one in events]
     sent_at = datetime.now(UTC).isoformat()
     if len(messages) == 1:
@@ -54,10 +54,10 @@ def _message(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 class Sender(threading.Thread):
-    """One customer's numbered events, at a rate per second, until `stop`; goes on at the next URL after a failure.
+    """Sends one customer's numbered events, at a rate per second, until `stop`; after a failure, at the next URL.
 
-    A request is sent until it is accepted, so that all events are accepted when the thread has ended. Some accepted
-    requests are sent again.
+    It retries each request until it is accepted, so all events are accepted when the thread ends. It sends some
+    accepted requests again.
     """
 
     def __init__(self, urls: Sequence[str], customer: str, request: Request, rate: float, history: History) -> None:
@@ -82,10 +82,10 @@ class Sender(threading.Thread):
             events = [event(self._customer, number + more) for more in range(self._chance.choice(SIZES))]
             self._send(events)
             if self._chance.random() < 0.05 and self._connection is not None:
-                # Once, on the same connection: over another one, these events could overtake those before them.
+                # Again on the same connection: on another one, these events could overtake earlier ones.
                 self._accepted(events)
             number += len(events)
-            # After an outage it goes on at its rate, without a burst.
+            # After an outage, it continues at its rate, without a burst.
             due = max(due + len(events) / self._rate, time.monotonic())
         self._close()
 
@@ -101,14 +101,14 @@ class Sender(threading.Thread):
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             text = answer.read().decode()
-            # No JSON: a connection that breaks within the headers looks like an empty body.
+            # Not JSON: a connection that breaks within the headers looks like an empty body.
             said = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._history.no_answer(error)
             self._close()
             return False
         if connection.sock is None:
-            # The server closed it. Without this, the next request would open it again unnoticed.
+            # The server closed the connection. Otherwise the next request would open a new one unnoticed.
             self._close()
         if answer.status not in (200, 202) or "rejected" in said:
             self._history.reject(answer.status, path, text)

@@ -1,7 +1,7 @@
 """The faults, and the order in which a seed draws them.
 
-A fault is one function: it breaks its targets and returns the function that repairs them. A new kind is such a
-function and a line in `KINDS`.
+A fault is a function that breaks its targets and returns a function that repairs them. A new kind needs a function and
+a line in `KINDS`.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from tests.nemesis.scene import CLOCKED, Part, Scene
 from tests.servers import ApiServer
 
 Undo = Callable[[], bool]
-"""Repairs, without blocking for long; False: not yet, call it again soon."""
+"""Repairs the targets, without blocking for long; returns False if it must be called again soon."""
 
 APIS = ("api-1",), ("api-2",)
 CONSUMERS = ("consumer-1",), ("consumer-2",)
@@ -29,7 +29,7 @@ LINKS = [(f"link to {name}",) for name in ("api-1", "api-2", "broker-1", "broker
 LINKS_TO_KAFKA = [tuple(f"link to {name}" for name in ALL_BROKERS[0])]
 CLOCKS = [(f"clock of {name}",) for name in CLOCKED]
 STOP_SECONDS = 75.0
-"""More than a stop may take: 30 s of an API, 60 s of a consumer."""
+"""Longer than any stop: an API takes up to 30 s, a consumer up to 60 s."""
 SETTINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "api": {
         "API_WORKERS": ("1", "2", "3"),
@@ -57,7 +57,7 @@ TOXICS: Mapping[str, tuple[str, tuple[str, ...], Mapping[str, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A fault as drawn: when it begins and how long it lasts, in seconds, and for a restart its settings."""
+    """A drawn fault: its begin and its duration in seconds, and for a restart, its settings."""
 
     at: float
     kind: str
@@ -71,7 +71,7 @@ class Step:
 
 
 def kill(scene: Scene, step: Step) -> Undo:
-    """kill -9; a restart at the end."""
+    """kill -9, and a restart at the end."""
     for part in _parts(scene, step):
         part.kill()
 
@@ -84,7 +84,7 @@ def kill(scene: Scene, step: Step) -> Undo:
 
 
 def stop(scene: Scene, step: Step) -> Undo:
-    """SIGTERM; at the end a restart, perhaps with other settings."""
+    """SIGTERM, and a restart at the end, with other settings for APIs and consumers."""
     for part in _parts(scene, step):
         part.terminate()
     deadline = time.monotonic() + STOP_SECONDS
@@ -104,7 +104,7 @@ def stop(scene: Scene, step: Step) -> Undo:
 
 
 def freeze(scene: Scene, step: Step) -> Undo:
-    """SIGSTOP to all of its processes: connections stay open, no answer comes."""
+    """SIGSTOP to all processes of the targets: connections stay open, without answers."""
     for part in _parts(scene, step):
         part.signal(signal.SIGSTOP)
 
@@ -124,7 +124,7 @@ def kill_worker(scene: Scene, step: Step) -> Undo:
 
 
 def freeze_worker(scene: Scene, step: Step) -> Undo:
-    """SIGSTOP to one gunicorn worker: the other one goes on."""
+    """SIGSTOP to one gunicorn worker, while the others continue."""
     workers = _workers(scene, step)
     for worker in workers:
         worker.suspend()
@@ -147,7 +147,7 @@ def reload(scene: Scene, step: Step) -> Undo:
 
 
 def fill_disk(scene: Scene, step: Step) -> Undo:
-    """Leave no room on the journal's disk, if it has one of its own."""
+    """Fill the journal's disk, if the journal has one of its own."""
     fillers = [scene.journals[int(name[-1]) - 1] / "filler" for name in step.targets if scene.journal_disks]
     for filler in fillers:
         _fill(filler)
@@ -161,7 +161,7 @@ def fill_disk(scene: Scene, step: Step) -> Undo:
 
 
 def disturb(scene: Scene, step: Step) -> Undo:
-    """A fault of the network, on all connections to some servers."""
+    """A network fault on all connections to some servers, until its end."""
     kind, streams, attributes = TOXICS[step.settings["network"]]
     faults = contextlib.ExitStack()
     for name in step.targets:
@@ -175,7 +175,7 @@ def disturb(scene: Scene, step: Step) -> Undo:
 
 
 def step_clock(scene: Scene, step: Step) -> Undo:
-    """The clock jumps, and jumps back at the end."""
+    """The clock jumps, and at the end of the fault jumps back."""
     for name in step.targets:
         scene.clocks.step(name.removeprefix("clock of "), int(step.settings["seconds"]))
 
@@ -188,7 +188,7 @@ def step_clock(scene: Scene, step: Step) -> Undo:
 
 
 def kill_second_exporter(scene: Scene, step: Step) -> Undo:
-    """An exporter that may run beside the other one, and its kill -9 at the end."""
+    """A second exporter, which may run concurrently with the first, and its kill -9 at the end."""
     exporter = scene.exporter("second-exporter")
     exporter.start()
 
@@ -201,7 +201,7 @@ def kill_second_exporter(scene: Scene, step: Step) -> Undo:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault, whom it may hit, and how long it may last, in seconds."""
+    """A kind of fault: its possible targets, and its least and longest duration in seconds."""
 
     begin: Callable[[Scene, Step], Undo]
     targets: Sequence[tuple[str, ...]]
@@ -231,7 +231,7 @@ KINDS = {
 
 
 def plan(seed: int, seconds: float) -> list[Step]:
-    """The faults of a run, in order: the same for the same seed. A part has one fault at a time."""
+    """The faults of a run, in order; the same seed gives the same faults. A part has one fault at a time."""
     chance = random.Random(seed)
     free_at: dict[str, float] = {}
     steps = []
@@ -244,9 +244,9 @@ def plan(seed: int, seconds: float) -> list[Step]:
         settings = {name: chance.choice(values) for name, values in kind.settings.items()}
         if all(free_at.get(target, 0) <= at for target in targets):
             steps.append(Step(at, name, targets, hold, settings))
-            # Some time to get up.
+            # Time for the start.
             free_at |= dict.fromkeys(targets, at + hold + 6)
-        # Now and then some calm, in which consumers find their group again and store.
+        # Some longer pauses, in which consumers rejoin their group and store events.
         at = round(at + chance.uniform(1, chance.choice((5, 10, 25))), 1)
     return steps
 

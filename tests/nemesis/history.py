@@ -1,4 +1,4 @@
-"""What clients were told: the accepted events, the answers by status, and how long they took."""
+"""The results of the clients: the accepted events, the answers by status, and their latencies."""
 
 import threading
 from collections import Counter
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 RETRIED = {408, 429, 503}
-"""Beside an acceptance, the only answers that a client may get to a well-formed event."""
+"""The only statuses other than acceptance for a valid event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An event of a customer: its number, and on which of the customer's connections it was accepted first."""
+    """An event of a customer: its number, and the connection of its first acceptance."""
 
     customer: str
     number: int
@@ -19,7 +19,7 @@ class Sent:
 
 
 class History:
-    """Thread-safe."""
+    """The results of all clients. Thread-safe."""
 
     def __init__(self) -> None:
         self.accepted: dict[str, Sent] = {}
@@ -31,7 +31,7 @@ class History:
         self._lock = threading.Lock()
 
     def accept(self, events: Iterable[tuple[str, Sent]], status: int, seconds: float) -> None:
-        """An answer that promises to keep these events, by id."""
+        """Record an answer that accepted these events."""
         with self._lock:
             self.answers[str(status)] += 1
             self._seconds.append(seconds)
@@ -39,19 +39,19 @@ class History:
                 self.accepted.setdefault(event_id, sent)
 
     def reject(self, status: int, path: str, text: str) -> None:
-        """Any other answer."""
+        """Record any other answer."""
         with self._lock:
             self.answers[str(status)] += 1
             if status not in RETRIED and len(self.faults) < 100:
                 self.faults.append(f"{path} was answered {status}: {text[:300]}")
 
     def no_answer(self, error: Exception) -> None:
-        """The connection broke, or the answer did not come in time."""
+        """Record a broken connection, or a timeout."""
         with self._lock:
             self.answers[type(error).__name__] += 1
 
     def take_seconds(self) -> list[float]:
-        """How long each acceptance took since the last call, sorted."""
+        """The sorted latencies of the acceptances since the last call."""
         with self._lock:
             taken, self._seconds = self._seconds, []
         return sorted(taken)

@@ -1,4 +1,4 @@
-"""What a soak watches: memory, descriptors, threads, files and answers, minute by minute; nothing may grow."""
+"""The measures of a soak, per minute: memory, descriptors, threads, files and latencies. They should not grow."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,11 +9,11 @@ import psutil
 from tests.nemesis.scene import Scene
 
 Sample = dict[str, float]
-"""Values by what they measure, of one minute."""
+"""The values of one minute, by name."""
 
 
 def measure(scene: Scene, seconds: Sequence[float]) -> Sample:
-    """A sample now. `seconds`: how long each answer of this minute took, sorted."""
+    """A sample of the current minute. `seconds`: the sorted latencies of its answers."""
     sample: Sample = {}
     for name, part in scene.parts.items():
         if name != "exporter" and part.process.child is not None:
@@ -31,7 +31,7 @@ def measure(scene: Scene, seconds: Sequence[float]) -> Sample:
 
 
 def table(samples: Sequence[Sample]) -> Iterator[str]:
-    """The first quarter beside the last, a line each: the medians and their ratio."""
+    """A line for each measure: the medians of the first and the last quarter, and their ratio."""
     quarter = max(1, len(samples) // 4)
     yield f"{'':28} {'first':>10} {'last':>10} {'ratio':>7}"
     for name in samples[-1]:
@@ -44,7 +44,7 @@ def table(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _of_processes(pid: int) -> Sample:
-    """Of a process and its children together."""
+    """The values of a process and its children together."""
     sample: Sample = {"RSS MiB": 0.0, "descriptors": 0, "threads": 0}
     try:
         main = psutil.Process(pid)
@@ -67,7 +67,7 @@ def _metrics_folders(pid: int) -> list[Path]:
 
 
 def _mib(paths: Iterable[Path]) -> float:
-    """What files, and those in folders, take on the disk."""
+    """The space on the disk that files and folders take, in MiB."""
     total = 0
     for path in paths:
         for file in [path, *path.rglob("*")] if path.is_dir() else [path]:

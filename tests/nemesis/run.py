@@ -1,4 +1,4 @@
-"""A run: clients send, faults come and go as planned, each minute a line shows progress, the end compares all."""
+"""A run: clients send, faults begin and end as planned, a line per minute shows the progress, and a check follows."""
 
 import heapq
 import itertools
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 
 class Agenda:
-    """What is due when, in seconds since it was created."""
+    """Actions with their times, in seconds since the creation of the agenda."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -44,7 +44,7 @@ class Agenda:
 
 
 class Run:
-    """One run on a scene that serves. `rate`: accepted events per second, all clients together."""
+    """One run on a running scene. `rate`: accepted events per second of all clients together."""
 
     def __init__(self, scene: Scene, steps: Sequence[Step], rate: float, say: Say) -> None:
         self.history = History()
@@ -57,7 +57,7 @@ class Run:
         self._agenda = Agenda()
         urls = [f"http://127.0.0.1:{scene.links[f'link to api-{number}'].port}" for number in (1, 2)]
         self._clients = [
-            # Half of them begin at each API.
+            # Half of the clients begin at each API.
             Sender(
                 urls[::-1] if number % 4 > 1 else urls, f"customer-{number}", request, rate / CUSTOMERS, self.history
             )
@@ -65,7 +65,7 @@ class Run:
         ]
 
     def go(self, seconds: float) -> list[str]:
-        """Send and break for N seconds, then repair, wait and compare; gives the faults found, a line each."""
+        """Send events and break parts for N seconds, then repair, wait and check; returns a line per fault found."""
         since = datetime.now(UTC)
         self._agenda = Agenda()
         for client in self._clients:
@@ -85,11 +85,11 @@ class Run:
         return found + list(check.faults(self._scene, self.history, since))
 
     def _break(self, seconds: float) -> None:
-        """Begin and undo the faults at their times, as near as the calls before them allow."""
+        """Begin and undo the faults at their times, or later if earlier calls take longer."""
         for step in self._steps:
             self._agenda.add(step.at, partial(self._begin, step))
         self._agenda.add(0, self._show)
-        # The first minute is over when all parts have got up.
+        # The first sample is taken when all parts have started.
         self._agenda.add(60, self._minute)
         self._agenda.add(5, self._export)
         while self._agenda.now < seconds or self._now:
@@ -100,7 +100,7 @@ class Run:
 
     def _begin(self, step: Step) -> None:
         if any(set(step.targets) & set(other.targets) for other in self._now):
-            # An earlier fault of this part lasts longer than planned, since the part takes its time to stop.
+            # An earlier fault of this part lasts longer than planned, since the part stops slowly.
             self._agenda.add(self._agenda.now + 1, partial(self._begin, step))
             return
         self.begun.append(step)
@@ -139,7 +139,7 @@ class Run:
             file.write(f"{datetime.now(UTC):%H:%M:%S} {self._agenda.now:8.1f} {what}\n")
 
     def summary(self) -> Iterator[str]:
-        """What was done, for the end."""
+        """The summary of a run: accepted events, answers and faults."""
         yield f"accepted {len(self.history.accepted):,} events; answers {dict(sorted(self.history.answers.items()))}"
         kinds = [f"{sum(step.kind == kind for step in self.begun)} {kind}" for kind in KINDS]
         yield f"{len(self.begun)} faults: {', '.join(kinds)}"

@@ -28,7 +28,7 @@ JOURNAL_DISK = 64 * MIB
 
 
 class Part:
-    """A process group that a fault can hit. `wanted`: whether it should run now."""
+    """A process group, the target of faults. `wanted`: whether it should run now."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class Part:
         self.wanted = False
 
     def start(self) -> None:
-        """Does not wait until it serves, unlike the `start` of some processes."""
+        """Start it without waiting until it serves, unlike the `start` of some processes."""
         assert not self.runs, f"{self.name} runs"
         self.wanted = True
         Process.start(self.process)
@@ -46,7 +46,7 @@ class Part:
         self.process.kill()
 
     def signal(self, number: signal.Signals) -> None:
-        """To all of its processes."""
+        """Send a signal to all of its processes."""
         if self.process.child is not None and self.runs:
             os.killpg(self.process.child.pid, number)
 
@@ -57,7 +57,7 @@ class Part:
             self.process.child.terminate()
 
     def end(self, timeout: float) -> bool:
-        """Wait for its end after `terminate`; kills it and gives False after `timeout` seconds."""
+        """Wait for its end after `terminate`; after `timeout` seconds, kills it and returns False."""
         if self.process.child is None:
             return True
         try:
@@ -69,20 +69,20 @@ class Part:
 
     @property
     def runs(self) -> bool:
-        """Whether its main process has not ended."""
+        """Whether its main process runs."""
         return self.process.child is not None and self.process.child.poll() is None
 
     @property
     def died(self) -> bool:
-        """Whether it ended though it should run."""
+        """Whether it has ended although it should run."""
         return self.wanted and self.process.child is not None and not self.runs
 
 
 class Scene:
-    """All parts, by name. Call `start`."""
+    """All parts, by name. Call `start` first."""
 
     def __init__(self, libs: Path, folder: Path, toxiproxy: Toxiproxy, closing: contextlib.ExitStack) -> None:
-        """Start the servers. `closing` ends everything, whatever part of this fails."""
+        """Start the servers. `closing` stops all started parts, even if this fails."""
         self.folder = folder
         self.cluster = KafkaCluster(libs, folder, toxiproxy)
         closing.callback(self.cluster.remove)
@@ -123,7 +123,7 @@ class Scene:
         console = ConsoleServer(self.pipeline, folder, CONSOLE_API_URLS=",".join(api.url for api in self.apis))
         self.journals = [folder / "journal", second / "journal"]
         self.journal_disks = True
-        """Whether each journal has a small disk of its own, which takes the right to mount."""
+        """Whether each journal has a small disk of its own, which needs the right to mount."""
         for journal in self.journals:
             journal.mkdir()
             try:
@@ -145,11 +145,11 @@ class Scene:
         for name, part in self.parts.items():
             part.wanted = name.startswith(("broker", "mongodb"))
         self.findings: list[str] = []
-        """Faults that showed while it ran."""
+        """Faults found during the run."""
         closing.callback(self.kill)
 
     def exporter(self, name: str, *command: str) -> Process:
-        """A run of the exporter, not started; or another command with its settings."""
+        """A process with the exporter's settings, not started: `ops.export run`, or another command."""
         arguments = command or ("ops.export", "run")
         return Process([sys.executable, "-m", *arguments], self.folder / f"{name}.log", self.export_env)
 
@@ -161,13 +161,13 @@ class Scene:
         self.pipeline.wait_for_consumer()
 
     def export(self) -> None:
-        """Begin a run of the exporter, unless one is under way."""
+        """Start a run of the exporter, unless one is running."""
         exporter = self.parts["exporter"].process
         if exporter.child is None or exporter.child.poll() is not None:
             exporter.start()
 
     def restart_dead(self) -> None:
-        """Restart parts that ended by themselves, as an orchestrator does, and remember that they did."""
+        """Restart parts that ended by themselves, as an orchestrator does, and record that as a finding."""
         for part in self.parts.values():
             if part.died:
                 assert part.process.child is not None
@@ -175,7 +175,7 @@ class Scene:
                 part.start()
 
     def heal(self) -> None:
-        """Start all that does not run, and wait until the pipeline serves."""
+        """Start all parts that do not run, and wait until the pipeline serves."""
         for part in self.parts.values():
             part.signal(signal.SIGCONT)
             if part.name != "exporter" and not part.wanted:
@@ -196,7 +196,7 @@ class Scene:
             return None
 
     def in_journals(self) -> int:
-        """How many events wait in the journals. Raises RequestException."""
+        """The number of events in the journals. Raises RequestException."""
         waiting = 0.0
         for api in self.apis:
             lines = requests.get(f"{api.url}/metrics", timeout=10).text.splitlines()
@@ -210,7 +210,7 @@ class Scene:
                 yield name, part.process.output()
 
     def kill(self) -> None:
-        """All parts."""
+        """Kill all parts."""
         for part in self.parts.values():
             part.kill()
 

@@ -1,1 +1,1 @@
-"""Power cuts without a special kernel: records a process's writes and syncs, and builds what a disk may then hold."""
+"""Power cuts without a special kernel: records the writes and syncs of a process, and builds possible disks."""

@@ -1,12 +1,12 @@
-"""What a disk may hold after a power cut, built from a recording of `recorder.c`.
+"""Builds the possible contents of a disk after a power cut, from a recording of `recorder.c`.
 
 The rules are those of POSIX, and stricter than most file systems:
 
 - After `fsync` or `fdatasync` of a file, all earlier writes to it are on the disk, with its size. A write with O_DSYNC
   is on the disk when it returns.
-- Of later writes, each page (4 KiB) may be there in any version, or torn between two versions at sectors (512 bytes).
-  The size may be any since then.
-- Names (new, renamed, removed) reach the disk in their order, but for certain only by a sync of the folder.
+- After later writes, each page (4 KiB) may have any of its versions, or a mix of two versions by sectors (512 bytes).
+  The file may have any of its sizes since the sync.
+- Names (new, renamed, removed) reach the disk in order; only a sync of the folder guarantees it.
 """
 
 import os
@@ -30,22 +30,22 @@ class Operation(NamedTuple):
     path: str
     data: bytes
     end: int
-    """Where its entry ends in the recording: calls that were made before have smaller ones."""
+    """The end of its entry in the recording; earlier calls have smaller ones."""
 
 
 class Loss(Enum):
-    """Which of the writes that no sync covered are on the disk."""
+    """The selection of unsynced writes that are on the disk."""
 
     NOTHING = auto()
     EVERYTHING = auto()
     ORDERED = auto()
-    """Those before some moment."""
+    """The writes before some moment."""
     PAGES = auto()
-    """Of each page some version."""
+    """Any version of each page."""
     FEW = auto()
-    """Of few pages an older version, of the others the newest."""
+    """An older version of a few pages, and the newest of the others."""
     SECTORS = auto()
-    """Of each page some version, or two versions torn at sectors."""
+    """Any version of each page, or a mix of two versions by sectors."""
 
 
 class _Version(NamedTuple):
@@ -56,7 +56,7 @@ class _Version(NamedTuple):
 @dataclass(slots=True)
 class _File:
     pages: dict[int, list[_Version]] = field(default_factory=dict)
-    """The first is on the disk; the last is what a reader sees."""
+    """The first version is on the disk; a reader sees the last one."""
     dirty: set[int] = field(default_factory=set)
     sizes: list[_Version] = field(default_factory=lambda: [_Version(0, b"0")])
 
@@ -68,7 +68,7 @@ class _File:
         self.sizes.append(_Version(moment, b"%d" % size))
 
     def write(self, offset: int, data: bytes, moment: int) -> range:
-        """Returns the numbers of the pages."""
+        """Write bytes; returns the numbers of the changed pages."""
         numbers = range(offset // PAGE, (offset + len(data) - 1) // PAGE + 1)
         for number in numbers:
             versions = self.pages.setdefault(number, [_Version(0, _EMPTY)])
@@ -102,10 +102,10 @@ class _Name(NamedTuple):
 
 
 class Disk:
-    """Follows a recording; `image` writes what is left if the power fails now."""
+    """Follows a recording; `image` writes a possible disk after a power cut at this moment."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is the one that was recorded; it was empty, and is on the disk."""
+        """`folder` is the recorded one, which was empty and is on the disk."""
         self._folder = str(folder)
         self._names: dict[str, _File | None] = {}
         self._names_on_disk: dict[str, _File | None] = {}
@@ -113,22 +113,22 @@ class Disk:
         self._moment = 0
 
     def follow(self, operation: Operation) -> None:
-        """The call was made and has returned."""
+        """The call has returned."""
         self._follow(operation, finished=True)
 
     def begin(self, operation: Operation) -> None:
-        """The call was made, and the power fails before it returns; only `image` may follow."""
+        """The call has begun, and the power fails before it returns; only `image` may follow."""
         self._follow(operation, finished=False)
 
     def write_back(self) -> None:
-        """The kernel has written all there is, of its own accord."""
+        """The kernel has written all data without a sync."""
         for file in self._names.values():
             if file is not None:
                 file.sync()
         self._names_on_disk, self._changes = dict(self._names), []
 
     def image(self, to: Path, loss: Loss, chance: random.Random) -> None:
-        """Write the folder as it may be after a power cut into another one, which must not exist."""
+        """Write a possible state of the folder after a power cut into `to`, which must not exist."""
         to.mkdir(parents=True)
         names = dict(self._names_on_disk)
         kept = {Loss.NOTHING: 0, Loss.EVERYTHING: len(self._changes)}.get(loss)

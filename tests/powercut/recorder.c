@@ -1,8 +1,8 @@
-/* Records what a process does to the files below one folder, for tests/powercut/disk.py: LD_PRELOAD this library.
+/* Records the changes of a process to the files below one folder, for tests/powercut/disk.py: LD_PRELOAD this library.
  *
  * POWERCUT_FOLDER: the folder (absolute, no symbolic links). POWERCUT_LOG: the recording, which grows by one entry per
- * call, in the order of the calls. An entry is a line "OPERATION OFFSET LENGTH PATH\n" and LENGTH bytes: what was
- * written, or the new name. A process that maps a file for writing is not recorded: LMDB does not, without `writemap`.
+ * call, in the order of the calls. An entry is a line "OPERATION OFFSET LENGTH PATH\n" and LENGTH bytes: the data,
+ * or the new name. A process that maps a file for writing is not recorded: LMDB does not, without `writemap`.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
-"""Uses a journal as a worker does, to be recorded: `python -m tests.powercut.writer FOLDER SYNC SEED N`.
+"""Uses a journal as a worker does, for a recording: `python -m tests.powercut.writer FOLDER SYNC SEED N`.
 
-It accepts N requests of numbered events, some together in one commit; the broker is away at times. The file NOTES
-beside the journals gets a line for each step, so that the recording has the steps in their order.
+It accepts N requests of numbered events, some together in one commit; the broker is unavailable at times. It writes a
+line for each step into the file NOTES, so the recording has the steps in order.
 """
 
 import json
@@ -16,7 +16,7 @@ NOTES = "notes"
 
 
 def numbered(number: int) -> bytes:
-    """The event of this number. Many have the same length, so that a part of one fits another."""
+    """The event with this number. Many events have the same length, so a part of one would fit into another."""
     length = (20, 20, 20, 20, 150, 700)[number // 1000 % 6]
     event = {
         "event_id": f"event-{number:07}",
@@ -30,7 +30,7 @@ def numbered(number: int) -> bytes:
 
 
 def main(folder: Path, sync: str, seed: int, requests: int) -> None:
-    """Runs to the end, in seconds."""
+    """Run to the end, which takes seconds."""
     chance = random.Random(seed)
     notes = os.open(folder / NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -1,4 +1,4 @@
-"""What each SDK is given: one call of each kind, and as many more as are asked for."""
+"""The calls for each SDK: one call of each kind, and a given number of others."""
 
 import json
 import math
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 GIVEN = Path(__file__).with_name("calls.json").read_text()
-# Python's SDKs send these; in the other languages' JSON there is no such thing.
+# Only SDKs for Python send these; JSON in the other languages does not have them.
 ODD = [math.nan, math.inf, 2**64]
-# What they become: docs/sdks.md, "What is mended".
+# The repaired keys: docs/sdks.md, "What is mended".
 MENDED_KEYS = {"$set": "＄set", "$position": "＄position"}
 
 Call = dict[str, Any]
 
 
 def calls(client: str, sdk: str, more: int = 0) -> list[Call]:
-    """For a client of an SDK; the `call` in its message's context tells each from the others."""
+    """The calls of a client of an SDK; the `call` in the message's context identifies each."""
     given: list[Call] = json.loads(GIVEN.replace("WHO", client))
     numbers: list[Any] = [*range(more), *(ODD if "python" in sdk and "cloudevents" not in sdk else [])]
     message = {"userId": f"{client}-ada", "timestamp": "2026-01-31T12:00:08.000+00:00", "event": "Counted"}
@@ -26,9 +26,9 @@ def calls(client: str, sdk: str, more: int = 0) -> list[Call]:
 
 
 def kept(value: Any, sdk: str) -> Any:
-    """A value as it is stored."""
+    """A value as stored."""
     if isinstance(value, dict):
-        # Segment's SDK for Java leaves null out.
+        # Segment's SDK for Java omits null.
         left_out = [key for key, inner in value.items() if inner is None] if sdk == "segment_java" else []
         return {MENDED_KEYS.get(key, key): kept(inner, sdk) for key, inner in value.items() if key not in left_out}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Servers in front of the API that go wrong once."""
+"""Proxies of the API that fail once."""
 
 import json
 import threading
@@ -9,14 +9,14 @@ import requests
 
 
 class Fault(NamedTuple):
-    """What a door does to the first request: answers it with `status`, or loses the API's answer if that is None."""
+    """The failure of the first request: an answer with `status`, or a lost answer if that is None."""
 
     status: int | None
     retry_after: int | None = None
 
 
 class Door:
-    """A server in front of the API that goes wrong once, and lets all requests through after that."""
+    """A proxy of the API that fails for the first request, and passes on all later ones."""
 
     def __init__(self, api: str, fault: Fault) -> None:
         self.requests = 0
@@ -38,7 +38,7 @@ class Door:
                     return
                 answer = requests.post(f"{api}{self.path}", data=body, headers=dict(self.headers), timeout=30)
                 if first:
-                    # The client sees the connection end.
+                    # Close the connection without an answer.
                     self.close_connection = True
                     return
                 self._answer(answer.status_code, answer.content, {})

@@ -12,7 +12,7 @@ from tests.sdks.installed import jars, node_modules
 
 HERE = Path(__file__).parent
 Told = dict[str, dict[int, str]]
-"""Of each client: what its error callback was told of which calls."""
+"""For each client, the errors that its callback received, by call."""
 
 
 def _python(driver: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -36,11 +36,11 @@ PROGRAMS: dict[str, Callable[[], tuple[list[str], dict[str, str]]]] = {
     "segment_java": _java,
     "cloudevents_python": lambda: _python("cloudevents_over_http.py"),
 }
-"""The command of each driver, and what its environment needs. Its SDK is installed if it is not yet."""
+"""The command of each driver, and its additional variables. The function installs a missing SDK."""
 
 
 class Driver:
-    """A driver that runs: give it clients and calls, then `finish`."""
+    """A running driver: open clients and call them, then `finish`."""
 
     def __init__(self, sdk: str, folder: Path) -> None:
         command, environ = PROGRAMS[sdk]()
@@ -58,7 +58,7 @@ class Driver:
             self._order({"client": client, **call})
 
     def finish(self, timeout: float = 240.0) -> Told:
-        """Waits until all is sent or given up. Fails if the driver did."""
+        """Wait until all calls are sent or given up. Fails if the driver fails."""
         answer, _ = self._process.communicate(timeout=timeout)
         assert self._process.returncode == 0, self._log.read_text()
         return {

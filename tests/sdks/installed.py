@@ -1,4 +1,4 @@
-"""What a lock file pins, installed once from its registry into var/sdks."""
+"""Installs the packages of a lock file once, from their registry, into var/sdks."""
 
 import hashlib
 import os
@@ -23,19 +23,19 @@ HERE = Path(__file__).parent
 
 
 def node_modules(folder: str) -> Path:
-    """The packages that package-lock.json in a folder here pins."""
+    """The folder with the packages of a package-lock.json."""
     return _installed(folder, ["package.json", "package-lock.json"], NPM) / "node_modules"
 
 
 def jars(folder: str) -> Path:
-    """The jars that pom.xml in a folder here names, and those that they need."""
+    """The folder with the jars of a pom.xml and their dependencies."""
     return _installed(folder, ["pom.xml"], MAVEN) / "libs"
 
 
 def _installed(folder: str, files: list[str], command: list[str]) -> Path:
-    """Where the command has run once, beside these files: seconds, at most 300; later calls find it.
+    """The folder with copies of these files in which the command has run once. The first call blocks for up to 300 s.
 
-    Skips where that cannot be done, and fails instead where CI=true.
+    If the command fails, skips the test, or fails it if CI=true.
     """
     sources = [HERE / folder / file for file in files]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
@@ -52,11 +52,11 @@ def _installed(folder: str, files: list[str], command: list[str]) -> Path:
             subprocess.run(command, cwd=fresh, capture_output=True, text=True, timeout=300, check=True)
         except (OSError, subprocess.SubprocessError) as error:
             said = str(getattr(error, "stdout", "") or "") + str(getattr(error, "stderr", "") or "")
-            reason = f"the SDKs of tests/sdks/{folder} cannot be had: {error} {said[-300:]}"
+            reason = f"the SDKs of tests/sdks/{folder} cannot be installed: {error} {said[-300:]}"
             pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
         try:
             fresh.rename(installed)
         except OSError:
-            if not installed.is_dir():  # else another process was quicker
+            if not installed.is_dir():  # otherwise another process was faster
                 raise
     return installed

@@ -1,4 +1,4 @@
-"""terraform/check.sh finds what is planted. It needs Terraform and its registry, so it runs by itself."""
+"""terraform/check.sh finds planted faults. The test needs Terraform and its registry, so it runs separately."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from tests.servers import ROOT
 
 
 class Fault(NamedTuple):
-    """A text in a file of terraform/ that is replaced by another, and what is to be said then."""
+    """A replacement of a text in a file of terraform/, and the text that the output must have."""
 
     file: str
     text: str
@@ -27,26 +27,26 @@ PLANTED = {
         'argument named "enable_shileded_nodes"',
     ),
     "a missing argument": Fault("registry.tf", '  format        = "DOCKER"\n', "", 'argument "format" is required'),
-    "a reference to what is not there": Fault(
+    "a reference to a missing resource": Fault(
         "iam.tf",
         "member  = google_service_account.nodes.member",
         "member  = google_service_account.node.member",
         '"google_service_account" "node" has not been declared',
     ),
-    "another threshold": Fault("alerts.yml", "> 0.05", "> 0.5", "More than 5 % of the requests"),
+    "another threshold": Fault("alerts.yml", "> 0.05", "> 0.5", "above 5 % of the requests"),
     "another account's binding": Fault(
         "iam.tf",
         "[${local.namespace}/${local.name}-${each.key}]",
         "[${local.namespace}/${local.name}-api]",
-        "Each Kubernetes service account may act as the Google one of its name",
+        "Each Kubernetes service account must act only as the Google account of its name",
     ),
-    "more nodes than asked for": Fault(
+    "more nodes than configured": Fault(
         "gke.tf",
         "total_max_node_count = var.node_count.max",
         "total_max_node_count = 3 * var.node_count.max",
         "1 to 3 nodes in the region",
     ),
-    "old TLS": Fault("tls.tf", '"TLS_1_2"', '"TLS_1_0"', "Nothing older than TLS 1.2"),
+    "old TLS": Fault("tls.tf", '"TLS_1_2"', '"TLS_1_0"', "must refuse versions older than 1.2"),
     "bad format": Fault(
         "storage.tf",
         "force_destroy               = false",

@@ -1,4 +1,4 @@
-"""Addresses: what is one, how it is written, and who is reached where it is listened on."""
+"""Addresses: which texts are valid, their URLs, and the interfaces that a server listens on."""
 
 import socket
 import string
@@ -36,12 +36,12 @@ def test_an_address_is_an_ip_address_or_a_name_and_a_port(text: str, address: Ad
         *("256.0.0.1:9092", "1.2.3:9092", "münchen:9092", "a b:9092", "kafka:٩٠٩٢", "kafka:0", "kafka:65536", "u@a:1"),
     ],
 )
-def test_nothing_else_is_an_address(text: str) -> None:
+def test_any_other_text_is_no_address(text: str) -> None:
     assert parse_address(text) is None
 
 
 @given(st.text(string.ascii_letters + string.digits + ".-_", max_size=300))
-def test_each_name_that_is_taken_can_be_encoded_for_the_resolver(host: str) -> None:
+def test_each_valid_name_can_be_encoded_for_the_resolver(host: str) -> None:
     if parse_address(f"{host}:9092"):
         host.encode("idna")
 
@@ -50,16 +50,16 @@ def test_each_name_that_is_taken_can_be_encoded_for_the_resolver(host: str) -> N
     ("host", "url"),
     [("", "http://localhost:1"), ("::", "http://localhost:1"), ("::1", "http://[::1]:1"), ("api", "http://api:1")],
 )
-def test_its_url_reaches_it_from_this_machine(host: str, url: str) -> None:
+def test_the_url_of_an_address_reaches_it_from_this_machine(host: str, url: str) -> None:
     assert Address(host, 1).url == url
 
 
 @needs_ipv6
-def test_every_interface_is_of_ipv6_which_takes_ipv4_too() -> None:
+def test_no_host_means_every_interface_of_ipv6_which_accepts_ipv4_too() -> None:
     assert Address("", 8080).to_bind() == Address("::", 8080)
 
 
-def test_every_interface_is_of_ipv4_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_host_means_every_interface_of_ipv4_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_ipv6(*_: object) -> socket.socket:
         raise OSError
 

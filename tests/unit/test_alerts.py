@@ -1,4 +1,4 @@
-"""Each alert is tested with promtool and has a runbook. (`make lint` runs those tests: alerts.test.yml.)"""
+"""Each alert has a test in alerts.test.yml, which `make lint` runs with promtool, and a runbook."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ each_alert = pytest.mark.parametrize("alert", list(ALERTS.values()), ids=list(AL
 
 
 @each_alert
-def test_it_is_shown_to_fire_and_not_to_fire(alert: dict[str, Any]) -> None:
+def test_promtool_tests_when_it_fires_and_when_it_does_not(alert: dict[str, Any]) -> None:
     checks = [check for case in TESTS for check in case["alert_rule_test"] if check["alertname"] == alert["alert"]]
     assert {bool(check.get("exp_alerts")) for check in checks} == {True, False}
 

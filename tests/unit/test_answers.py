@@ -1,4 +1,4 @@
-"""What each kind of request is answered, as a table."""
+"""A table of the answers to each kind of request."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def batch(*events: bytes) -> bytes:
 
 
 def zipped(*pieces: bytes) -> bytes:
-    """Flushed after each, as something that streams does."""
+    """The pieces as gzip, with a flush after each piece, as a streaming client sends them."""
     zipper = zlib.compressobj(wbits=31)
     return b"".join([*(zipper.compress(piece) + flushed(zipper) for piece in pieces), zipper.flush()])
 
@@ -43,7 +43,7 @@ def padded(length: int) -> bytes:
 
 
 class Row(NamedTuple):
-    """A request, and the status and message (or, of a 202, the whole JSON) of its answer."""
+    """A request, and its answer: the status and the message, or the whole JSON of a 202."""
 
     what: str
     path: str
@@ -68,7 +68,7 @@ BATCH_TOO_LARGE = "The body may have at most 1048576 bytes."
 UNZIPPED_TOO_LARGE = "The body may have at most 65536 bytes when decompressed."
 NO_GZIP = "The body is not valid gzip, or it ended early."
 ONE_MEMBER = "The body must be one gzip member, and nothing after it."
-IN_VAIN = "The body is much larger than its contents: send it without gzip."
+LARGER_ZIPPED = "The body is much larger than its contents: send it without gzip."
 NOT_THAT = "Content-Type must be application/json."
 NOT_HERE = "There is nothing here. Events go to POST /api/v1/track and POST /api/v1/track/batch; /docs describes them."
 ONLY_POST = "This path takes POST."
@@ -88,7 +88,7 @@ TABLE = [
         "The body is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
     ),
     Row(
-        "something after the JSON",
+        "more text after the JSON",
         TRACK,
         EVENT + b"{}",
         400,
@@ -96,25 +96,25 @@ TABLE = [
     ),
     Row("no body", TRACK, b"", 411, "The request needs a body, and a Content-Length that says how long it is."),
     Row("UTF-16", TRACK, EVENT.decode().encode("utf-16"), 400, "The body is not valid UTF-8."),
-    Row("rubbish for a name", TRACK, b'{"\\ud800":1}', 400, f"customer_id: {MISSING}"),
+    Row("a name that is half a character", TRACK, b'{"\\ud800":1}', 400, f"customer_id: {MISSING}"),
     Row("a beacon", TRACK, EVENT, 202, ACCEPTED, content_type="text/plain;charset=UTF-8"),
     Row("a form", TRACK, EVENT, 415, NOT_THAT, content_type="application/x-www-form-urlencoded"),
     Row("XML", TRACK, b"<a/>", 415, NOT_THAT, content_type="application/xml"),
     Row("no content type", TRACK, EVENT, 415, NOT_THAT, content_type=None),
     Row("gzip", TRACK, gzip.compress(EVENT), 202, ACCEPTED, GZIP),
-    Row("gzip by its old name", TRACK, gzip.compress(EVENT), 202, ACCEPTED, {"Content-Encoding": "X-GZIP"}),
+    Row("gzip under its old name", TRACK, gzip.compress(EVENT), 202, ACCEPTED, {"Content-Encoding": "X-GZIP"}),
     Row("gzip of several members", TRACK, gzip.compress(EVENT[:9]) + gzip.compress(EVENT[9:]), 400, ONE_MEMBER, GZIP),
     Row("gzip with padding after it", TRACK, gzip.compress(EVENT) + bytes(60_000), 400, ONE_MEMBER, GZIP),
     Row("gzip in pieces", TRACK, zipped(*(EVENT[at : at + 1] for at in range(len(EVENT)))), 202, ACCEPTED, GZIP),
-    Row("gzip of nothing but flushes", BATCH, zipped(*[b""] * 40_000, EVENT), 400, IN_VAIN, GZIP),
+    Row("gzip of nothing but flushes", BATCH, zipped(*[b""] * 40_000, EVENT), 400, LARGER_ZIPPED, GZIP),
     Row("gzip as large as allowed", TRACK, gzip.compress(padded(MAX_EVENT_BYTES)), 202, ACCEPTED, GZIP),
     Row("gzip too large", TRACK, gzip.compress(padded(MAX_EVENT_BYTES + 1)), 413, UNZIPPED_TOO_LARGE, GZIP),
     Row("a gzip bomb", BATCH, BOMB, 413, BATCH_TOO_LARGE[:-1] + " when decompressed.", GZIP),
     Row("half a gzip", TRACK, gzip.compress(EVENT)[:-9], 400, NO_GZIP, GZIP),
     Row("gzip with a wrong check sum", TRACK, gzip.compress(EVENT)[:-8] + bytes(8), 400, NO_GZIP, GZIP),
-    Row("gzip with something after it", TRACK, gzip.compress(EVENT) + b"more", 400, ONE_MEMBER, GZIP),
-    Row("zlib called gzip", TRACK, zlib.compress(EVENT), 400, NO_GZIP, GZIP),
-    Row("no gzip called so", TRACK, EVENT, 400, NO_GZIP, GZIP),
+    Row("gzip with bytes after it", TRACK, gzip.compress(EVENT) + b"more", 400, ONE_MEMBER, GZIP),
+    Row("zlib with the header of gzip", TRACK, zlib.compress(EVENT), 400, NO_GZIP, GZIP),
+    Row("plain JSON with the header of gzip", TRACK, EVENT, 400, NO_GZIP, GZIP),
     Row("an empty gzip", TRACK, gzip.compress(b""), 400, "The body is empty.", GZIP),
     Row(
         "another encoding", TRACK, EVENT, 415, "Content-Encoding must be gzip, or left out.", {"Content-Encoding": "br"}
@@ -127,11 +127,11 @@ TABLE = [
     Row("a batch of many", BATCH, batch(*[EVENT] * 101), 400, "events: Must hold 1 to 100 events."),
     Row("an event for a batch", BATCH, EVENT, 400, f"events: {MISSING}"),
     Row("a partial batch", PARTIAL, batch(NO_TYPE, EVENT, b"5"), 202, SOME),
-    Row("a partial batch, all right", PARTIAL, batch(EVENT, EVENT), 202, {**ALL, "rejected": {}}),
-    Row("a partial batch, all wrong", PARTIAL, batch(NO_TYPE), 400, f"events[0].event_type: {MISSING}"),
+    Row("a partial batch of valid events", PARTIAL, batch(EVENT, EVENT), 202, {**ALL, "rejected": {}}),
+    Row("a partial batch of invalid events", PARTIAL, batch(NO_TYPE), 400, f"events[0].event_type: {MISSING}"),
     Row("a partial batch of many", PARTIAL, batch(*[EVENT] * 101), 400, "events: Must hold 1 to 100 events."),
     Row("no partial batch", f"{BATCH}?partial=false", batch(NO_TYPE, EVENT), 400, f"events[0].event_type: {MISSING}"),
-    Row("perhaps", f"{BATCH}?partial=perhaps", batch(EVENT), 400, "partial: Must be true or false."),
+    Row("a partial batch, perhaps", f"{BATCH}?partial=perhaps", batch(EVENT), 400, "partial: Must be true or false."),
     Row("a wrong path", "/nowhere", EVENT, 404, NOT_HERE),
     Row("a path with a slash too many", f"{TRACK}/", EVENT, 404, NOT_HERE),
     Row("a wrong method", TRACK, b"", 405, ONLY_POST, method="GET"),
@@ -183,24 +183,24 @@ def test_the_errors_of_a_batch_are_by_index(client: FlaskClient) -> None:
     }
 
 
-def test_of_a_partial_batch_the_right_events_reach_kafka(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
+def test_the_valid_events_of_a_partial_batch_reach_kafka(client: FlaskClient, app: Flask, broker: FakeBroker) -> None:
     client.post(PARTIAL, data=batch(NO_TYPE, EVENT), content_type="application/json")
     app.extensions["delivery"].stop(5)
     assert [json.loads(record.value or b"")["event_id"] for record in broker.records(TOPIC)] == ["e"]
 
 
-def test_a_partial_batch_with_faults_counts_as_invalid(client: FlaskClient) -> None:
+def test_a_partial_batch_with_an_invalid_event_counts_as_invalid(client: FlaskClient) -> None:
     client.post(PARTIAL, data=batch(NO_TYPE, EVENT), content_type="application/json")
     client.post(PARTIAL, data=batch(EVENT), content_type="application/json")
     assert "pulse_api_validation_errors_total 1.0" in client.get("/metrics").text
 
 
-def test_of_a_partial_batch_without_room_nothing_is_taken(client: FlaskClient, broker: FakeBroker) -> None:
+def test_a_partial_batch_without_room_is_refused_as_a_whole(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     assert client.post(BATCH, data=batch(*[EVENT] * 99), content_type="application/json").status_code == 202
     assert client.post(PARTIAL, data=batch(EVENT, EVENT, NO_TYPE), content_type="application/json").status_code == 503
     assert client.post(TRACK, data=EVENT, content_type="application/json").status_code == 202
 
 
-def test_an_encoding_that_is_not_taken_is_told_which_one_is(client: FlaskClient) -> None:
+def test_the_answer_to_an_unsupported_encoding_names_the_supported_one(client: FlaskClient) -> None:
     assert client.post(TRACK, json={}, headers={"Content-Encoding": "br"}).headers["Accept-Encoding"] == "gzip"

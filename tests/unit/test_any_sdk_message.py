@@ -1,4 +1,4 @@
-"""Whatever an SDK sends, however odd: never an answer of 5xx, and what is taken is stored."""
+"""Any body on the routes of SDKs gets an answer below 500, and each accepted message can be stored."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ def send(app: Flask, path: str, body: Any, headers: dict[str, str], zipped: bool
 
 
 def check_stored(app: Flask, taken: int) -> None:
-    """What was taken is there, and such that the consumer and MongoDB can do with it."""
+    """Each accepted message is in the queue, and the consumer can decode it."""
     accepted = take_accepted(app)
     assert len(accepted) == taken
     for event in accepted:
@@ -53,7 +53,7 @@ def test_a_message_is_stored_or_refused(
 
 
 @given(st.lists(MESSAGES | LIKELY | VALUES, max_size=5), st.fixed_dictionaries({}, optional=FIELDS), HEADERS)
-def test_of_a_batch_each_message_is_stored_or_refused(
+def test_each_message_of_a_batch_is_stored_or_refused(
     app: Flask, messages: list[Any], envelope: Any, headers: dict[str, str]
 ) -> None:
     status, answer = send(app, "/v1/batch", {**envelope, "batch": messages}, headers)
@@ -80,7 +80,7 @@ def test_bytes_that_are_nearly_json_are_stored_or_refused(app: Flask, rng: rando
 
 
 @given(OBJECTS)
-def test_what_could_be_stored_as_it_is_comes_out_as_it_was(app: Flask, properties: dict[str, Any]) -> None:
+def test_a_value_that_needs_no_repair_is_stored_unchanged(app: Flask, properties: dict[str, Any]) -> None:
     send(app, "/v1/track", {"event": "e", "userId": "u", "properties": properties}, {})
     for event in take_accepted(app):
         if plain(properties):
@@ -88,7 +88,7 @@ def test_what_could_be_stored_as_it_is_comes_out_as_it_was(app: Flask, propertie
 
 
 def plain(value: Any) -> bool:
-    """Whether it needs no repair."""
+    """Whether the API stores the value without a repair."""
     match value:
         case str():
             return not any("\ud800" <= character <= "\udfff" for character in value)
@@ -106,7 +106,7 @@ def plain(value: Any) -> bool:
 
 @pytest.mark.parametrize("levels", [15, 16, 17, 100, 300, 5_000])
 @pytest.mark.parametrize("kind", ["[]", '{"a":}'])
-def test_however_deep_it_is_stored_or_refused(app: Flask, levels: int, kind: str) -> None:
+def test_a_message_of_any_depth_is_stored_or_refused(app: Flask, levels: int, kind: str) -> None:
     begin, end = (kind[:-1], kind[-1])
     body = f'{{"event":"e","userId":"u","properties":{{"p":{begin * levels}1{end * levels}}}}}'
     status, _ = send(app, "/v1/track", body.encode(), {})

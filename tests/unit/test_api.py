@@ -1,4 +1,4 @@
-"""The API on fakes: what becomes of a request. What each kind of request is answered: test_answers.py."""
+"""The API on fakes: accepted events, health, metrics and logs. test_answers.py has a table of all answers."""
 
 import json
 from typing import Any
@@ -74,39 +74,39 @@ def test_an_insane_request_id_is_replaced(client: FlaskClient, sent: str) -> Non
     assert len(answered) == 32
 
 
-def test_when_no_more_can_be_taken_the_answer_is_503_with_retry_after(client: FlaskClient, broker: FakeBroker) -> None:
+def test_a_full_queue_is_answered_503_with_retry_after(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     assert client.post(BATCH, json=batch(*[LEAST] * 99)).status_code == 202
     answer = client.post(BATCH, json=batch(*[LEAST] * 2))
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
-def test_a_request_refused_as_too_much_enqueues_nothing(client: FlaskClient, broker: FakeBroker) -> None:
+def test_a_request_refused_for_lack_of_room_enqueues_nothing(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     client.post(BATCH, json=batch(*[LEAST] * 99))
     client.post(BATCH, json=batch(*[LEAST] * 2))
     assert client.post(TRACK, json=LEAST).status_code == 202
 
 
-def test_ready_while_kafka_is_away(client: FlaskClient, broker: FakeBroker) -> None:
+def test_ready_while_kafka_is_unavailable(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     assert client.get("/health/ready").status_code == 200
 
 
-def test_not_ready_when_no_event_can_be_taken(client: FlaskClient, broker: FakeBroker) -> None:
+def test_not_ready_when_no_event_can_be_accepted(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     client.post(BATCH, json=batch(*[LEAST] * 100))
     assert client.get("/health/ready").status_code == 503
 
 
-def test_health_is_degraded_while_kafka_is_away(client: FlaskClient) -> None:
+def test_health_is_degraded_while_kafka_is_unavailable(client: FlaskClient) -> None:
     answer = client.get("/health")
     assert answer.json is not None
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     assert answer.json["checks"]["kafka"] == {"status": "down"}
 
 
-def test_health_is_unavailable_when_no_event_can_be_taken(client: FlaskClient, broker: FakeBroker) -> None:
+def test_health_is_unavailable_when_no_event_can_be_accepted(client: FlaskClient, broker: FakeBroker) -> None:
     broker.up = False
     client.post(BATCH, json=batch(*[LEAST] * 100))
     answer = client.get("/health")
@@ -161,7 +161,9 @@ def test_events_are_counted_as_accepted_and_as_produced(client: FlaskClient, app
     assert "pulse_api_queue_depth 0.0" in exposed
 
 
-def test_a_503_says_in_the_log_why(client: FlaskClient, broker: FakeBroker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_reason_for_a_503(
+    client: FlaskClient, broker: FakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
     broker.up = False
     client.post(BATCH, json=batch(*[LEAST] * 100))
     client.post(TRACK, json=LEAST)

@@ -43,7 +43,7 @@ def status(client: FlaskClient, secret: str) -> int:
 
 
 def replace(file: Path, text: str) -> None:
-    """Replace it, as an editor or a mounted secret does."""
+    """Replace the file, as an editor or a mounted secret does."""
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
@@ -60,7 +60,9 @@ def replace(file: Path, text: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", [TRACK, BATCH])
-def test_a_key_is_taken_wherever_it_stands(client: FlaskClient, path: str, headers: dict[str, str], query: str) -> None:
+def test_a_key_is_accepted_in_each_place_that_may_have_it(
+    client: FlaskClient, path: str, headers: dict[str, str], query: str
+) -> None:
     body = EVENT if path == TRACK else {"events": [EVENT]}
     assert client.post(path + query, json=body, headers=headers).status_code == 202
 
@@ -91,7 +93,7 @@ def test_nothing_else_needs_a_key(client: FlaskClient) -> None:
     assert client.get(TRACK).status_code == 405
 
 
-def test_without_keys_anybody_may_send() -> None:
+def test_without_keys_any_client_may_send() -> None:
     with running_app(FakeBroker()) as app:
         assert app.test_client().post(TRACK, json=EVENT).status_code == 202
 
@@ -106,14 +108,14 @@ def test_requests_are_counted_by_the_names_of_their_keys(client: FlaskClient) ->
     assert "wrong" not in exposed
 
 
-def test_a_file_without_keys_is_warned_of(keys_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_without_keys_logs_a_warning(keys_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys_file.write_text("# none yet\n")
     with running_app(FakeBroker(), AccessSettings(keys_file=keys_file)) as app:
         assert status(app.test_client(), "first") == 401
     assert "there are no write keys: no client can send events" in [record.message for record in caplog.records]
 
 
-def test_the_log_holds_no_secrets(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_no_secrets(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         client.post(f"{TRACK}?key=wr0ng", json=EVENT)
         client.post(f"{TRACK}?key=s3cret-app", json=EVENT)
@@ -121,7 +123,7 @@ def test_the_log_holds_no_secrets(client: FlaskClient, caplog: pytest.LogCapture
     assert "wr0ng" not in repr([vars(record) for record in caplog.records])
 
 
-def test_the_keys_of_a_file_are_valid_beside_those_of_the_settings(client_of_file: FlaskClient) -> None:
+def test_the_keys_of_a_file_are_valid_in_addition_to_those_of_the_settings(client_of_file: FlaskClient) -> None:
     assert [status(client_of_file, secret) for secret in ("first", "s3cret-app", "s3cret+web=")] == [202, 202, 401]
 
 
@@ -131,7 +133,7 @@ def test_a_changed_file_is_read_again(client_of_file: FlaskClient, keys_file: Pa
     assert [status(client_of_file, secret) for secret in ("first", "second")] == [401, 202]
 
 
-def test_a_file_without_keys_leaves_nobody_in(client_of_file: FlaskClient, keys_file: Path) -> None:
+def test_a_file_without_keys_refuses_all_clients(client_of_file: FlaskClient, keys_file: Path) -> None:
     replace(keys_file, "# none\n")
     assert status(client_of_file, "first") == 401
 
@@ -158,7 +160,7 @@ def test_a_file_that_is_gone_changes_nothing(client_of_file: FlaskClient, keys_f
 
 
 @pytest.mark.parametrize(("path", "sent"), [(TRACK, EVENT), (BATCH, {"events": [EVENT]})])
-def test_an_event_has_the_name_of_its_key_and_nothing_of_the_key(path: str, sent: dict[str, Any]) -> None:
+def test_an_event_has_the_name_of_its_key_but_not_the_key(path: str, sent: dict[str, Any]) -> None:
     app = build_app(FakeBroker(), AccessSettings(keys=KEYS))
     assert app.test_client().post(path, json=sent, headers={"X-API-Key": "s3cret-app"}).status_code == 202
     (event,) = take_accepted(app)

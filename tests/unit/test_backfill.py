@@ -1,4 +1,4 @@
-"""A file's lines become events, or are named with what is wrong with them; none is sent twice under two ids."""
+"""Each line of a file becomes one event, with the same id in each run, or appears in the report with its errors."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 class TestFiles:
     @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-    def test_a_csv_file_is_read_whatever_parts_its_cells(self, write: Callable[..., Path], delimiter: str) -> None:
+    def test_a_csv_file_is_read_with_any_delimiter(self, write: Callable[..., Path], delimiter: str) -> None:
         file = write("a,b\n1,\n".replace(",", delimiter))
         assert [line.content for line in read_lines(file)] == [{"a": "1"}]
 
@@ -65,7 +65,7 @@ class TestFiles:
         plain, packed = write(text, "a.ndjson"), write(gzip.compress(text), "b.ndjson.gz")
         assert events_of(plain) == events_of(packed)
 
-    def test_a_file_that_ends_in_the_middle_is_named(self, write: Callable[..., Path]) -> None:
+    def test_an_error_names_a_file_that_ends_early(self, write: Callable[..., Path]) -> None:
         file = write(gzip.compress(b"x" * 100_000)[:-20], "a.ndjson.gz")
         with pytest.raises(PulseError, match="is it whole"):
             identify(file, bool)
@@ -75,7 +75,7 @@ class TestFiles:
         with pytest.raises(PulseError, match="has to name its columns"):
             columns(write(content))
 
-    def test_a_name_that_tells_nothing_is_refused(self, write: Callable[..., Path]) -> None:
+    def test_a_file_name_without_a_known_suffix_is_refused(self, write: Callable[..., Path]) -> None:
         with pytest.raises(PulseError, match=r"give a file named \.csv"):
             list(read_lines(write("", "events.txt")))
 
@@ -104,7 +104,7 @@ class TestMapping:
 
     @pytest.mark.parametrize("type_", ["integer", "number", "boolean", "json", "time"])
     @pytest.mark.parametrize("text", ["x", "1_0", "١", "nan", "inf"])
-    def test_what_is_not_of_its_type_is_refused(self, write: Callable[..., Path], type_: str, text: str) -> None:
+    def test_a_value_of_another_type_is_refused(self, write: Callable[..., Path], type_: str, text: str) -> None:
         if (type_, text) == ("json", "nan"):
             text = "NaN x"
         file = write(f"who,at,n\nalice,{AT},{text}\n")
@@ -122,7 +122,7 @@ class TestMapping:
         (event,) = events_of(file, "customer_id=user.id", "timestamp=at", "properties=data", event_type="click")
         assert event == {**GOOD, "event_id": event["event_id"], "properties": {"n": 1}}
 
-    def test_words_are_translated_and_what_is_missing_is_left_out(self, tmp_path: Path) -> None:
+    def test_values_are_translated_and_missing_ones_left_out(self, tmp_path: Path) -> None:
         file = tmp_path / "mapping.toml"
         file.write_text('[fields]\nevent_type = "what"\nuser_id = "who"\n[translate.event_type]\nbuy = "purchase"\n')
         mapping = load(file, [], ["properties.shop=one"])
@@ -130,7 +130,7 @@ class TestMapping:
         assert event_of({"what": "click"}, mapping) == {"event_type": "click", "properties": {"shop": "one"}}
 
     @pytest.mark.parametrize("spec", ["x", "=x", "x:money=y", "x="])
-    def test_what_is_no_mapping_is_refused(self, spec: str) -> None:
+    def test_a_malformed_mapping_is_refused(self, spec: str) -> None:
         with pytest.raises(PulseError, match="give FIELD"):
             load(None, [spec], [])
 
@@ -165,7 +165,7 @@ class TestRefusedLines:
 
 
 class Api:
-    """Takes batches; refuses customers called ben, and everything while it is full."""
+    """Accepts batches; refuses customers called ben, and all requests while it is full."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -174,7 +174,7 @@ class Api:
     def __call__(self, session: requests.Session, url: str, body: bytes, query: str) -> requests.Response:
         assert query == "?partial=true"
         if self.fails_after is not None and len(self.events) >= self.fails_after:
-            raise PulseError("The API takes nothing.")
+            raise PulseError("The API accepts no events.")
         events = json.loads(body)["events"]
         wrong = {str(n): {"customer_id": ["No."]} for n, one in enumerate(events) if one["customer_id"] == "ben"}
         self.events += [load_event(json.dumps(one).encode()) for one in events if one["customer_id"] != "ben"]
@@ -206,7 +206,7 @@ class TestRun:
             Namespace(file=file, url="http://api", map=list(rules), set=[], mapping=None, dry_run=dry_run)
         )
 
-    def test_it_sends_the_right_lines_and_reports_the_others(self, api: Api, file: Path) -> None:
+    def test_it_sends_the_valid_lines_and_reports_the_others(self, api: Api, file: Path) -> None:
         assert self.run(file) == 1
         assert [event["properties"]["n"] for event in api.events] == [n for n in range(1000) if n % 4 in (0, 3)]
         report = [json.loads(line) for line in Path(f"{file}.refused.ndjson").read_text().splitlines()]
@@ -214,9 +214,9 @@ class TestRun:
         assert all("customer_id" in one["errors"] for one in report)
 
     @pytest.mark.parametrize("after", [0, 1, 60, 450])
-    def test_a_run_that_was_stopped_goes_on(self, api: Api, file: Path, after: int) -> None:
+    def test_a_stopped_run_continues(self, api: Api, file: Path, after: int) -> None:
         api.fails_after = after
-        with pytest.raises(PulseError, match="takes nothing"):
+        with pytest.raises(PulseError, match="accepts no events"):
             self.run(file)
         api.fails_after = None
         assert self.run(file) == 1
@@ -241,14 +241,14 @@ class TestRun:
         assert self.run(write(json.dumps({**GOOD, "event_id": "order-7"}), "a.ndjson")) == 0
         assert [event["event_id"] for event in api.events] == ["order-7"]
 
-    def test_a_file_that_has_changed_is_not_gone_on_with(self, api: Api, file: Path) -> None:
+    def test_a_run_with_a_changed_file_does_not_continue(self, api: Api, file: Path) -> None:
         self.run(file)
         with file.open("a") as more:
             more.write("\n{}")
         with pytest.raises(PulseError, match="has changed since the start"):
             self.run(file)
 
-    def test_another_mapping_is_not_gone_on_with(self, api: Api, file: Path) -> None:
+    def test_a_run_with_another_mapping_does_not_continue(self, api: Api, file: Path) -> None:
         self.run(file)
         with pytest.raises(PulseError, match="started with another mapping"):
             self.run(file, "customer_id=customer_id")
@@ -265,14 +265,14 @@ class TestRun:
         assert api.events == []
         assert list(file.parent.iterdir()) == [file]
 
-    def test_it_says_what_a_ttl_means_for_old_events(
+    def test_it_warns_that_a_ttl_counts_from_the_import(
         self, api: Api, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("MONGO_TTL_DAYS", "30")
         self.run(file)
         assert "MONGO_TTL_DAYS=30 counts from now on" in capsys.readouterr().out
 
-    def test_a_file_that_is_not_there_is_one_line(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_the_error_about_a_missing_file_is_one_line(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(sys, "argv", ["backfill", str(tmp_path / "no.csv")])
         with pytest.raises(PulseError, match=r"no\.csv: No such file"):
             backfill.main()

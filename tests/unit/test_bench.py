@@ -1,4 +1,4 @@
-"""The tools of `make bench` count right, whatever they measure."""
+"""The tools of `make bench` count and compare correctly."""
 
 import re
 import socket
@@ -14,7 +14,7 @@ from loadtest.bench.report import DOCUMENT, Row, Target, replaced, table
 
 
 class Full(BaseHTTPRequestHandler):
-    """Answers 503 to each body once, then 202."""
+    """An API that answers 503 to each body once, then 202."""
 
     protocol_version = "HTTP/1.1"
     seen: set[bytes]
@@ -29,7 +29,7 @@ class Full(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
-        """In silence."""
+        """Logs nothing."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def requests(count: int) -> list[bytes]:
     return [request("/", str(number).encode()) for number in range(count)]
 
 
-def test_the_client_sends_what_was_refused_again(port: int) -> None:
+def test_the_client_sends_refused_requests_again(port: int) -> None:
     load = drive(port, requests(20), connections=4)
     assert load.answers == {503: 20, 202: 20}
     assert len(load.latencies) == 20
@@ -75,7 +75,7 @@ def test_an_answer_that_ends_early_is_an_error() -> None:
             answer(ours)
 
 
-def test_a_latency_is_that_of_a_share_of_the_answers() -> None:
+def test_a_percentile_is_the_latency_that_a_share_of_the_answers_reaches() -> None:
     load = Load(latencies=[0.001 * n for n in range(100)])
     assert load.milliseconds(0.99) == pytest.approx(99)
 
@@ -91,7 +91,7 @@ def test_the_table_has_the_ratio_of_the_medians_of_rounds() -> None:
     assert cells == ["what", "us", "10.0", "15.0", "20.0", "0.50 × half", "≤ 12.0", "not met"]
 
 
-def test_the_no_op_has_all_that_our_settings_start_in_a_worker() -> None:
+def test_the_no_op_app_has_every_extension_that_our_hooks_start_in_a_worker() -> None:
     settings = (DOCUMENT.parent.parent / "api" / "gunicorn.conf.py").read_text()
     started = set(re.findall(r'extensions\["(\w+)"\]', settings))
     assert started
@@ -110,7 +110,7 @@ old
 """
 
 
-def test_a_part_that_is_measured_again_replaces_its_own_figures_alone() -> None:
+def test_a_part_that_is_measured_again_replaces_only_its_own_figures() -> None:
     assert replaced(_DOCUMENT, "api", "new") == _DOCUMENT.replace("old", "new", 1)
 
 

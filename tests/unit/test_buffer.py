@@ -1,4 +1,4 @@
-"""What waits for a flush."""
+"""The consumer's buffer: when a flush is due, and the offsets to commit."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_is_due_when_its_records_are_large(clock: FakeClock) -> None:
     assert not buffer.due
 
 
-def test_stays_due_when_a_part_is_safe(buffer: Buffer) -> None:
+def test_stays_due_when_its_events_are_stored_and_not_yet_committed(buffer: Buffer) -> None:
     for offset in range(3):
         buffer.add_event(record(offset), {})
     buffer.events = []
@@ -58,7 +58,7 @@ def test_dead_letters_count_towards_full(buffer: Buffer) -> None:
     assert buffer.due
 
 
-def test_is_due_when_the_oldest_record_has_waited_long_enough(buffer: Buffer, clock: FakeClock) -> None:
+def test_is_due_when_its_oldest_record_is_as_old_as_the_interval(buffer: Buffer, clock: FakeClock) -> None:
     buffer.add_event(record(0), {})
     clock.advance(0.6)
     buffer.add_event(record(1), {})
@@ -66,13 +66,13 @@ def test_is_due_when_the_oldest_record_has_waited_long_enough(buffer: Buffer, cl
     assert buffer.due
 
 
-def test_is_due_at_once_when_nothing_was_flushed_for_a_while(buffer: Buffer, clock: FakeClock) -> None:
+def test_is_due_at_once_when_the_last_flush_was_an_interval_ago(buffer: Buffer, clock: FakeClock) -> None:
     clock.advance(1.0)
     buffer.add_event(record(0), {})
     assert buffer.due
 
 
-def test_is_not_due_again_before_a_while_has_passed_since_the_last_flush(buffer: Buffer, clock: FakeClock) -> None:
+def test_is_not_due_again_within_an_interval_of_the_last_flush(buffer: Buffer, clock: FakeClock) -> None:
     clock.advance(5.0)
     buffer.add_event(record(0), {})
     buffer.clear()
@@ -88,7 +88,7 @@ def test_is_never_due_while_empty(buffer: Buffer, clock: FakeClock) -> None:
     assert not buffer.due
 
 
-def test_age_starts_anew_after_clear(buffer: Buffer, clock: FakeClock) -> None:
+def test_age_starts_at_zero_after_clear(buffer: Buffer, clock: FakeClock) -> None:
     buffer.add_event(record(0), {})
     clock.advance(1)
     buffer.clear()
@@ -96,14 +96,14 @@ def test_age_starts_anew_after_clear(buffer: Buffer, clock: FakeClock) -> None:
     assert not buffer.due
 
 
-def test_knows_the_offset_to_go_on_from_in_each_partition(buffer: Buffer) -> None:
+def test_knows_the_next_offset_of_each_partition(buffer: Buffer) -> None:
     buffer.add_event(record(7, partition=0), {})
     buffer.add_event(record(4, partition=1), {})
     buffer.add_letter(letter(8))
     assert buffer.offsets == {0: 9, 1: 5}
 
 
-def test_forgets_everything_when_cleared(buffer: Buffer) -> None:
+def test_is_empty_after_clear(buffer: Buffer) -> None:
     buffer.add_event(record(0), {})
     buffer.add_letter(letter(1))
     buffer.clear()

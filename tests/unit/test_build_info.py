@@ -1,4 +1,4 @@
-"""What says which version and commit runs."""
+"""The version and the commit, in metrics and health."""
 
 import subprocess
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from consumer.health import Health
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _asked_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("PULSE_REVISION", raising=False)
     build_info.commit.cache_clear()
     yield
     build_info.commit.cache_clear()
 
 
-def test_an_image_has_the_commit_that_it_was_built_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_has_the_commit_of_its_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULSE_REVISION", "abc1234")
     assert build_info.commit() == "abc1234"
 
@@ -39,7 +39,7 @@ def test_a_checkout_has_the_commit_that_git_has(monkeypatch: pytest.MonkeyPatch,
     assert head.startswith(build_info.commit())
 
 
-def test_a_folder_inside_of_another_checkout_is_not_taken_for_it(
+def test_a_folder_inside_of_another_checkout_does_not_have_its_commit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
@@ -49,7 +49,7 @@ def test_a_folder_inside_of_another_checkout_is_not_taken_for_it(
 
 
 @pytest.mark.parametrize("metrics", [ApiMetrics, ConsumerMetrics])
-def test_both_processes_tell_prometheus(
+def test_both_processes_export_it_to_prometheus(
     monkeypatch: pytest.MonkeyPatch, metrics: type[ApiMetrics] | type[ConsumerMetrics]
 ) -> None:
     monkeypatch.setenv("PULSE_REVISION", "abc1234")
@@ -59,14 +59,14 @@ def test_both_processes_tell_prometheus(
     assert line in generate_latest(registry).decode()
 
 
-def test_the_api_says_it_in_its_health(monkeypatch: pytest.MonkeyPatch, client: FlaskClient) -> None:
+def test_the_api_shows_it_in_its_health(monkeypatch: pytest.MonkeyPatch, client: FlaskClient) -> None:
     monkeypatch.setenv("PULSE_REVISION", "abc1234")
     build_info.commit.cache_clear()
     health = client.get("/health").get_json()
     assert (health["version"], health["commit"]) == (build_info.VERSION, "abc1234")
 
 
-def test_the_consumer_says_it_in_its_health(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_consumer_shows_it_in_its_health(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULSE_REVISION", "abc1234")
     report = Health().report()
     assert (report["version"], report["commit"]) == (build_info.VERSION, "abc1234")

@@ -1,4 +1,4 @@
-"""Records in bulk are those that the Kafka client would have made."""
+"""Records appended in bulk have the bytes that the Kafka client would have written."""
 
 import tracemalloc
 
@@ -11,7 +11,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from common.kafka import bulk_append
 
 if not bulk_append.supported():
-    pytest.skip("only kafka-python-ng 2.2.3 is sent to in bulk", allow_module_level=True)
+    pytest.skip("only kafka-python-ng 2.2.3 has the bulk append", allow_module_level=True)
 
 NOW_MS = 1_790_000_000_123
 MAX_MEMORY = 9 * 1024 * 1024
@@ -38,13 +38,13 @@ def test_a_batch_has_the_bytes_that_the_clients_builder_would_have_written(
 
 
 @given(st.lists(keys, min_size=1, max_size=50))
-def test_a_key_has_the_hash_that_the_client_would_have_found(some: list[bytes]) -> None:
+def test_a_key_has_the_hash_that_the_client_would_compute(some: list[bytes]) -> None:
     hashes = bulk_append.Hashes()
     assert [hashes[key] for key in some * 2] == [murmur2(key) for key in some * 2]
 
 
 @pytest.mark.parametrize("size", [8, 36, 1024])
-def test_the_hashes_of_however_many_keys_take_little_memory(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hashes_of_many_keys_take_little_memory(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_append, "murmur2", hash)
     hashes = bulk_append.Hashes()
     tracemalloc.start()

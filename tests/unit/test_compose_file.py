@@ -1,4 +1,4 @@
-"""What docker-compose.yml promises, read off the file: settings, ports, limits, health checks."""
+"""The content of docker-compose.yml: settings, ports, limits, health checks."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ IMAGES = ("api", "consumer", "loadtest", "ops/console", "ops/export")
 DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in IMAGES]
 OURS = ("api", "consumer", "console", "topics", "locust", "export")
 
-# Where the parts find each other and their files, and what only `make run` knows.
+# The addresses and paths inside the containers, and the settings of `make run` alone.
 FIXED = {
     *(
         "API_ADDR",
@@ -29,7 +29,7 @@ FIXED = {
 }
 
 
-def test_every_setting_that_may_differ_reaches_one_of_our_containers() -> None:
+def test_every_setting_that_may_vary_reaches_one_of_our_containers() -> None:
     settings = set(re.findall(r"^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     passed_on = {name for service in OURS for name in SERVICES[service]["environment"]}
     assert settings - FIXED - passed_on == set(), "pass it on in docker-compose.yml, or fix it there"
@@ -54,7 +54,7 @@ def test_only_the_documented_ports_are_published_and_on_this_machine_alone() -> 
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_has_limits_and_logs_that_end(name: str) -> None:
+def test_every_service_has_limits_for_its_resources_and_logs(name: str) -> None:
     assert {"mem_limit", "cpus"} <= SERVICES[name].keys()
     assert SERVICES[name]["logging"]["options"]["max-size"]
 
@@ -73,7 +73,7 @@ def test_our_containers_have_a_read_only_root_and_no_rights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - set(OURS)))
-def test_images_of_others_have_a_full_version(name: str) -> None:
+def test_third_party_images_have_a_full_version(name: str) -> None:
     assert re.search(r":v?\d+\.\d+\.\d+", SERVICES[name]["image"])
 
 
@@ -86,11 +86,11 @@ def test_no_image_is_built_twice() -> None:
     assert len(set(built)) == len(built)
 
 
-def test_no_registry_is_asked_for_our_images() -> None:
+def test_our_images_are_never_pulled() -> None:
     assert {name for name in SERVICES if SERVICES[name].get("pull_policy") == "never"} == set(OURS)
 
 
-def test_our_images_are_given_all_that_they_copy() -> None:
+def test_the_build_context_has_exactly_the_files_that_our_images_copy() -> None:
     copied = re.findall(r"^COPY ([a-z]\S*) ", "".join(DOCKERFILES), re.MULTILINE)
     given = re.findall(r"^!(.*)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted(set(copied)) == sorted(given)

@@ -1,4 +1,4 @@
-"""When a request is whole, what is read of it, and where the next one begins."""
+"""A connection's requests: when one is complete, its body, its limits, and where the next one begins."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def body_of(request: Any) -> bytes:
         (HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
     ],
 )
-def test_a_request_is_whole_with_its_last_byte(sent: bytes, body: bytes) -> None:
+def test_a_request_is_complete_with_its_last_byte(sent: bytes, body: bytes) -> None:
     coming = connection()
     for number in range(len(sent)):
         assert coming.next_request() is None
@@ -90,7 +90,7 @@ def test_a_chunk_with_a_wrong_size_is_refused(size: bytes) -> None:
         request.body.read()
 
 
-def test_a_chunk_that_is_longer_than_it_says_is_refused() -> None:
+def test_a_chunk_longer_than_its_size_is_refused() -> None:
     coming = connection(CHUNKED + b"3\r\nhello\r\n0\r\n\r\n" + HELLO)
     request: Any = coming.next_request()
     with pytest.raises(ParseException):
@@ -98,13 +98,13 @@ def test_a_chunk_that_is_longer_than_it_says_is_refused() -> None:
     assert not coming.finish_body(request)
 
 
-def test_a_body_that_is_too_long_to_be_taken_is_not_waited_for() -> None:
+def test_the_connection_does_not_wait_for_a_body_that_is_too_long() -> None:
     coming = connection(HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BATCH_BYTES + 1))
     assert coming.next_request() is not None
     assert not coming.whole
 
 
-def test_a_body_that_ends_early_is_given_as_far_as_it_came() -> None:
+def test_a_body_that_ends_early_is_handed_on_as_received() -> None:
     coming = connection(HEAD + b"Content-Length: 5\r\n\r\nhel")
     assert coming.next_request() is None
     coming.ended = True
@@ -137,12 +137,12 @@ def test_a_chunk_size_without_an_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip, chunked", "identity, chunked", "chunked, chunked", "x"])
-def test_a_coding_that_nobody_undoes_is_refused(coding: str) -> None:
+def test_an_unsupported_transfer_coding_is_refused(coding: str) -> None:
     with pytest.raises(ParseException):
         connection(HEAD + f"Transfer-Encoding: {coding}\r\n\r\n".encode()).next_request()
 
 
-def test_trailers_without_an_end_are_refused_however_they_come() -> None:
+def test_trailers_without_an_end_are_refused_when_they_arrive_in_pieces() -> None:
     coming = connection(CHUNKED + b"0\r\n")
     with pytest.raises(EndlessBodyError):
         for _ in range(MAX_TRAILER_BYTES):
@@ -162,7 +162,7 @@ def test_a_body_in_too_many_chunks_is_refused() -> None:
         connection(CHUNKED + b"1\r\nx\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n").next_request()
 
 
-def test_a_body_with_too_much_before_its_chunks_is_refused() -> None:
+def test_a_body_with_too_many_bytes_before_its_chunks_is_refused() -> None:
     chunk = b"1;%s\r\nx\r\n" % (b"a" * 998)
     chunks = MAX_CHUNK_LINES_BYTES // 1000
     assert connection(CHUNKED + chunk * chunks + b"0\r\n\r\n").next_request() is not None
@@ -170,20 +170,20 @@ def test_a_body_with_too_much_before_its_chunks_is_refused() -> None:
         connection(CHUNKED + chunk * (chunks + 1) + b"0\r\n\r\n").next_request()
 
 
-def test_a_client_that_asks_first_is_told_once_to_go_on() -> None:
+def test_a_client_that_expects_100_continue_gets_it_once() -> None:
     coming = connection(HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
     assert coming.next_request() is None
     assert coming.wants_to_be_asked()
     assert not coming.wants_to_be_asked()
 
 
-def test_a_client_that_does_not_wait_to_be_told_is_not() -> None:
+def test_a_client_that_does_not_wait_for_100_continue_gets_none() -> None:
     coming = connection(HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\nh")
     assert coming.next_request() is None
     assert not coming.wants_to_be_asked()
 
 
-def test_each_request_on_a_connection_may_ask_first() -> None:
+def test_each_request_on_a_connection_may_expect_100_continue() -> None:
     asking = HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     coming = connection()
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_each_request_on_a_connection_may_ask_first() -> None:
         assert coming.next_request() is not None
 
 
-def test_a_request_began_with_its_first_byte() -> None:
+def test_the_time_of_a_request_begins_with_its_first_byte() -> None:
     coming = connection()
     assert coming.idle
     coming.receive(HEAD, 3.0)
@@ -209,7 +209,7 @@ def test_a_request_began_with_its_first_byte() -> None:
     ("path", "most"),
     [(b"/api/v1/track", MAX_BATCH_BYTES), (b"/v1/batch", MAX_SDK_BATCH_BYTES), (b"/docs", MAX_BATCH_BYTES)],
 )
-def test_how_long_a_body_is_collected_says_the_path(path: bytes, most: int) -> None:
+def test_the_path_limits_the_length_of_a_collected_body(path: bytes, most: int) -> None:
     begin = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
     assert connection(begin % (path, most)).next_request() is None
     # The worker does not wait for a body that no route accepts.
@@ -218,7 +218,7 @@ def test_how_long_a_body_is_collected_says_the_path(path: bytes, most: int) -> N
     assert not coming.whole
 
 
-def test_so_does_it_for_chunked_ones() -> None:
+def test_the_path_limits_the_length_of_a_chunked_body() -> None:
     for path, most in ((b"/", MAX_BATCH_BYTES), (b"/v1/batch", MAX_SDK_BATCH_BYTES)):
         head = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path
         assert connection(head, b"%x\r\n" % (2 * most - 100)).next_request() is None

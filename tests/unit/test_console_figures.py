@@ -1,4 +1,4 @@
-"""The figures of the flow, from what /metrics says."""
+"""The console computes the figures of its flow from /metrics."""
 
 import socket
 
@@ -48,7 +48,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     return Processes()
 
 
-def test_values_are_summed_over_labels_and_what_cannot_be_read_is_left_out() -> None:
+def test_values_are_summed_over_labels_without_unreadable_lines() -> None:
     assert parse(API.format(accepted=9, produced=8, waiting=3, oldest="+Inf")) == {
         "pulse_api_events_accepted_total": 10,
         "pulse_api_events_produced_total": 8,
@@ -57,7 +57,7 @@ def test_values_are_summed_over_labels_and_what_cannot_be_read_is_left_out() -> 
     }
 
 
-def test_each_box_has_total_rate_and_what_waits(processes: Processes) -> None:
+def test_each_box_has_its_total_its_rate_and_the_number_that_waits(processes: Processes) -> None:
     processes.waiting = 5
     processes.read()
     flow = processes.figures.flow()
@@ -66,21 +66,21 @@ def test_each_box_has_total_rate_and_what_waits(processes: Processes) -> None:
     assert (flow["stored"]["total"], flow["in_kafka"]["waiting"]) == (7, 4)
 
 
-def test_a_rate_is_of_the_last_seconds_and_not_of_what_was_there_before(processes: Processes) -> None:
+def test_a_rate_covers_only_the_last_seconds(processes: Processes) -> None:
     processes.read()
     processes.accepted += 40
     processes.read()
     assert processes.figures.flow()["accepted"]["per_second"] == 20
 
 
-def test_a_process_that_begins_anew_takes_nothing_away(processes: Processes) -> None:
+def test_a_restarted_process_reduces_no_total(processes: Processes) -> None:
     processes.read()
     processes.accepted = 10
     processes.read()
     assert processes.figures.flow()["accepted"]["total"] == 101 + 11
 
 
-def test_the_oldest_event_that_waits_is_known_while_one_waits(processes: Processes) -> None:
+def test_the_age_of_the_oldest_event_is_known_while_an_event_waits(processes: Processes) -> None:
     processes.read()
     assert processes.figures.oldest("pulse_api_oldest_unsent_timestamp_seconds") == 0
     processes.oldest = "1795000000.5"
@@ -96,7 +96,7 @@ def test_fifteen_minutes_are_kept(processes: Processes) -> None:
     assert (len(history), set(history)) == (90, {2.0})
 
 
-def test_a_process_that_is_away_is_named_and_its_totals_stay(processes: Processes) -> None:
+def test_an_unreachable_process_is_named_and_its_totals_stay(processes: Processes) -> None:
     processes.read()
     processes.up = False
     processes.read()
@@ -104,12 +104,12 @@ def test_a_process_that_is_away_is_named_and_its_totals_stay(processes: Processe
     assert processes.figures.flow()["accepted"]["total"] == 101
 
 
-def test_a_name_of_several_machines_stands_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_several_addresses_means_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"10.0.0.{n}", 8080)) for n in (2, 1, 2)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
     assert each_address("http://pods:8080") == ["http://10.0.0.1:8080", "http://10.0.0.2:8080"]
     assert each_address("https://pods:8080") == ["https://pods:8080"]
 
 
-def test_this_machine_is_read_once() -> None:
+def test_localhost_is_read_once() -> None:
     assert each_address("http://localhost:8080") == ["http://localhost:8080"]

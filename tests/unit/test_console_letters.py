@@ -1,4 +1,4 @@
-"""Dead letters by button, with the safety of the command."""
+"""The console lists and replays dead letters as safely as the command."""
 
 import json
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def run(letters: Letters, **filters: Any) -> dict[str, Any]:
     return letters.progress()
 
 
-def test_letters_are_listed_the_newest_first_and_filtered(letters: Letters) -> None:
+def test_letters_are_filtered_and_listed_newest_first(letters: Letters) -> None:
     assert [letter["time"][14:16] for letter in listed(letters)] == ["04", "03", "02", "01", "00"]
     assert {letter["key"] for letter in listed(letters, key="bob")} == {"bob"}
     assert len(listed(letters, since="2026-11-26T12:03:00Z")) == 2
@@ -59,7 +59,7 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(letters: Letters, b
     assert broker.records(TOPIC) == []
 
 
-def test_a_replay_sends_back_what_the_filters_choose_and_notes_it(letters: Letters, broker: FakeBroker) -> None:
+def test_a_replay_sends_the_letters_that_the_filters_select_and_notes_it(letters: Letters, broker: FakeBroker) -> None:
     progress = run(letters, key="bob")
     assert (progress["state"], progress["letters"], progress["sent"], progress["failed"]) == ("done", 3, 3, 0)
     assert len(broker.records(TOPIC)) == 3
@@ -73,7 +73,7 @@ def test_a_second_replay_sends_nothing_twice(letters: Letters, broker: FakeBroke
     assert len(broker.records(TOPIC)) == 5
 
 
-def test_a_replay_is_logged_with_who_and_how_many(letters: Letters, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_user_and_the_number_of_a_replay(letters: Letters, caplog: pytest.LogCaptureFixture) -> None:
     run(letters, key="bob")
     ends = [record for record in caplog.records if record.message == "a replay of dead letters ends"]
     assert [(record.__dict__["who"], record.__dict__["sent"]) for record in ends] == [("tester@127.0.0.1", 3)]
@@ -89,7 +89,7 @@ def test_a_replay_without_kafka_fails_and_loses_nothing(letters: Letters, broker
     broker.up = False
     progress = run(letters)
     assert (progress["state"], progress["sent"]) == ("failed", 0)
-    assert "the broker is away" in progress["problem"]
+    assert "the broker is unavailable" in progress["problem"]
     broker.up = True
     assert len(listed(letters)) == 5
 
@@ -102,7 +102,7 @@ def test_a_replay_can_be_stopped(letters: Letters, monkeypatch: pytest.MonkeyPat
     assert (progress["state"], progress["sent"]) == ("stopped", 2)
 
 
-def test_what_was_sent_back_too_often_stays(letters: Letters) -> None:
+def test_a_letter_that_was_sent_back_too_often_stays(letters: Letters) -> None:
     plan = letters.plan(choice_of({"max_replays": 1}))
     assert len(plan.letters) == 5
     assert choice_of({}).max_replays == 3
@@ -122,7 +122,7 @@ def test_what_was_sent_back_too_often_stays(letters: Letters) -> None:
     ],
     ids=str,
 )
-def test_a_filter_that_is_none_is_refused_and_never_ignored(sent: dict[str, Any]) -> None:
+def test_a_malformed_filter_is_refused_and_not_ignored(sent: dict[str, Any]) -> None:
     with pytest.raises(WrongFilterError):
         choice_of(sent)
 

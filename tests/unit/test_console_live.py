@@ -1,4 +1,4 @@
-"""The newest events, and the stream in which viewers are told of them."""
+"""The newest events, and the stream that sends them to viewers."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def record(offset: int, value: bytes | None = None, **fields: Any) -> ReceivedRe
 
 
 def told(stream: Iterator[str], count: int = 1) -> list[dict[str, Any]]:
-    """The next events of a stream, each as its line."""
+    """The next events of a stream, as the rows that a viewer gets."""
     found: list[dict[str, Any]] = []
     for text in stream:
         found += [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
@@ -47,7 +47,7 @@ def live() -> Live:
     return Live()
 
 
-def test_an_event_is_in_kafka_then_stored_after_so_many_milliseconds(live: Live) -> None:
+def test_an_event_is_in_kafka_and_then_stored_with_its_delay_in_milliseconds(live: Live) -> None:
     live.take([record(7)])
     stream = live.view(None)
     assert stream
@@ -67,7 +67,7 @@ def test_a_letter_makes_its_event_a_dead_letter(live: Live) -> None:
     assert (event.state, event.letter) == ("dead_letter", "0-3")
 
 
-def test_a_note_that_a_letter_was_sent_back_makes_none(live: Live) -> None:
+def test_a_note_about_a_replay_is_no_dead_letter(live: Live) -> None:
     live.take([record(7)])
     source = ((SOURCE_PARTITION, b"0"), (SOURCE_OFFSET, b"7"), (REPLAYED_AT, b"now"))
     live.take_letters([ReceivedRecord(0, 3, 0, b"alice", b"", source)])
@@ -76,7 +76,7 @@ def test_a_note_that_a_letter_was_sent_back_makes_none(live: Live) -> None:
     assert event.state == "in_kafka"
 
 
-def test_another_event_with_a_stored_id_is_not_said_to_be_stored_itself(live: Live) -> None:
+def test_another_event_with_a_stored_id_is_shown_as_a_duplicate(live: Live) -> None:
     live.take([record(7, received_at=format_timestamp(NOON + timedelta(hours=1)))])
     live.stored({"e7": Stored(NOON, NOON)})
     event = live.get(0, 7)
@@ -84,7 +84,7 @@ def test_another_event_with_a_stored_id_is_not_said_to_be_stored_itself(live: Li
     assert (event.row["duplicate"], event.row["after_ms"]) == (True, None)
 
 
-def test_a_viewer_that_comes_back_is_told_what_it_missed_and_nothing_else(live: Live) -> None:
+def test_a_viewer_that_reconnects_gets_only_the_events_that_it_missed(live: Live) -> None:
     live.take([record(1)])
     seen = last_id(live)
     live.take([record(2)])
@@ -94,14 +94,14 @@ def test_a_viewer_that_comes_back_is_told_what_it_missed_and_nothing_else(live: 
 
 
 @pytest.mark.parametrize("seen", ["", "nonsense", "00000000-1", "-5", "é-1", "1-²"])
-def test_what_was_seen_of_another_life_counts_for_nothing(live: Live, seen: str) -> None:
+def test_a_last_event_id_of_another_process_is_ignored(live: Live, seen: str) -> None:
     live.take([record(1)])
     stream = live.view(seen)
     assert stream
     assert [event["event_id"] for event in told(stream)] == ["e1"]
 
 
-def test_a_viewer_too_slow_hears_how_much_it_missed(live: Live) -> None:
+def test_a_slow_viewer_gets_the_number_of_events_that_it_missed(live: Live) -> None:
     stream = live.view(None)
     assert stream
     next(stream), next(stream)
@@ -110,7 +110,7 @@ def test_a_viewer_too_slow_hears_how_much_it_missed(live: Live) -> None:
     assert text.startswith('event: skipped\ndata: {"count": 1000}\n\n')
 
 
-def test_there_are_eight_viewers_at_most(live: Live) -> None:
+def test_at_most_eight_viewers_are_served(live: Live) -> None:
     streams = [live.view(None) for _ in range(MOST_VIEWERS)]
     assert live.view(None) is None
     first = streams[0]
@@ -136,7 +136,7 @@ def test_memory_is_bounded_in_events_and_in_bytes(live: Live) -> None:
     assert live._bytes == sum(len(event.value) for event in live._events.values())
 
 
-def test_only_what_is_not_known_to_be_stored_is_asked_for_the_newest_first(live: Live) -> None:
+def test_only_ids_not_yet_stored_are_looked_up_newest_first(live: Live) -> None:
     live.take([record(n) for n in range(5)])
     live.stored({"e4": Stored(NOON, NOON)})
     assert live.waiting_ids(2) == ["e3", "e2"]
@@ -149,7 +149,7 @@ def test_only_what_is_not_known_to_be_stored_is_asked_for_the_newest_first(live:
         lambda v: st.lists(v) | st.dictionaries(st.sampled_from(["event_id", "customer_id", "received_at", "x"]), v),
     ).map(lambda v: json.dumps(v).encode())
 )
-def test_whatever_is_in_the_topic_can_be_shown(value: bytes) -> None:
+def test_any_record_of_the_topic_can_be_shown(value: bytes) -> None:
     live = Live()
     live.take([record(1, value)])
     stream = live.view(None)

@@ -1,4 +1,4 @@
-"""What was refused, as the console groups and shows it."""
+"""The console groups refused events and shows each with its remedy."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ def one(**fields: Any) -> dict[str, Any]:
     return {"reason": "invalid", "status": 400, "route": "/api/v1/track", "errors": errors, "body": '{"a":1}', **fields}
 
 
-def test_faults_are_counted_by_reason_and_field_the_most_first() -> None:
+def test_faults_are_counted_by_reason_and_field_most_frequent_first() -> None:
     whole = one(reason="too_large", errors={})
     groups = refused_with(one(), one(errors={"event_type": ["x"]}), whole).answer()["groups"]
     assert [(group["reason"], group["field"], group["count"]) for group in groups] == [
@@ -35,14 +35,14 @@ def test_faults_are_counted_by_reason_and_field_the_most_first() -> None:
     ]
 
 
-def test_each_says_what_to_do() -> None:
+def test_each_refused_event_has_a_remedy() -> None:
     assert (
         "Content-Type: application/json"
         in refused_with(one(reason="unsupported_type")).answer()["refused"][0]["remedy"]
     )
 
 
-def test_an_event_of_a_batch_is_sent_again_by_itself() -> None:
+def test_the_command_for_an_event_of_a_batch_sends_it_alone() -> None:
     (shown,) = refused_with(one(route="/api/v1/track/batch", index=3, source="web")).answer()["refused"]
     assert shlex.split(shown["curl"]) == [
         *("curl", "-X", "POST", f"{API}/api/v1/track", "-H", "Content-Type: application/json"),
@@ -50,7 +50,7 @@ def test_an_event_of_a_batch_is_sent_again_by_itself() -> None:
     ]
 
 
-def test_a_message_of_an_sdk_is_sent_again_as_a_batch_of_its_own() -> None:
+def test_the_command_for_a_message_of_a_batch_sends_it_as_a_batch_of_one() -> None:
     (shown,) = refused_with(one(route="/v1/batch", index=3, protocol="segment")).answer()["refused"]
     assert shlex.split(shown["curl"])[-1] == '{"batch":[{"a":1}]}'
     (single,) = refused_with(one(route="/v1/track", protocol="segment")).answer()["refused"]
@@ -95,7 +95,7 @@ def test_bodies_can_be_hidden() -> None:
     assert (shown["body"], shown["curl"]) == (None, None)
 
 
-def test_what_was_refused_is_found_by_request_customer_and_event() -> None:
+def test_a_refused_event_is_found_by_request_customer_and_event() -> None:
     refused = refused_with(one(request_id="r-1", body='{"event_id":"e-1","customer_id":"bob"'))
     assert [len(refused.find(wanted)) for wanted in ("r-1", "e-1", "bob", "e", "")] == [1, 1, 1, 0, 0]
 
@@ -111,7 +111,7 @@ def test_memory_is_bounded() -> None:
         lambda v: st.lists(v) | st.dictionaries(st.sampled_from(["errors", "body", "reason", "a"]), v),
     ).map(lambda v: json.dumps(v).encode())
 )
-def test_whatever_is_in_the_topic_breaks_nothing(value: bytes) -> None:
+def test_any_record_of_the_topic_can_be_read(value: bytes) -> None:
     refused = Refused(API, show_bodies=True)
     refused.take([ReceivedRecord(0, 0, 0, None, value)])
     refused.answer()

@@ -1,4 +1,4 @@
-"""Who may look at the console, and from where."""
+"""Access to the console: its key, allowed hosts, origins and tokens."""
 
 from base64 import b64encode
 
@@ -17,7 +17,7 @@ PATHS = ("/", "/api/flow", "/api/live", "/api/refused", "/api/find?q=a", "/demo"
 
 
 def basic(password: str) -> dict[str, str]:
-    return {"Authorization": f"Basic {b64encode(f'anyone:{password}'.encode()).decode()}"}
+    return {"Authorization": f"Basic {b64encode(f'operator:{password}'.encode()).decode()}"}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def app() -> Flask:
 
 
 @pytest.mark.parametrize("address", [":8084", "0.0.0.0:8084", "192.168.1.5:8084", "[::]:8084", "console.internal:8084"])
-def test_another_address_than_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_an_address_other_than_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("CONSOLE_ADDR", address)
     with pytest.raises(SettingsError, match="set CONSOLE_KEY"):
         load_console_settings()
@@ -57,7 +57,7 @@ def test_this_machine_is_the_right_host(app: Flask, host: str) -> None:
     assert app.test_client().get("/", headers={"Host": host}).status_code == 200
 
 
-def test_beyond_loopback_addresses_and_listed_names_are_right_and_others_are_not() -> None:
+def test_addresses_and_listed_names_are_the_only_hosts_beyond_loopback() -> None:
     app = build_console(address=Address("", 8084), key=KEY, hosts=frozenset({"console.internal"}))
     statuses = {
         host: app.test_client().get("/", headers={"Host": host, **basic(KEY)}).status_code
@@ -73,7 +73,7 @@ def test_nothing_is_shown_without_the_key(path: str, headers: dict[str, str]) ->
     assert (answer.status_code, answer.headers["WWW-Authenticate"].partition(" ")[0]) == (401, "Basic")
 
 
-def test_the_key_opens_and_probes_need_none() -> None:
+def test_the_key_gives_access_and_probes_need_none() -> None:
     client = build_console(key=KEY).test_client()
     assert client.get("/", headers={**HERE, **basic(KEY)}).status_code == 200
     assert client.get("/health/live", headers=HERE).status_code == 200
@@ -103,13 +103,13 @@ def test_a_replay_needs_the_token_of_the_page(app: Flask, method: str, headers: 
     ids=str,
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_page_of_another_origin_is_told_nothing(app: Flask, method: str, headers: dict[str, str]) -> None:
+def test_a_page_of_another_origin_gets_no_data(app: Flask, method: str, headers: dict[str, str]) -> None:
     ours = {**HERE, **JSON, "X-CSRF-Token": token_of(app, **HERE)}
     answer = app.test_client().open("/api/letters/replay", method=method, headers={**ours, **headers}, data="{}")
     assert answer.status_code == 403
 
 
-def test_the_page_itself_may(app: Flask) -> None:
+def test_the_page_of_the_console_itself_may_start_a_replay(app: Flask) -> None:
     headers = {**HERE, **JSON, "X-CSRF-Token": token_of(app, **HERE), "Origin": "http://localhost:8084"}
     answer = app.test_client().delete("/api/letters/replay", headers={**headers, "Sec-Fetch-Site": "same-origin"})
     assert (answer.status_code, answer.json["state"] if answer.json else None) == (200, "idle")
@@ -129,7 +129,7 @@ def test_every_answer_forbids_foreign_code_and_frames(app: Flask, path: str) -> 
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_only_the_demo_shop_may_load_from_the_api(app: Flask) -> None:
+def test_only_the_page_of_the_demo_shop_may_load_from_the_api(app: Flask) -> None:
     policy = app.test_client().get("/demo", headers=HERE).headers["Content-Security-Policy"]
     assert policy.endswith("; script-src 'self' http://localhost:8080; connect-src 'self' http://localhost:8080")
 

@@ -1,4 +1,4 @@
-"""The consumer's HTTP answers."""
+"""The consumer's HTTP server: health, probes and metrics."""
 
 import socket
 import threading
@@ -62,7 +62,7 @@ def test_kafka_is_stalled_before_it_counts_as_down(seconds: float, status: str, 
 
 @pytest.fixture
 def well(health: Health) -> Health:
-    """A consumer of which nothing bad is known."""
+    """The health of a consumer without problems."""
     health.kafka_tried()
     health.polled()
     health.store(up=True)
@@ -75,7 +75,7 @@ def test_kafka_is_not_down_before_it_was_tried(health: Health) -> None:
     assert health.report()["checks"]["kafka"]["status"] == "not tried yet"
 
 
-def test_what_has_to_be_mended_in_mongodb_is_told(well: Health) -> None:
+def test_health_shows_the_problem_of_mongodb(well: Health) -> None:
     well.store(up=False, problem="Index event_id_1 is not unique")
     assert well.report()["checks"]["mongodb"] == {"status": "down", "problem": "Index event_id_1 is not unique"}
     well.store(up=True)
@@ -91,7 +91,7 @@ def test_it_is_not_ready_without_one_of_its_topics(url: str, well: Health, part:
     assert (check["status"], check["problem"]) == ("down", MISSING)
 
 
-def test_letters_that_wait_are_told_with_the_cause_and_since_when(url: str, well: Health) -> None:
+def test_health_shows_the_cause_and_the_age_of_waiting_letters(url: str, well: Health) -> None:
     well.letters("the topic takes none")
     answer = requests.get(f"{url}/health", timeout=5)
     assert answer.status_code == requests.get(f"{url}/health/ready", timeout=5).status_code == 503
@@ -100,7 +100,7 @@ def test_letters_that_wait_are_told_with_the_cause_and_since_when(url: str, well
     assert check["waiting_seconds"] >= 0
 
 
-def test_letters_that_wait_have_waited_since_the_first_of_them() -> None:
+def test_the_age_of_waiting_letters_is_that_of_the_first() -> None:
     clock = FakeClock()
     health = Health(clock)
     health.letters("it takes none")
@@ -109,7 +109,7 @@ def test_letters_that_wait_have_waited_since_the_first_of_them() -> None:
     assert health.report()["checks"]["dead_letters"]["waiting_seconds"] == 30
 
 
-def test_it_is_ready_before_it_knows_of_the_dead_letter_topic() -> None:
+def test_it_is_ready_before_it_has_checked_the_dead_letter_topic() -> None:
     health = Health()
     health.polled()
     health.store(up=True)
@@ -122,7 +122,7 @@ def test_metrics_are_exposed(url: str) -> None:
     assert "pulse_consumer_buffer_size 0.0" in requests.get(f"{url}/metrics", timeout=5).text
 
 
-def test_metrics_tell_the_state_of_the_moment_of_the_scrape() -> None:
+def test_metrics_have_the_state_at_the_time_of_the_scrape() -> None:
     clock, registry = FakeClock(), CollectorRegistry()
     health = Health(clock)
     health.show_in(ConsumerMetrics(registry))
@@ -165,7 +165,7 @@ def test_it_answers_on_an_address_of_ipv6(health: Health) -> None:
     assert requests.get(f"{address.url}/health/live", timeout=5).ok
 
 
-def test_the_process_hears_of_it_when_nothing_answers_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_death_of_the_server_calls_on_death(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(server: ThreadingWSGIServer) -> NoReturn:
         server.server_close()
         raise OSError("too many open files")

@@ -1,4 +1,4 @@
-"""CORS: what a browser learns about which pages may read the answers."""
+"""CORS: the headers that tell a browser which pages may read an answer."""
 
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ def test_a_preflight_from_a_listed_origin_is_answered_without_a_key(client: Flas
     assert answer.headers["Access-Control-Max-Age"] == "7200"
 
 
-def test_a_preflight_for_a_path_that_is_not_here_lets_the_page_read_the_404(client: FlaskClient) -> None:
+def test_a_preflight_for_an_unknown_path_lets_the_page_read_the_404(client: FlaskClient) -> None:
     answer = client.options(f"{TRACK}/", headers={"Origin": SHOP, **PREFLIGHT})
     assert (answer.status_code, answer.data, answer.headers["Access-Control-Allow-Origin"]) == (204, b"", SHOP)
 
@@ -80,11 +80,11 @@ def test_no_other_origin_may_read(client: FlaskClient, origin: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": SHOP}, {"Origin": "https://evil.example"}])
-def test_caches_are_told_that_the_answer_depends_on_the_origin(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_answers_vary_by_origin_for_caches(client: FlaskClient, headers: dict[str, str]) -> None:
     assert client.post(TRACK, json=EVENT, headers=headers).headers["Vary"] == "Origin"
 
 
-def test_a_star_stands_for_any_origin(open_client: FlaskClient) -> None:
+def test_a_star_allows_any_origin(open_client: FlaskClient) -> None:
     answer = open_client.post(TRACK, json=EVENT, headers={"Origin": "https://any.example", "X-API-Key": "secret"})
     assert (answer.headers["Access-Control-Allow-Origin"], "Vary" in answer.headers) == ("*", False)
 
@@ -99,10 +99,10 @@ def test_a_beacon_needs_no_preflight(client: FlaskClient) -> None:
     assert answer.status_code == 202
 
 
-def test_only_the_api_is_for_other_origins(open_client: FlaskClient) -> None:
+def test_only_the_paths_of_the_api_allow_other_origins(open_client: FlaskClient) -> None:
     assert "Access-Control-Allow-Origin" not in open_client.get("/metrics", headers={"Origin": SHOP}).headers
 
 
-def test_without_origins_nothing_is_said(closed_client: FlaskClient) -> None:
+def test_without_origins_an_answer_has_no_cors_headers(closed_client: FlaskClient) -> None:
     answer = closed_client.options(TRACK, headers={"Origin": SHOP, **PREFLIGHT})
     assert not [name for name in answer.headers.keys() if name.startswith("Access-Control")]  # noqa: SIM118, no dict

@@ -1,6 +1,6 @@
-"""No request costs more than a moment of CPU, whatever its contents: a few of them cannot keep a worker busy.
+"""Each request costs little CPU, for any contents, so a few requests cannot keep a worker busy.
 
-tests/costs.py says how that is measured. tests/e2e/test_costly_connections.py has what only a socket can send.
+tests/costs.py measures it. tests/e2e/test_costly_connections.py has the requests that need a socket.
 """
 
 import gc
@@ -27,12 +27,12 @@ BATCH = "/api/v1/track/batch"
 PARTIAL = f"{BATCH}?partial=true"
 EVENT = b'{"customer_id":"a","event_type":"click"}'
 EACH = MAX_BATCH_BYTES // 100 - 20
-"""Bytes of each of a hundred events."""
+"""The size of each of a hundred events, in bytes."""
 
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Flask]:
-    """The app, and the collector as a worker sets it."""
+    """The app, with Python's garbage collector set as in a worker."""
     app = build_app(FakeBroker(), capacity=10_000_000)
     threshold = gc.get_threshold()
     gc.collect()
@@ -44,7 +44,7 @@ def app() -> Iterator[Flask]:
 
 
 class Costly(NamedTuple):
-    """A request that an attacker may hope is expensive."""
+    """A request that could be expensive for the API."""
 
     what: str
     body: Callable[[], bytes]
@@ -53,17 +53,17 @@ class Costly(NamedTuple):
 
 
 def filled(head: bytes, unit: bytes, tail: bytes, size: int = MAX_BATCH_BYTES) -> bytes:
-    """These units, between commas, up to this size."""
+    """The head, units separated by commas up to the size, and the tail."""
     return head + b",".join([unit] * ((size - len(head) - len(tail) + 1) // (len(unit) + 1))) + tail
 
 
 def padded(head: bytes, unit: bytes, tail: bytes, size: int = MAX_BATCH_BYTES) -> bytes:
-    """The same without commas."""
+    """The head, units without separators up to the size, and the tail."""
     return head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
 
 
 def keys(size: int, value: bytes = b"0", prefix: bytes = b"") -> bytes:
-    """An object of as many keys as fit, all different."""
+    """An object of the given size, full of different keys."""
     members: list[bytes] = []
     left = size - 2
     for number in itertools.count():
@@ -89,7 +89,7 @@ def members(count: int, name: bytes, value: bytes) -> bytes:
 ZIPPED = {"Content-Encoding": "gzip"}
 EMPTY = gzip.compress(b"")
 EMPTY_BLOCK = b"\0\0\0\xff\xff"
-# Bits of an empty block that brings its own Huffman codes, eight times, so that they end with a byte.
+# Eight empty blocks with their own Huffman codes; eight, so that the last bit ends a byte.
 CODED_BLOCK = bytes.fromhex(
     "04c081000000000090ff6b100007020000000040feaf41001c080000000000f9bf060170200000000000e4ff1a04c081000000000090ff6b100007020000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
 )
@@ -104,14 +104,14 @@ BODIES = [
     Costly("unknown fields of a single event", lambda: keys(MAX_EVENT_BYTES), TRACK),
     Costly("unknown keys in each context", lambda: in_events(b'{"context":%s}' % keys(EACH - 12))),
     Costly(
-        "each event as wrong as can be",
+        "many errors in each event",
         lambda: in_events(
             b'{"context":%s,"properties":%s,%s'
             % (members(32, b"$", b"0"), members(50, b"$", b"[]"), members(29, b"x", b"0")[1:])
         ),
     ),
     Costly("properties in one event", lambda: in_events(b'{"properties":%s}' % keys(MAX_BATCH_BYTES - 40), 1)),
-    Costly("properties of which each is wrong", lambda: in_events(with_properties(members(50, b"$", b"[]")))),
+    Costly("properties that are all invalid", lambda: in_events(with_properties(members(50, b"$", b"[]")))),
     Costly("long keys", lambda: in_events(padded(b'{"', b"k", b'":1}', EACH))),
     Costly("long keys of escapes", lambda: in_events(padded(b'{"', rb"\u0001", b'":1}', EACH))),
     Costly("long keys of half characters", lambda: in_events(padded(b'{"', rb"\ud800", b'":1}', EACH))),
@@ -124,7 +124,7 @@ BODIES = [
         ),
     ),
     Costly(
-        "fifty properties, and a wrong type",
+        "fifty properties, and an invalid type",
         lambda: in_events(with_properties(members(50, b"k" * 40, b'"%s"' % (b"x" * 140)), b"shout")),
     ),
     Costly(
@@ -162,13 +162,13 @@ BODIES = [
         )
         for what, end in (
             (f"many {part.decode():.20} in each event", EVENT[1:-1].join((b"]},", b"}"))),
-            (f"many {part.decode():.20} in each event, of which each is wrong", b"]}}"),
-            (f"many {part.decode():.20} in each event, and a wrong value after them", b",1e400]}}"),
+            (f"many {part.decode():.20} in each event, all invalid", b"]}}"),
+            (f"many {part.decode():.20} in each event, and an invalid value after them", b",1e400]}}"),
         )
     ),
     *(
         Costly(
-            f"many {part.decode():.20} in one event, and a wrong value after them",
+            f"many {part.decode():.20} in one event, and an invalid value after them",
             lambda part=part: filled(b'{"events":[{"properties":{"a":[', part, b",1e400]}}]}"),  # type: ignore[misc]
         )
         for part in (b"0", b'""', b'"\xc3\xa9"', b"[]", b"{}", b"[0]", b"[" * 13 + b"]" * 13, b"1e400", b"9" * 20)
@@ -178,14 +178,14 @@ BODIES = [
         "many keys in many objects", lambda: in_events(with_properties(filled(b'{"a":[', keys(500), b"]}", EACH - 60)))
     ),
     Costly(
-        "many wrong keys in each object of each event",
+        "many invalid keys in each object of each event",
         lambda: in_events(
             b'{"context":%s,"properties":%s,"traits":%s}'
             % ((members(250, b"$", b"{}"), members(250, b"$", b"1e999"), members(250, b"$", b"[1e999]")))
         ),
     ),
     Costly(
-        "objects as deep as they may be",
+        "objects of the maximum depth",
         lambda: in_events(with_properties(filled(b'{"a":[', b'{"a":' * 14 + b"1" + b"}" * 14, b"]}", EACH - 60))),
     ),
     Costly(
@@ -198,7 +198,7 @@ BODIES = [
     ),
     Costly("many of the same key", lambda: filled(b'{"events":[{', b'"a":1', b"}]}")),
     Costly("many lists of events", lambda: filled(b"{", b'"events":[%s]' % b",".join([EVENT] * 100), b"}")),
-    Costly("many lists of wrong events", lambda: filled(b"{", b'"events":[%s]' % b",".join([b"{}"] * 100), b"}")),
+    Costly("many lists of invalid events", lambda: filled(b"{", b'"events":[%s]' % b",".join([b"{}"] * 100), b"}")),
     Costly("nothing but space", lambda: b" " * MAX_BATCH_BYTES),
     Costly("events after much space", lambda: b" " * (MAX_BATCH_BYTES - 5_000) + in_events(EVENT)),
     Costly("lines before an error", lambda: b"\n" * (MAX_BATCH_BYTES - 1) + b"x"),
@@ -213,7 +213,7 @@ BODIES = [
         "times of endless digits",
         lambda: in_events(padded(EVENT[:-1] + b',"timestamp":"2026-01-31T12:00:00.', b"9", b'Z"}', EACH)),
     ),
-    Costly("times that are none", lambda: in_events(padded(EVENT[:-1] + b',"timestamp":"', b"2026-", b'"}', EACH))),
+    Costly("malformed times", lambda: in_events(padded(EVENT[:-1] + b',"timestamp":"', b"2026-", b'"}', EACH))),
     Costly(
         "a customer of spaces", lambda: in_events(padded(b'{"event_type":"click","customer_id":"', b" ", b'"}', EACH))
     ),
@@ -230,7 +230,9 @@ BODIES = [
     Costly("gzip of gzip", lambda: gzip.compress(padded(b"", EMPTY, b"")), headers=ZIPPED),
     Costly("a gzip bomb", lambda: gzip.compress(bytes(50_000_000), 9), headers=ZIPPED),
     Costly("gzip of unknown fields", lambda: gzip.compress(keys(MAX_BATCH_BYTES)), headers=ZIPPED),
-    Costly("gzip of nothing shorter", lambda: zlib.compress(bytes(MAX_BATCH_BYTES - 1_000), 0, 31), headers=ZIPPED),
+    Costly(
+        "gzip that compresses nothing", lambda: zlib.compress(bytes(MAX_BATCH_BYTES - 1_000), 0, 31), headers=ZIPPED
+    ),
     # ── Heads: gunicorn takes URLs of 4 KB and headers of 8 KB ──
     *(
         Costly(f"a query of many {unit}", lambda: b"{}", f"{BATCH}?{unit * (4000 // len(unit))}")

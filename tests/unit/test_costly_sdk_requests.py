@@ -1,4 +1,4 @@
-"""No request of an SDK costs more than about a second of CPU, whatever is in its four and a half MiB."""
+"""Each request of an SDK, of up to 4.5 MiB, costs at most about a second of CPU."""
 
 import gzip
 from collections.abc import Callable
@@ -18,7 +18,7 @@ MOST_TOLD_BYTES = 160 * 1024
 LARGE = MAX_SDK_BATCH_BYTES // (MAX_EVENT_BYTES - 100)
 """The number of messages of the largest size."""
 EACH = (MAX_SDK_BATCH_BYTES - 100) // MAX_MESSAGES - 2
-"""Bytes of each of as many messages as a batch may have."""
+"""The size of each message in a batch with the maximum number of messages, in bytes."""
 
 
 def batch(message: bytes, times: int = MAX_MESSAGES) -> bytes:
@@ -30,12 +30,12 @@ def track(properties: bytes, more: bytes = b"") -> bytes:
 
 
 def large(unit: bytes, head: bytes = b'{"a":[', tail: bytes = b"]}") -> bytes:
-    """Batches of the largest messages, full of this."""
+    """A batch of messages of the maximum size, full of units."""
     return batch(track(filled(head, unit, tail, MAX_EVENT_BYTES - 200)), LARGE)
 
 
 class Costly(NamedTuple):
-    """A body that an attacker may hope is expensive."""
+    """A body that could be expensive for the API."""
 
     what: str
     body: Callable[[], bytes]
@@ -44,13 +44,13 @@ class Costly(NamedTuple):
 BODIES = [
     Costly("plain messages", lambda: batch(track(members(40, b"k", b'"%s"' % (b"x" * 30))))),
     Costly("tiny messages", lambda: batch(track(b"{}"))),
-    Costly("messages that are wrong", lambda: batch(b'{"type":"track"}')),
+    Costly("invalid messages", lambda: batch(b'{"type":"track"}')),
     Costly("messages that are no objects", lambda: batch(b"0")),
-    Costly("more messages than are taken", lambda: filled(b'{"batch":[', b"{}", b"]}", MAX_SDK_BATCH_BYTES)),
+    Costly("more messages than are accepted", lambda: filled(b'{"batch":[', b"{}", b"]}", MAX_SDK_BATCH_BYTES)),
     Costly("keys to repair in each", lambda: batch(track(keys(EACH - 60, prefix=b"$")))),
     Costly("keys to repair, as many as allowed", lambda: batch(track(members(990, b"$", b"0")), 280)),
     Costly("keys to repair, more than allowed", lambda: batch(track(keys(MAX_EVENT_BYTES - 200, prefix=b"$")), LARGE)),
-    Costly("keys that are too many", lambda: batch(track(keys(MAX_EVENT_BYTES - 200)), LARGE)),
+    Costly("too many keys", lambda: batch(track(keys(MAX_EVENT_BYTES - 200)), LARGE)),
     Costly("keys that become the same", lambda: large(b'"$":1,"\\uff04":1,"$":2', b"{", b"}")),
     Costly("zeros", lambda: large(b"0")),
     Costly("zeros beside a key to repair", lambda: large(b"0", b'{"$":1,"a":[')),
@@ -66,12 +66,12 @@ BODIES = [
     Costly("empty objects", lambda: large(b"{}")),
     Costly("empty objects beside a NaN", lambda: large(b"{}", b'{"n":NaN,"a":[')),
     Costly("objects with an empty key", lambda: large(b'{"":0}')),
-    Costly("what is too deep, a little", lambda: large(b'{"a":' * 20 + b"1" + b"}" * 20)),
-    Costly("what is too deep, with NaN", lambda: large(b'{"a":' * 20 + b"NaN" + b"}" * 20)),
-    Costly("what is too deep by far", lambda: large(b"[" * 700 + b"]" * 700)),
+    Costly("objects a little too deep", lambda: large(b'{"a":' * 20 + b"1" + b"}" * 20)),
+    Costly("objects a little too deep, with NaN", lambda: large(b'{"a":' * 20 + b"NaN" + b"}" * 20)),
+    Costly("arrays far too deep", lambda: large(b"[" * 700 + b"]" * 700)),
     Costly("deep arrays beside texts", lambda: large(b"[" * 15 + b"[[]]" + b"]" * 15)),
     Costly(
-        "traits that stand twice",
+        "traits that appear twice",
         lambda: batch(
             b'{"type":"identify","userId":"u","context":{"traits":%s}}' % filled(b'{"$":[', b"0", b"]}", 65_000), LARGE
         ),
@@ -81,7 +81,7 @@ BODIES = [
         lambda: batch(b'{"type":"track","event":"e","userId":"u",' + keys(65_000)[1:], LARGE),
     ),
     Costly(
-        "values that are no ids",
+        "invalid ids",
         lambda: batch(b'{"type":"track","event":%s}' % filled(b"[", b"0", b"]", 65_000), LARGE),
     ),
     Costly(
@@ -92,7 +92,7 @@ BODIES = [
         "a large context for all",
         lambda: b'{"context":%s,%s' % (filled(b'{"a":[', b"0", b"]}", 60_000), batch(track(b"{}"))[1:]),
     ),
-    Costly("times that are none", lambda: batch(track(b"{}", b',"timestamp":"%s"' % (b"2026-" * 300)))),
+    Costly("malformed times", lambda: batch(track(b"{}", b',"timestamp":"%s"' % (b"2026-" * 300)))),
     Costly("one text", lambda: padded(b'{"batch":[{"a":"', b"x", b'"}]}', MAX_SDK_BATCH_BYTES)),
     Costly("nesting", lambda: b"[" * MAX_SDK_BATCH_BYTES),
     Costly("nothing but space", lambda: b" " * MAX_SDK_BATCH_BYTES),
@@ -114,6 +114,6 @@ def test_no_batch_costs_much(app: Flask, costly: Costly) -> None:  # noqa: F811,
 
 
 @pytest.mark.parametrize("costly", BODIES[5:8], ids=lambda costly: costly.what)
-def test_nor_zipped(app: Flask, costly: Costly) -> None:  # noqa: F811, as above
+def test_no_zipped_batch_costs_much(app: Flask, costly: Costly) -> None:  # noqa: F811, as above
     body = gzip.compress(costly.body())
     assert readings(lambda: app.test_client().post("/v1/batch", data=body), MOST_READINGS) < MOST_READINGS

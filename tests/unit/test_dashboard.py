@@ -1,4 +1,4 @@
-"""The dashboard is complete and consistent, whatever data there is; tests/e2e/test_observability.py brings the data."""
+"""The dashboard is complete and consistent. tests/e2e/test_observability.py tests it with data."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_the_file_is_current() -> None:
 
 
 def test_it_follows_grafanas_schema() -> None:
-    """What the schema does not know is dropped by reading it, and what it needs is missing."""
+    """Reading a dashboard by the schema drops unknown fields and fails for missing ones."""
     assert json.loads(JSONEncoder().encode(Dashboard.from_json(BOARD))) == BOARD
 
 
@@ -48,7 +48,7 @@ def test_no_two_panels_cover_each_other() -> None:
 
 
 @pytest.mark.parametrize("panel", DATA_PANELS, ids=name)
-def test_each_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+def test_each_panel_has_a_description(panel: dict[str, Any]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     assert panel["description"].endswith(".")
     assert defaults["unit"]
@@ -57,7 +57,7 @@ def test_each_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("panel", DATA_PANELS, ids=name)
-def test_each_panel_asks_the_provisioned_data_source(panel: dict[str, Any]) -> None:
+def test_each_panel_queries_the_provisioned_data_source(panel: dict[str, Any]) -> None:
     provisioned = (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text()
     sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
     assert all(source == {"type": "prometheus", "uid": "prometheus"} for source in sources)
@@ -69,27 +69,27 @@ def test_each_number_at_the_top_has_thresholds_and_a_runbook() -> None:
     assert all(len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1 and panel["links"] for panel in numbers)
 
 
-def test_links_lead_to_panels_that_are_there() -> None:
+def test_links_lead_to_panels_that_exist() -> None:
     linked = set(re.findall(r"/d/(\w+)\?viewPanel=(\d+)", json.dumps(BOARD)))
     texts = {(BOARD["uid"], str(panel["id"])) for panel in PANELS if panel["type"] == "text"}
     assert linked <= texts
 
 
-def test_rates_are_as_wide_as_the_step_needs() -> None:
+def test_rates_use_an_interval_that_fits_the_step() -> None:
     expressions = [
         target["expr"] for panel in DATA_PANELS if panel["type"] == "timeseries" for target in panel["targets"]
     ]
     assert all("[$__rate_interval]" in expr for expr in expressions if "rate(" in expr)
 
 
-def test_scrapes_and_the_data_source_have_one_pace() -> None:
-    """Else Grafana draws gaps."""
+def test_scrapes_and_the_data_source_have_the_same_interval() -> None:
+    """Otherwise Grafana draws gaps."""
     pace = re.search(r"scrape_interval: (\w+)", (ROOT / "ops/prometheus/prometheus.yml").read_text())
     assert pace
     assert f"timeInterval: {pace[1]}\n" in (ROOT / "ops/grafana/provisioning/datasources/prometheus.yml").read_text()
 
 
-def test_compose_puts_the_dashboards_where_grafana_is_told_to_look() -> None:
+def test_compose_mounts_the_dashboards_where_grafana_looks_for_them() -> None:
     provider = yaml.safe_load((ROOT / "ops/grafana/provisioning/dashboards/pulse.yml").read_text())["providers"][0]
     grafana = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["grafana"]
     folder = provider["options"]["path"]

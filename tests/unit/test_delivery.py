@@ -1,4 +1,4 @@
-"""A worker and the journals it finds."""
+"""A worker, its own journal, and the journals of dead workers."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ EVENT = {"customer_id": "alice", "event_type": "click"}
 
 @pytest.fixture
 def settings(tmp_path: Path) -> JournalSettings:
-    # Synced: an error at the page that makes a transaction count can then be told from one at any other.
+    # With sync, a test can fail the write of the page that commits a transaction, and no other write.
     return JournalSettings(tmp_path, max_bytes=MIB, sync="full")
 
 
 @pytest.fixture
 def left_behind(tmp_path: Path) -> Path:
-    """The file of a journal of three events in worker-1, whose worker is gone; worker-0 is free too."""
+    """The file of a journal of three events in worker-1. No worker uses worker-1 or worker-0."""
     own, gone = claim_own(tmp_path), claim_own(tmp_path)
     journal = Journal(gone.folder, max_bytes=MIB, sync=False)
     journal.append([journalled(number) for number in range(3)])
@@ -42,7 +42,7 @@ def left_behind(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(broker: FakeBroker, settings: JournalSettings) -> Iterator[Callable[[], Flask]]:
-    """Starts a worker with its journal."""
+    """A function that starts a worker with its journal."""
     started: list[Flask] = []
 
     def start() -> Flask:
@@ -57,7 +57,7 @@ def start(broker: FakeBroker, settings: JournalSettings) -> Iterator[Callable[[]
 
 
 def end(app: Flask) -> None:
-    """What the end of its process does for a delivery."""
+    """Release the delivery's resources, as the end of its process does."""
     delivery = app.extensions["delivery"]
     delivery.stop(30)
     delivery.queue.journal.close()
@@ -78,7 +78,9 @@ def in_kafka(broker: FakeBroker) -> set[bytes | None]:
     return {record.value for record in broker.records(TOPIC)}
 
 
-def test_sends_what_a_dead_worker_left(start: Callable[[], Flask], broker: FakeBroker, left_behind: Path) -> None:
+def test_sends_the_events_that_a_dead_worker_left(
+    start: Callable[[], Flask], broker: FakeBroker, left_behind: Path
+) -> None:
     app = start()
     eventually(lambda: in_kafka(broker) == {journalled(number) for number in range(3)})
     assert health(app)["checks"]["journal"]["unopened"] == {}
@@ -86,7 +88,7 @@ def test_sends_what_a_dead_worker_left(start: Callable[[], Flask], broker: FakeB
 
 @pytest.fixture
 def unreadable(left_behind: Path) -> Path:
-    """That journal, which no process can open although it is not damaged."""
+    """The journal left behind: no process can open it, although it is not damaged."""
     left_behind.rename(left_behind.with_name("away"))
     left_behind.mkdir()
     return left_behind
@@ -100,7 +102,7 @@ def test_a_journal_left_behind_that_cannot_be_opened_is_shown(start: Callable[[]
     assert "Is a directory" in unopened["worker-1"]
 
 
-def test_its_own_events_do_not_wait_for_one_that_cannot_be_opened(
+def test_its_own_events_do_not_wait_for_a_journal_that_cannot_be_opened(
     start: Callable[[], Flask], broker: FakeBroker, unreadable: Path
 ) -> None:
     assert start().test_client().post("/api/v1/track", json=EVENT).status_code == 202
@@ -118,7 +120,7 @@ def test_a_journal_left_behind_is_sent_once_it_can_be_opened(
     eventually(lambda: len(in_kafka(broker)) == 3)
 
 
-def test_a_damaged_journal_left_behind_is_shown_by_all(start: Callable[[], Flask], left_behind: Path) -> None:
+def test_every_worker_shows_a_damaged_journal_left_behind(start: Callable[[], Flask], left_behind: Path) -> None:
     left_behind.write_bytes(left_behind.read_bytes().replace(b"event-1", b"event\0001"))
     first, second = start(), start()
     eventually(lambda: metric(first, "pulse_api_journal_set_aside_events") == 2)
@@ -127,7 +129,7 @@ def test_a_damaged_journal_left_behind_is_shown_by_all(start: Callable[[], Flask
     assert [(Path(aside["file"]).parent.name, aside["events"]) for aside in found] == [("worker-1", 2)]
 
 
-def test_what_was_set_aside_is_shown_until_it_is_gone(start: Callable[[], Flask], tmp_path: Path) -> None:
+def test_a_journal_set_aside_is_shown_until_its_file_is_gone(start: Callable[[], Flask], tmp_path: Path) -> None:
     app = start()
     assert metric(app, "pulse_api_journal_set_aside_events") == 0
     aside = tmp_path / "worker-0" / "damaged-20260131T120000Z-7-events.mdb"
@@ -137,7 +139,7 @@ def test_what_was_set_aside_is_shown_until_it_is_gone(start: Callable[[], Flask]
     assert metric(app, "pulse_api_journal_set_aside_events") == 0
 
 
-def test_a_restored_journal_is_gone_once_it_is_sent(
+def test_a_restored_journal_is_deleted_once_it_is_sent(
     start: Callable[[], Flask], broker: FakeBroker, left_behind: Path, tmp_path: Path
 ) -> None:
     left_behind.parent.rename(tmp_path / "worker-restored-worker-1")
@@ -162,7 +164,7 @@ def test_an_error_of_a_journal_left_behind_is_shown_and_does_not_end_the_worker(
 ) -> None:
     broker.up = False
     app = start()
-    eventually(lambda: app.extensions["delivery"].producer.failing, what="its events on their way")
+    eventually(lambda: app.extensions["delivery"].producer.failing, what="a failed send")
     with bad_disk(BROKEN, left_behind, synced_writes=True):
         broker.up = True
         eventually(lambda: app.extensions["delivery"].unopened == {"worker-1": "its disk returns errors"})
@@ -173,7 +175,7 @@ def test_an_error_of_a_journal_left_behind_is_shown_and_does_not_end_the_worker(
 
 @pytest.fixture
 def terminated() -> Iterator[list[int]]:
-    """The SIGTERMs that this process has got."""
+    """The SIGTERMs that this process received."""
     got: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
     yield got
@@ -183,7 +185,7 @@ def terminated() -> Iterator[list[int]]:
 def test_a_fatal_journal_ends_the_worker(
     start: Callable[[], Flask], tmp_path: Path, terminated: list[int], broker: FakeBroker
 ) -> None:
-    """Kafka being away, when the producer tries for as long as it takes."""
+    """Kafka is unavailable, so the producer still retries."""
     broker.up = False
     client = start().test_client()
     assert client.post("/api/v1/track", json=EVENT).status_code == 202
@@ -195,7 +197,7 @@ def test_a_fatal_journal_ends_the_worker(
     eventually(lambda: not client.application.extensions["delivery"].producer.alive, what="the producer's end")
 
 
-def test_what_was_accepted_before_the_journal_was_fatal_is_sent_by_the_next_worker(
+def test_the_next_worker_sends_the_events_of_a_fatal_journal(
     start: Callable[[], Flask], tmp_path: Path, terminated: list[int], broker: FakeBroker
 ) -> None:
     broker.up = False

@@ -25,7 +25,7 @@ NO_TIME = timedelta()
 
 
 class Tool:
-    """The tool and what it works on."""
+    """The tool, its topics and its clock."""
 
     def __init__(self) -> None:
         self.broker = FakeBroker()
@@ -43,14 +43,14 @@ class Tool:
     def bury(
         self, number: int, *, error: Exception | None = None, age: timedelta = timedelta(), **record: bytes | None
     ) -> None:
-        """Make a letter, as the consumer does."""
+        """Send a letter, as the consumer does."""
         headers = dead_letter_headers(
             error or InvalidEventError("no"), NOW - age, EVENTS, partition=number % 3, offset=number, timestamp=number
         )
         self.broker.append(DLQ, Record(record.get("key", b"alice"), record.get("value", b"%d" % number), headers))
 
     def die_again(self) -> None:
-        """The consumer gives up all that it got."""
+        """Make every record on the topic of events a dead letter again, as the consumer does."""
         letters = [DeadLetter.of(record, InvalidEventError("again")) for record in self.broker.records(EVENTS)]
         self.broker.topics[EVENTS] = [[] for _ in range(FakeBroker.partitions)]
         metrics = ConsumerMetrics(CollectorRegistry())
@@ -69,14 +69,14 @@ def tool() -> Tool:
 
 
 class Dies(FakeSender):
-    """A process that is killed before it sends."""
+    """A sender whose process is killed before it sends."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         raise SystemExit(137)
 
 
 class Refuses(FakeSender):
-    """A topic that takes nothing."""
+    """A sender to a topic that accepts no records."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         self.sent.append(list(records))
@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_one_clear_line() -> None:
 # ── list ──
 
 
-def test_list_shows_a_row_a_letter_the_newest_last(tool: Tool) -> None:
+def test_list_shows_one_row_per_letter_newest_last(tool: Tool) -> None:
     tool.bury(7, age=timedelta(days=1))
     tool.bury(8, key=b"bob", age=timedelta(days=2))
     header, older, newer = tool.run("list").stdout.splitlines()
@@ -111,7 +111,7 @@ def test_list_shows_the_newest_up_to_the_limit_and_says_so(tool: Tool) -> None:
     assert len(tool.run("list", "--limit", "3").stdout.splitlines()) == 1 + 3
 
 
-def test_list_as_json_shows_all_of_all(tool: Tool) -> None:
+def test_list_as_json_shows_all_fields_of_all_letters(tool: Tool) -> None:
     for number in range(60):
         tool.bury(number, value=b"\xff%d" % number)
     lines = [json.loads(line) for line in tool.run("list", "--json").stdout.splitlines()]
@@ -124,7 +124,7 @@ def test_list_says_that_there_is_nothing(tool: Tool) -> None:
     assert tool.run("list").stderr == "No letters.\n"
 
 
-def test_list_with_all_shows_what_was_sent_back_too(tool: Tool) -> None:
+def test_list_with_all_also_shows_letters_that_were_sent_back(tool: Tool) -> None:
     tool.bury(1)
     tool.run("replay")
     tool.bury(2)
@@ -163,7 +163,7 @@ def test_stats_count_by_reason_and_by_day(tool: Tool) -> None:
     assert [f"{NOW - timedelta(days=2):%Y-%m-%d}", "1"] in lines
 
 
-def test_the_longest_bar_ends_where_the_terminal_does(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_bar_fits_the_terminal(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     for number in range(3):
         tool.bury(number, error=StoreError("no") if number else None)
@@ -175,7 +175,7 @@ def test_the_longest_bar_ends_where_the_terminal_does(tool: Tool, monkeypatch: p
 # ── replay ──
 
 
-def test_replay_sends_what_waits_back_byte_for_byte(tool: Tool) -> None:
+def test_replay_sends_waiting_letters_back_byte_for_byte(tool: Tool) -> None:
     values = [b"", None, b"\xff\x00", b'{"a": 1}']
     for number, value in enumerate(values):
         tool.bury(number, key=b"\xfe", value=value)
@@ -186,21 +186,21 @@ def test_replay_sends_what_waits_back_byte_for_byte(tool: Tool) -> None:
 
 
 @pytest.mark.parametrize("value", [b"\xff\x00", None])
-def test_the_notes_are_the_letters_byte_for_byte(tool: Tool, value: bytes | None) -> None:
+def test_the_notes_have_the_letters_values_byte_for_byte(tool: Tool, value: bytes | None) -> None:
     tool.bury(1, key=b"\xfe", value=value)
     tool.run("replay")
     letter, note = tool.broker.records(DLQ)
     assert (note.key, note.value) == (letter.key, letter.value)
 
 
-def test_what_was_sent_back_is_not_sent_again(tool: Tool) -> None:
+def test_a_letter_that_was_sent_back_is_not_sent_again(tool: Tool) -> None:
     tool.bury(1)
     tool.run("replay")
     assert tool.run("replay").stdout == "0 of 0 letters were sent back.\n"
     assert tool.sent_back() == [b"1"]
 
 
-def test_a_record_sent_back_tells_its_origin_and_keeps_foreign_headers(tool: Tool) -> None:
+def test_a_record_that_was_sent_back_has_its_origin_and_foreign_headers(tool: Tool) -> None:
     tool.broker.append(DLQ, Record(b"a", b"1", (("trace", b"\xff"), ("dlq.failed.first", b"then"), ("dlq.other", b""))))
     tool.run("replay")
     (record,) = tool.broker.records(EVENTS)
@@ -219,7 +219,7 @@ def test_a_letter_goes_back_to_the_topic_it_came_from(tool: Tool) -> None:
     assert [record.value for record in tool.broker.records("others")] == [b"1"]
 
 
-def test_killed_between_letters_and_notes_it_sends_again(tool: Tool) -> None:
+def test_a_replay_killed_between_letters_and_notes_sends_again(tool: Tool) -> None:
     tool.bury(1)
     tool.senders[DLQ] = Dies(tool.broker, DLQ)
     assert tool.run("replay").exit_code == 137
@@ -230,7 +230,7 @@ def test_killed_between_letters_and_notes_it_sends_again(tool: Tool) -> None:
     assert tool.waiting() == []
 
 
-def test_notes_that_are_not_taken_are_told_of(tool: Tool) -> None:
+def test_replay_says_that_the_notes_could_not_be_written(tool: Tool) -> None:
     tool.bury(1)
     tool.senders[DLQ] = Refuses(tool.broker, DLQ)
     replayed = tool.run("replay")
@@ -238,7 +238,7 @@ def test_notes_that_are_not_taken_are_told_of(tool: Tool) -> None:
     assert "the next replay sends them again, and they are stored once" in replayed.stderr
 
 
-def test_a_letter_that_dies_again_comes_back_until_it_has_had_its_replays(tool: Tool) -> None:
+def test_a_letter_that_dies_again_is_sent_back_up_to_its_maximum_of_replays(tool: Tool) -> None:
     tool.bury(1)
     for replays in range(3):
         assert json.loads(tool.run("list", "--json").stdout)["replays"] == replays
@@ -252,7 +252,7 @@ def test_a_letter_that_dies_again_comes_back_until_it_has_had_its_replays(tool: 
     assert tool.run("replay", "--max-replays", "4").stdout == "1 of 1 letters were sent back.\n"
 
 
-def test_letters_sent_back_too_often_are_told_of_beside_those_that_go(tool: Tool) -> None:
+def test_replay_names_the_letters_that_were_sent_back_too_often(tool: Tool) -> None:
     tool.bury(1)
     tool.run("replay")
     tool.die_again()
@@ -285,7 +285,9 @@ def test_a_letter_that_dies_again_keeps_the_time_of_its_first_failure(tool: Tool
         (["--key", "unknown"], []),
     ],
 )
-def test_replay_sends_only_what_is_meant(tool: Tool, options: list[str], sent: list[bytes]) -> None:
+def test_replay_sends_only_the_letters_that_the_filters_select(
+    tool: Tool, options: list[str], sent: list[bytes]
+) -> None:
     tool.bury(0)
     tool.bury(1, key=b"bob", age=timedelta(days=1))
     tool.bury(2, error=StoreError("no"), age=timedelta(days=2))
@@ -295,13 +297,13 @@ def test_replay_sends_only_what_is_meant(tool: Tool, options: list[str], sent: l
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-31", "1y", "999999w", "-1h", ""])
-def test_a_time_that_is_none_is_refused_with_an_example(tool: Tool, time: str) -> None:
+def test_a_malformed_time_is_refused_with_an_example(tool: Tool, time: str) -> None:
     refused = tool.run("list", "--since", time)
     assert refused.exit_code == 2
     assert "2026-01-31T12:00:00Z" in refused.stderr
 
 
-def test_a_dry_run_sends_nothing_and_says_how_much_it_would(tool: Tool) -> None:
+def test_a_dry_run_sends_nothing_and_prints_the_number(tool: Tool) -> None:
     tool.bury(1)
     tool.bury(2)
     assert tool.run("replay", "--dry-run").stdout == "2 letters would go to events.\n"
@@ -309,7 +311,7 @@ def test_a_dry_run_sends_nothing_and_says_how_much_it_would(tool: Tool) -> None:
     assert len(tool.waiting()) == 2
 
 
-def test_a_dry_run_says_so_when_there_is_nothing_to_send(tool: Tool) -> None:
+def test_a_dry_run_prints_zero_when_no_letter_waits(tool: Tool) -> None:
     assert tool.run("replay", "--dry-run").stdout == "0 letters would go to events.\n"
 
 
@@ -326,7 +328,7 @@ def test_a_letter_that_cannot_be_sent_stops_the_replay(tool: Tool, monkeypatch: 
     assert tool.sent_back() == [b"0", b"1", b"3"]
 
 
-def test_with_keep_going_all_but_the_guilty_are_sent(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_keep_going_all_letters_but_the_failing_ones_are_sent(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "CHUNK_LETTERS", 2)
     tool.senders[EVENTS] = RefusesLarge(tool.broker, EVENTS)
     for number in range(6):

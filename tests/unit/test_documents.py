@@ -1,4 +1,4 @@
-"""What the documents point at is there: pages, headings, files, commands."""
+"""The documents name only pages, headings, files and commands that exist."""
 
 import re
 import subprocess
@@ -28,19 +28,19 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 IN_A_PART = re.compile(rf"(?<![\w/.$-])(?:{'|'.join(PARTS)})/[\w.*/-]*[\w*/]")
 LIKE_A_PATH = re.compile(r"[\w.*-]+(/[\w.*-]+)*/?")
 OF_SOURCES = (".cfg", ".env", ".hcl", ".ini", ".json", ".md", ".py", ".tf", ".toml", ".yaml", ".yml")
-# They look like files of ours: media types, and what is made when something runs or is set up.
+# Texts that look like paths of this repository: media types, and files that exist only after setup or at runtime.
 NO_FILES = re.compile(r"(application|text|var)/|\.env$|\.terraform\.lock\.hcl$|.*\.tfvars$")
 
 
 @cache
 def tokens(page: Path) -> list[Token]:
-    """Of the page, with those inside of its paragraphs and cells."""
+    """The tokens of the page, including those inside paragraphs and cells."""
     blocks = MarkdownIt().enable("table").parse((ROOT / page).read_text())
     return [token for block in blocks for token in (block, *(block.children or ()))]
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
-    """Page (or file) and anchor that the relative links of a page lead to."""
+    """The target of each relative link of a page: a page or file, and an anchor."""
     for token in tokens(page):
         target = str(token.attrs.get("href", token.attrs.get("src", "https:")))
         if not re.match("[a-z]+:", target):
@@ -55,7 +55,7 @@ def headings(page: Path) -> list[str]:
 
 @cache
 def anchors(page: Path) -> list[str]:
-    """As GitHub makes them."""
+    """The anchors that GitHub generates for the headings."""
     slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)]
     seen: Counter[str] = Counter()
     for number, slug in enumerate(slugs):
@@ -65,7 +65,7 @@ def anchors(page: Path) -> list[str]:
 
 
 def named_files(page: Path) -> set[str]:
-    """What begins with one of our folders, and what stands between backquotes and looks like a file."""
+    """The paths on a page: texts that begin with one of our folders, and texts in backquotes that look like a file."""
     quoted = {token.content for token in tokens(page) if token.type == "code_inline"}
     files = {text for text in quoted if LIKE_A_PATH.fullmatch(text) and ("/" in text or text.endswith(OF_SOURCES))}
     files.update(IN_A_PART.findall((ROOT / page).read_text()))
@@ -86,7 +86,7 @@ class TestEveryPage:
         assert [(path, title) for path, title in sections if not any(title in it for it in headings(Path(path)))] == []
 
     def test_names_files_that_exist(self, page: Path) -> None:
-        """Also by the end of their path, as in `overlays/gke/api.yaml`."""
+        """A page may give only the end of a path, as in `overlays/gke/api.yaml`."""
         assert {name for name in named_files(page) if not any(path.match(name) for path in TREE)} == set()
 
     def test_names_commands_of_the_makefile(self, page: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers before the app: as the app would give them, to SDKs and to all others."""
+"""Answers that the server gives before the app: they have the form of the app's answers, for SDKs and other clients."""
 
 import json
 
@@ -16,14 +16,14 @@ def head(path: str) -> bytes:
 
 
 def told(path: str) -> tuple[list[str], dict[str, object]]:
-    """The lines of the head, and the body, of a refusal for want of room."""
+    """The lines of the head, and the body, of a refusal for lack of room."""
     sent = answer(for_path(CROWDED, path_of(head(path))), head(path), "crowded", ANY, "id")
     lines, _, body = sent.decode().partition("\r\n\r\n")
     return lines.split("\r\n"), json.loads(body)
 
 
 @pytest.mark.parametrize("path", ["/v1/batch", "/v1/t?writeKey=x", "/beacon/v1/batch", "/api/v1/cloudevents"])
-def test_sdks_are_asked_to_wait_with_429_in_their_form_and_pages_may_read_it(path: str) -> None:
+def test_a_busy_server_answers_sdks_429_in_their_form_readable_by_pages(path: str) -> None:
     lines, body = told(path)
     assert lines[0] == "HTTP/1.1 429 Too Many Requests"
     assert f"Access-Control-Allow-Origin: {SHOP}" in lines
@@ -33,7 +33,7 @@ def test_sdks_are_asked_to_wait_with_429_in_their_form_and_pages_may_read_it(pat
     assert body["message"] == f"Server busy receiving other requests; try again in {seconds} s."
 
 
-def test_others_are_asked_with_503() -> None:
+def test_a_busy_server_answers_other_clients_503() -> None:
     lines, body = told("/api/v1/track")
     assert lines[0] == "HTTP/1.1 503 Service Unavailable"
     assert "Retry-After: 1" in lines
@@ -47,6 +47,6 @@ def test_other_refusals_are_the_same_for_all(refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("begin", [b"", b"\xff", b"GET", b"GET ", b"\r\n\r\n", b"POST /v1/b"])
-def test_of_half_a_head_what_is_there_counts(begin: bytes) -> None:
+def test_an_incomplete_head_is_answered_by_the_path_that_it_has(begin: bytes) -> None:
     assert path_of(begin) in {"", "/v1/b"}
     assert answer(SLOW, begin, "too_slow", ANY, "id").startswith(b"HTTP/1.1 408 ")

@@ -1,4 +1,4 @@
-"""What waits in memory, and how much may."""
+"""The queue of a worker: order, capacity, the journal behind it, and its metrics."""
 
 import math
 import threading
@@ -38,11 +38,11 @@ def events(count: int, first: int = 0) -> list[AcceptedEvent]:
 
 
 def large_events(count: int, first: int = 0) -> list[AcceptedEvent]:
-    """Of 1,000 bytes each."""
+    """N events of 1,000 bytes each."""
     return [event._replace(key=b"", value=event.value.ljust(1000)) for event in events(count, first)]
 
 
-def test_gives_events_in_the_order_they_came() -> None:
+def test_gives_events_in_the_order_of_their_arrival() -> None:
     queue = queue_of(100)
     queue.put(events(3))
     queue.put(events(2, first=3))
@@ -99,7 +99,7 @@ def test_says_when_to_try_again() -> None:
     assert raised.value.retry_after == 1
 
 
-def test_take_waits_for_what_comes() -> None:
+def test_take_waits_for_events() -> None:
     queue = queue_of(1)
     taken: list[Taken] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(1, MUCH, timeout=30)))
@@ -109,11 +109,11 @@ def test_take_waits_for_what_comes() -> None:
     assert taken[0].events == events(1)
 
 
-def test_take_returns_nothing_when_nothing_comes() -> None:
+def test_take_returns_no_events_after_its_timeout() -> None:
     assert queue_of(1).take(1, MUCH, timeout=0).events == []
 
 
-def test_never_lets_in_more_than_fits_however_many_threads_put() -> None:
+def test_never_accepts_more_than_its_capacity_from_many_threads() -> None:
     queue = queue_of(1000)
     refused = []
 
@@ -171,7 +171,7 @@ def test_with_a_journal_more_bytes_than_fit_into_memory_are_accepted(journal: Jo
     assert got == list(range(40))
 
 
-def test_what_overflowed_is_read_back_in_order(journal: Journal) -> None:
+def test_overflowed_events_are_read_back_in_order(journal: Journal) -> None:
     queue = queue_with(journal)
     for first in range(0, 40, 8):
         queue.put(events(8, first))
@@ -183,7 +183,7 @@ def test_what_overflowed_is_read_back_in_order(journal: Journal) -> None:
     assert got == list(range(40))
 
 
-def test_nothing_overtakes_what_overflowed(journal: Journal) -> None:
+def test_no_event_overtakes_overflowed_events(journal: Journal) -> None:
     queue = queue_with(journal)
     queue.put(events(8))
     queue.put(events(8, first=8))
@@ -193,7 +193,7 @@ def test_nothing_overtakes_what_overflowed(journal: Journal) -> None:
     assert numbers(queue.take(1, MUCH, timeout=0)) == list(range(8, 16))
 
 
-def test_is_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
+def test_keeps_events_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
     queue = queue_with(journal)
     queue.put(events(8))
     queue.put(events(8, first=8))
@@ -204,7 +204,7 @@ def test_is_in_memory_again_once_the_journal_is_read(journal: Journal) -> None:
     assert queue.in_memory == 1
 
 
-def test_what_a_dead_worker_left_comes_first(journal: Journal) -> None:
+def test_events_of_a_dead_worker_come_first(journal: Journal) -> None:
     queue_with(journal).put(events(3))
     queue = queue_with(journal)
     queue.put(events(3, first=3))
@@ -221,14 +221,14 @@ def test_a_full_journal_refuses_and_keeps_nothing_of_the_request(journal: Journa
     assert queue.unacknowledged < 21
 
 
-def test_knows_when_its_oldest_event_came_in(journal: Journal) -> None:
+def test_knows_the_time_of_receipt_of_its_oldest_event(journal: Journal) -> None:
     queue = queue_with(journal)
     assert queue.oldest() is None
     queue.put(events(3))
     assert queue.oldest() == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(journal: Journal, tmp_path: Path) -> None:
+def test_has_no_oldest_event_when_a_full_disk_still_keeps_acknowledged_events(journal: Journal, tmp_path: Path) -> None:
     queue = queue_with(journal)
     queue.put(events(3))
     taken = queue.take(100, MUCH, timeout=0)
@@ -238,7 +238,9 @@ def test_has_no_oldest_event_when_kafka_has_all_and_a_full_disk_keeps_them(journ
     assert queue.oldest() is None
 
 
-def test_the_oldest_event_is_not_one_that_kafka_has_and_a_full_disk_keeps(journal: Journal, tmp_path: Path) -> None:
+def test_the_oldest_event_is_not_an_acknowledged_one_that_a_full_disk_still_keeps(
+    journal: Journal, tmp_path: Path
+) -> None:
     queue = queue_with(journal)
     for first in (0, 2):
         queue.put(events(2, first))
@@ -249,7 +251,9 @@ def test_the_oldest_event_is_not_one_that_kafka_has_and_a_full_disk_keeps(journa
     assert numbers(queue.take(1, MUCH, timeout=0)) == [2, 3]
 
 
-def test_what_a_full_disk_keeps_is_deleted_when_there_is_room_again(journal: Journal, tmp_path: Path) -> None:
+def test_acknowledged_events_on_a_full_disk_are_deleted_when_it_has_room_again(
+    journal: Journal, tmp_path: Path
+) -> None:
     queue = queue_with(journal)
     queue.put(events(3))
     taken = queue.take(100, MUCH, timeout=0)
@@ -259,7 +263,7 @@ def test_what_a_full_disk_keeps_is_deleted_when_there_is_room_again(journal: Jou
     assert journal.events == 0
 
 
-def test_the_metric_counts_what_is_on_the_disk(tmp_path: Path) -> None:
+def test_the_metric_counts_the_events_on_the_disk(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     queue = EventQueue(100, MUCH, ApiMetrics(registry))
     journal = Journal(tmp_path, max_bytes=1024 * 1024, sync=False)
@@ -276,7 +280,7 @@ def test_the_metric_counts_what_is_on_the_disk(tmp_path: Path) -> None:
     ("device", "reason", "text"),
     [(FULL, "disk_full", "The disk that keeps events"), (BROKEN, "journal_failing", "returns errors")],
 )
-def test_says_which_fault_of_the_disk_keeps_events_out(
+def test_the_error_names_the_fault_of_the_disk(
     journal: Journal, tmp_path: Path, device: str, reason: str, text: str
 ) -> None:
     queue = queue_with(journal)
@@ -285,8 +289,8 @@ def test_says_which_fault_of_the_disk_keeps_events_out(
     assert refused.value.reason == reason
 
 
-def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
-    """The metric's clock is Prometheus's to read: it grows old while this process hangs, too."""
+def test_the_metric_has_the_time_of_the_oldest_event(journal: Journal) -> None:
+    """The metric is a time, from which Prometheus computes the age, also while this process hangs."""
     registry = CollectorRegistry()
 
     def oldest() -> float | None:
@@ -305,7 +309,7 @@ def test_shows_since_when_its_oldest_event_waits(journal: Journal) -> None:
     assert oldest() == math.inf
 
 
-def test_shows_how_full_it_is() -> None:
+def test_the_metric_has_the_filled_share_of_its_capacity() -> None:
     registry = CollectorRegistry()
     queue = EventQueue(200, MUCH, ApiMetrics(registry))
     for number in range(3):
@@ -316,7 +320,7 @@ def test_shows_how_full_it_is() -> None:
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0.25
 
 
-def test_shows_how_full_of_bytes_it_is_when_that_is_nearer() -> None:
+def test_the_metric_has_the_filled_share_of_its_bytes_when_that_is_larger() -> None:
     registry = CollectorRegistry()
     queue = EventQueue(200, 10_000, ApiMetrics(registry))
     queue.put(large_events(5))
@@ -326,7 +330,7 @@ def test_shows_how_full_of_bytes_it_is_when_that_is_nearer() -> None:
     assert registry.get_sample_value("pulse_api_queue_filled_ratio") == 0
 
 
-def test_requests_set_the_gauges_now_and_then() -> None:
+def test_requests_update_the_gauges_at_intervals() -> None:
     registry = CollectorRegistry()
     queue = EventQueue(200, MUCH, ApiMetrics(registry))
 

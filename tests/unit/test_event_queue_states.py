@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, nothing accepted is lost, and a customer's events stay in order."""
+"""In any order of calls and faults, no accepted event is lost, and a customer's events stay in order."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ CUSTOMERS = ("alice", "ben")
 
 
 class QueueStates(RuleBasedStateMachine):
-    """A worker's queue and journal, with the producer's steps taken one by one and a Kafka that remembers."""
+    """A worker's queue and journal, the single steps of its producer, and a Kafka that keeps all records."""
 
     @initialize()
     def start(self) -> None:
@@ -77,20 +77,20 @@ class QueueStates(RuleBasedStateMachine):
     @precondition(lambda self: self.sending is not None)
     @rule(part=st.integers(0, 15))
     def fail(self, part: int) -> None:
-        """Kafka takes a part, and does not say so."""
+        """Kafka stores a part of the records without an acknowledgement."""
         assert self.sending is not None
         self.kafka += [event.value for event in self.sending.events[:part]]
 
     @precondition(lambda self: self.bad is None)
     @rule(device=st.sampled_from([FULL, BROKEN]))
-    def disk_goes_bad(self, device: str) -> None:
-        """Nothing is accepted, and nothing deleted."""
+    def disk_fails(self, device: str) -> None:
+        """The disk fails: the journal accepts no events and deletes none."""
         self.bad = bad_disk(device, Path(self.folder.name) / DATA)
         self.bad.__enter__()
 
     @precondition(lambda self: self.bad is not None)
     @rule()
-    def disk_is_mended(self) -> None:
+    def disk_is_repaired(self) -> None:
         assert self.bad is not None
         self.bad.__exit__(None, None, None)
         self.bad = None
@@ -121,7 +121,7 @@ class QueueStates(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.bad is not None:
-            self.disk_is_mended()
+            self.disk_is_repaired()
         while self.sending is not None or self.queue.unacknowledged:
             if self.sending is None:
                 self.take(enough_events=100, enough_bytes=2**20)

@@ -1,4 +1,4 @@
-"""The event: what is taken, what is refused and with which words, and its form in Kafka."""
+"""The event: valid and invalid values, the error messages, and the form in Kafka."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ TOO_MANY = "At most 1,000 keys in an event, those of inner objects included."
 
 
 def nested(levels: int, innermost: Any = 1) -> Any:
-    """An object in an object, and so on."""
+    """Objects within objects, N levels deep."""
     for _ in range(levels):
         innermost = {"a": innermost}
     return innermost
@@ -47,7 +47,7 @@ def refusal(raw: bytes) -> InvalidEventError:
     return raised.value
 
 
-def test_the_least_an_event_needs() -> None:
+def test_an_event_needs_only_its_customer_and_type() -> None:
     assert load_event(body()) == LEAST
 
 
@@ -78,11 +78,11 @@ def test_properties_are_kept_exactly() -> None:
     ],
     ids=lambda value: f"{value!s:.20}",
 )
-def test_an_object_is_kept_however_it_is_nested(name: str, value: dict[str, Any]) -> None:
+def test_a_nested_object_is_kept_unchanged(name: str, value: dict[str, Any]) -> None:
     assert repr(load_event(body(**{name: value}))[name]) == repr(value)
 
 
-def test_all_faults_of_a_nested_value_are_told_where_they_are() -> None:
+def test_all_faults_of_a_nested_value_are_reported_with_their_paths() -> None:
     error = refusal(body(properties={"of": [1, {"$a": 2**63, "b": 2**63, "c": 1}, {"": 1}]}, traits={"a": nested(16)}))
     assert error.errors.keys() == {"properties", "traits"}
     assert error.errors["properties"] == {
@@ -93,7 +93,7 @@ def test_all_faults_of_a_nested_value_are_told_where_they_are() -> None:
     }
 
 
-def test_of_a_crowd_of_faults_in_one_object_a_hundred_are_told() -> None:
+def test_at_most_a_hundred_faults_of_an_object_are_reported() -> None:
     error = refusal(body(properties={"of": [2**63] * 1_000}))
     assert list(error.errors["properties"]["of"]) == list(range(100))
 
@@ -161,8 +161,8 @@ def test_a_broken_rule_is_named_with_its_field(fields: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize("no_id", ["undefined", "null", "NaN", "[object Object]", " ", "\t"])
-class TestWhatIsNoId:
-    """Programs make it of an id that they do not have, for more than one event."""
+class TestPlaceholderIds:
+    """Texts such as "null", which programs send for several events when they have no id."""
 
     def test_is_refused(self, no_id: str) -> None:
         assert refusal(body(event_id=no_id)).errors.keys() == {"event_id"}
@@ -204,11 +204,11 @@ def test_all_faults_are_reported_at_once() -> None:
         (b'"text"', "Must be a JSON object."),
     ],
 )
-def test_a_body_that_is_no_event_is_refused(raw: bytes, message: str) -> None:
+def test_a_body_without_a_valid_event_is_refused(raw: bytes, message: str) -> None:
     assert message in str(refusal(raw))
 
 
-def test_of_a_repeated_key_the_last_value_counts() -> None:
+def test_the_last_value_of_a_repeated_key_counts() -> None:
     assert load_event(b'{"customer_id":"a","customer_id":"b","event_type":"click"}')["customer_id"] == "b"
 
 
@@ -250,7 +250,7 @@ def test_times_become_utc(text: str, moment: datetime) -> None:
         "",
     ],
 )
-def test_what_is_no_rfc_3339_time_is_refused(text: str) -> None:
+def test_a_time_that_is_not_rfc_3339_is_refused(text: str) -> None:
     assert "RFC 3339" in str(refusal(body(timestamp=text)))
 
 
@@ -267,7 +267,7 @@ def batch(*events: Any) -> bytes:
     return json.dumps({"events": events}).encode()
 
 
-def test_a_batch_tells_right_events_from_wrong_ones_by_index() -> None:
+def test_a_batch_has_its_valid_events_and_its_errors_by_index() -> None:
     right, wrong = load_batch(batch(LEAST, {"customer_id": "a"}, LEAST, {**LEAST, "x": 1}, 5, None))
     assert right == {0: LEAST, 2: LEAST}
     assert wrong == {
@@ -290,13 +290,13 @@ def test_a_batch_tells_right_events_from_wrong_ones_by_index() -> None:
         (b'{"events":[{"customer_id":"a","event_type":"click"}],"more":1}', "more: Unknown field."),
     ],
 )
-def test_what_is_no_batch_is_refused_as_a_whole(raw: bytes, message: str) -> None:
+def test_a_malformed_batch_is_refused_as_a_whole(raw: bytes, message: str) -> None:
     with pytest.raises(InvalidEventError) as raised:
         load_batch(raw)
     assert str(raised.value) == message
 
 
-def test_what_comes_after_a_crowd_of_faults_is_named_but_not_looked_at() -> None:
+def test_events_after_a_thousand_faults_are_named_and_not_examined() -> None:
     crowd = {**LEAST, "properties": {str(n): 2**63 for n in range(50)}}
     right, wrong = load_batch(batch(*[crowd] * 30, {"customer_id": 5}, LEAST))
     assert right == {31: LEAST}
@@ -304,7 +304,7 @@ def test_what_comes_after_a_crowd_of_faults_is_named_but_not_looked_at() -> None
     assert wrong[30] == ["Not examined: fix the events before it first."]
 
 
-def test_an_endless_integer_is_the_fault_of_one_event() -> None:
+def test_a_huge_integer_is_the_fault_of_one_event() -> None:
     raw = batch(LEAST, {**LEAST, "properties": {"a": 7}}).replace(b"7", b"9" * 5000)
     assert load_batch(raw) == ({0: LEAST}, {1: {"properties": {"a": ["Integers must fit into 64 bits."]}}})
 
@@ -313,7 +313,7 @@ def test_the_faults_of_an_event_that_is_no_object_have_no_field() -> None:
     assert refusal(b"[]").errors == {}
 
 
-def test_a_field_of_marshmallows_own_name_is_a_field_like_others() -> None:
+def test_a_field_named_as_marshmallows_own_key_is_an_ordinary_field() -> None:
     wrong = ["Integers must fit into 64 bits."]
     assert refusal(body(_schema=1)).errors == {"_schema": ["Unknown field."]}
     assert refusal(body(context={"_schema": [{"_schema": 2**63}]})).errors == {
@@ -325,7 +325,7 @@ def test_a_field_of_marshmallows_own_name_is_a_field_like_others() -> None:
     customer_id=st.text(min_size=1, max_size=256).filter(str.strip),
     properties=sent.right_objects,
 )
-def test_what_the_api_writes_to_kafka_the_consumer_reads_back_equal(
+def test_the_consumer_reads_back_the_event_that_the_api_wrote_to_kafka(
     customer_id: str, properties: dict[str, Any]
 ) -> None:
     moment = datetime(2026, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -346,7 +346,7 @@ def test_a_field_of_a_newer_version_is_kept_by_the_consumer() -> None:
         sent.json_values,
     )
 )
-def test_whatever_the_consumer_takes_from_kafka_mongodb_can_store(fields: dict[str, Any]) -> None:
+def test_mongodb_can_store_every_event_that_the_consumer_decodes(fields: dict[str, Any]) -> None:
     try:
         event = decode(json.dumps({**STORED, **fields}).encode())
     except InvalidEventError:
@@ -367,7 +367,7 @@ def test_whatever_the_consumer_takes_from_kafka_mongodb_can_store(fields: dict[s
         {"event_id": "\ud800"},
     ],
 )
-def test_what_mongodb_might_not_store_does_not_decode(extra: dict[str, Any]) -> None:
+def test_a_record_that_mongodb_might_not_store_does_not_decode(extra: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError):
         decode(json.dumps({**STORED, **extra}).encode())
 
@@ -395,7 +395,7 @@ def test_an_event_is_encoded_as_the_json_of_its_values_or_not_at_all(event: dict
         with pytest.raises(ValueError, match=r"compliant|surrogates"):
             encode(event)
     else:
-        # repr tells 1 from 1.0 and True, 0.0 from -0.0, and the last digit of a float.
+        # repr distinguishes 1, 1.0 and True, 0.0 and -0.0, and the last digit of a float.
         assert repr(json.loads(encode(event))) == repr(expected)
 
 

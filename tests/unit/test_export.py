@@ -1,4 +1,4 @@
-"""The exporter's plans, writes and loads, one scene each."""
+"""The exporter's plans, writes and loads, with a scenario for each rule."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ DAY = "2026-01-31"
 
 
 class Scene:
-    """One partition, whose events are stored and committed as they come."""
+    """A partition whose events are stored and committed on arrival."""
 
     def __init__(self) -> None:
         self.documents: list[dict[str, Any]] = []
@@ -72,21 +72,21 @@ def test_a_range_ends_where_the_group_has_committed() -> None:
     assert scene.warehouse.rows == [f"event-{number}" for number in range(1, 7)]
 
 
-def test_a_run_says_what_it_has_written() -> None:
+def test_a_run_reports_the_written_files() -> None:
     scene = Scene()
     scene.put(0, 1)
     outcome = exporter.run(scene.parts(), Silent())
     assert [(one.rows, [file.day for file in one.files]) for one in outcome.written] == [(2, [DAY])]
 
 
-def test_many_records_are_cut_into_ranges() -> None:
+def test_many_records_are_divided_into_ranges() -> None:
     scene = Scene()
     scene.put(*range(10))
     scene.run(max_rows=4)
     assert scene.ranges() == ["topic-0-0-3", "topic-0-4-7", "topic-0-8-9"]
 
 
-def test_begins_at_the_first_event_however_many_records_were_before() -> None:
+def test_one_range_covers_all_records_before_the_first_event() -> None:
     scene = Scene()
     scene.put(5_000_000_000, 5_000_000_001)
     scene.run(max_rows=10)
@@ -107,7 +107,7 @@ def test_young_events_wait() -> None:
     assert scene.ranges() == ["topic-0-0-0", "topic-0-1-2", "topic-0-3-3"]
 
 
-def test_an_event_that_comes_twice_is_found_where_it_came_first() -> None:
+def test_an_event_that_arrives_twice_is_exported_at_its_first_place() -> None:
     scene = Scene()
     scene.put(0, 5)
     scene.committed = 3
@@ -117,7 +117,7 @@ def test_an_event_that_comes_twice_is_found_where_it_came_first() -> None:
     assert scene.warehouse.rows == ["event-1", "event-2"]
 
 
-def test_another_exporter_that_goes_on_meanwhile_is_no_new_topic() -> None:
+def test_progress_of_another_exporter_does_not_count_as_a_new_topic() -> None:
     scene = Scene()
     scene.put(0, 1)
 
@@ -136,7 +136,7 @@ def test_another_exporter_that_goes_on_meanwhile_is_no_new_topic() -> None:
     assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
 
 
-def test_what_comes_late_is_not_in_the_file_whoever_writes_it() -> None:
+def test_an_event_stored_after_the_plan_is_not_in_the_file() -> None:
     scene = Scene()
     scene.put(0, 2)
     parts = scene.parts()
@@ -153,7 +153,7 @@ def test_what_comes_late_is_not_in_the_file_whoever_writes_it() -> None:
     assert scene.warehouse.rows == ["event-1", "event-2"]
 
 
-def test_a_topic_that_was_made_anew_stops_the_export() -> None:
+def test_a_topic_that_was_created_again_stops_the_export() -> None:
     scene = Scene()
     scene.put(*range(10))
     scene.run()
@@ -163,7 +163,7 @@ def test_a_topic_that_was_made_anew_stops_the_export() -> None:
     assert "--new-generation" in problem
 
 
-def test_a_collection_that_lacks_what_was_consumed_stops_the_export() -> None:
+def test_a_collection_without_consumed_events_stops_the_export() -> None:
     scene = Scene()
     scene.missing = "event-7"
     scene.committed = 10
@@ -179,12 +179,12 @@ def test_a_collection_that_lacks_what_was_consumed_stops_the_export() -> None:
     assert scene.ranges()[-1] == "topic-0-13-19"
 
 
-def test_goes_on_with_a_topic_that_was_made_anew() -> None:
+def test_a_new_generation_continues_with_a_topic_that_was_created_again() -> None:
     scene = Scene()
     scene.put(*range(10))
     scene.committed = 6
     scene.run()
-    # Two were stored and never committed; the topic dies, and begins again.
+    # Two events were stored and never committed; then the topic is deleted and created again.
     scene.documents = scene.documents[:8]
     first = [one["event_id"] for one in scene.documents]
     for offset in (0, 1, 2):
@@ -200,7 +200,7 @@ def test_goes_on_with_a_topic_that_was_made_anew() -> None:
     assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
 
 
-def test_a_topic_can_be_made_anew_again_and_a_new_generation_can_be_a_mistake() -> None:
+def test_repeated_and_mistaken_generations_export_each_event_once() -> None:
     scene = Scene()
     number = 0
     for generation in range(5):
@@ -210,12 +210,12 @@ def test_a_topic_can_be_made_anew_again_and_a_new_generation_can_be_a_mistake() 
             scene.committed = scene.end = offset + 1
         run = exporter.run(scene.parts(max_rows=3), Silent(), new_generation=generation > 0)
         assert run.problems == []
-        # By mistake: it is the same topic.
+        # The operator begins a new generation by mistake: it is the same topic.
         assert exporter.run(scene.parts(max_rows=3), Silent(), new_generation=True).problems == []
         assert sorted(scene.warehouse.rows) == sorted(one["event_id"] for one in scene.documents)
 
 
-def test_a_generation_that_begins_twice_begins_once() -> None:
+def test_beginning_the_same_generation_twice_begins_it_once() -> None:
     scene = Scene()
     scene.put(*range(10))
     scene.run()
@@ -223,7 +223,7 @@ def test_a_generation_that_begins_twice_begins_once() -> None:
     assert scene.store.generation("topic").number == 2
 
 
-def test_backfill_takes_what_has_no_place() -> None:
+def test_backfill_exports_events_without_a_place() -> None:
     scene = Scene()
     scene.documents = [stored_event(number, None, DAY) for number in range(1, 8)]
     assert exporter.backfill(scene.parts(max_rows=3), Silent()).problems == []
@@ -256,7 +256,7 @@ def in_file(tmp_path: Path, *documents: dict[str, Any]) -> Path:
     return path
 
 
-def test_json_is_as_it_is_stored(tmp_path: Path) -> None:
+def test_json_has_the_values_as_stored(tmp_path: Path) -> None:
     properties = {
         "big": Int64(2**63 - 1),
         "small": -(2**63),
@@ -274,7 +274,7 @@ def test_json_is_as_it_is_stored(tmp_path: Path) -> None:
     assert row["event_name"] == "Order Completed"
 
 
-def test_what_a_newer_api_adds_is_kept(tmp_path: Path) -> None:
+def test_fields_of_a_newer_api_are_kept(tmp_path: Path) -> None:
     document = stored_event(1, (0, 7), DAY, tomorrow={"a": 1}, other_fields="odd")
     path = in_file(tmp_path, document)
     (row,) = pq.read_table(path).to_pylist()
@@ -293,7 +293,7 @@ def test_what_a_newer_api_adds_is_kept(tmp_path: Path) -> None:
         (timedelta(days=-365 * 2000), False),
     ],
 )
-def test_clocks_that_are_wrong_by_years_touch_no_partition_of_their_own(
+def test_clocks_that_are_wrong_by_years_use_the_partition_of_receipt(
     tmp_path: Path, away: timedelta, kept: bool
 ) -> None:
     received = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -309,7 +309,7 @@ def test_a_load_touches_fewer_partitions_than_bigquery_allows() -> None:
     assert columns.DAYS_BEFORE + columns.DAYS_AFTER + 1 < 4_000
 
 
-def test_a_document_that_is_no_event_is_named() -> None:
+def test_the_error_names_a_document_that_is_no_event() -> None:
     scene = Scene()
     scene.put(0, 1, 2)
     del scene.documents[1]["customer_id"]
@@ -319,21 +319,21 @@ def test_a_document_that_is_no_event_is_named() -> None:
 
 
 @pytest.mark.parametrize("missing", ["received_at"])
-def test_a_document_without_a_day_is_named(missing: str) -> None:
+def test_the_error_names_a_document_without_a_day(missing: str) -> None:
     scene = Scene()
     scene.put(0)
     del scene.documents[0][missing]
     assert str(nth_id(1)) in scene.run()[0]
 
 
-def test_duckdb_reads_the_files_in_a_line(tmp_path: Path) -> None:
+def test_duckdb_reads_the_files_with_one_query(tmp_path: Path) -> None:
     path = in_file(tmp_path, stored_event(1, (0, 7), DAY, properties={"price": 9.5}))
     files = path.parents[1] / "*" / "*.parquet"
     query = f"SELECT day::text, event_type, sum((properties->>'price')::double) FROM '{files}' GROUP BY ALL"
     assert duckdb.execute(query).fetchall() == [(DAY, "click", 9.5)]
 
 
-def test_no_part_of_a_file_is_ever_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_file_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 

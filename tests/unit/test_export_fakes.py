@@ -1,4 +1,4 @@
-"""The exporter's state in memory behaves as the one in MongoDB does."""
+"""The fake of the exporter's state keeps the contract of the state in MongoDB."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Forgotten customers are deleted from files and from BigQuery, whatever dies, and nothing else is."""
+"""The export deletes forgotten customers from files and BigQuery, and no other events, even if processes die."""
 
 import functools
 import io
@@ -25,19 +25,19 @@ Row = Mapping[str, Any]
 CUSTOMERS = ["alice", "ben", "cora"]
 DAYS = ["2026-01-30", "2026-01-31"]
 CALLS = [*("put", "written", "submit", "wait", "forgotten", "begin_again", "rewritten", "delete"), "the end"]
-"""Before which an exporter may stand for long."""
+"""The calls before which an exporter may stop for a long time."""
 BEGIN = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 @functools.lru_cache(1_000)
 def rows_in(content: bytes) -> tuple[tuple[str, str, datetime], ...]:
-    """Of each row, the event, the customer, and when it was received."""
+    """The event, the customer and the time of receipt of each row."""
     rows = pq.ParquetFile(io.BytesIO(content)).read(["event_id", "customer_id", "received_at"]).to_pylist()
     return tuple((row["event_id"], row["customer_id"], row["received_at"]) for row in rows)
 
 
 class Warehouse:
-    """BigQuery, whose jobs read files at their start and have loaded them once a client has waited for them."""
+    """BigQuery: a job reads its files at its start, and its rows appear once a client has waited for the job."""
 
     table = "project.dataset.events"
 
@@ -66,7 +66,7 @@ class Warehouse:
 
 
 class Client:
-    """One exporter's way to it, which stops between the start of a job and its end."""
+    """An exporter's client of BigQuery, which stops between the start of a job and its end."""
 
     table = Warehouse.table
 
@@ -81,7 +81,7 @@ class Client:
 
 
 class Scene:
-    """A partition whose events are stored and committed as they come, and what was exported of them."""
+    """A partition whose events are stored and committed on arrival, and its exported files and rows."""
 
     def __init__(self) -> None:
         self.now = BEGIN
@@ -97,13 +97,13 @@ class Scene:
         for customer in customers:
             day = DAYS[self.offset % 2]
             document = stored_event(self.offset + 1, (0, self.offset), day, customer_id=customer)
-            # In the order of their storing, with days that differ.
+            # In the order of storing, on different days.
             document["received_at"] += timedelta(seconds=self.offset)
             self.documents.append(document)
             self.offset += 1
 
     def forget(self, customer: str, *, before: datetime = BEGIN) -> None:
-        """As the tool leaves it, where something was planned."""
+        """Forget a customer, as the tool does; the exporter learns of it if it has planned a range."""
         self.documents = [one for one in self.documents if one["customer_id"] != customer]
         self.forgotten[customer] = before
         if self.store.ranges:
@@ -137,7 +137,7 @@ def scene() -> Scene:
     return scene
 
 
-def test_the_next_run_deletes_what_files_and_bigquery_have_of_them(scene: Scene) -> None:
+def test_the_next_run_deletes_their_events_from_files_and_bigquery(scene: Scene) -> None:
     scene.run()
     scene.forget("alice")
     outcome = scene.run()
@@ -148,13 +148,13 @@ def test_the_next_run_deletes_what_files_and_bigquery_have_of_them(scene: Scene)
     assert scene.store.to_forget == {}
 
 
-def test_a_run_that_has_nobody_to_forget_reads_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_a_customer_to_forget_reads_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.run()
     monkeypatch.setattr(FilesInMemory, "open", None)
     assert scene.run().problems == []
 
 
-def test_what_was_received_since_they_were_forgotten_stays(scene: Scene) -> None:
+def test_events_received_after_the_forgetting_stay(scene: Scene) -> None:
     scene.run()
     scene.store.to_forget["alice"] = scene.documents[2]["received_at"]
     scene.run()
@@ -163,7 +163,7 @@ def test_what_was_received_since_they_were_forgotten_stays(scene: Scene) -> None
 
 
 @pytest.mark.parametrize("name", ["customer_id", "user_id", "anonymous_id", "previous_id"])
-def test_a_customer_is_known_in_a_file_by_any_id_of_an_event(name: str) -> None:
+def test_a_customer_is_found_in_a_file_by_each_id_of_an_event(name: str) -> None:
     scene = Scene()
     scene.documents = [stored_event(1, (0, 0), DAYS[0], **{name: "alice"}), stored_event(2, (0, 1), DAYS[0])]
     scene.offset = 2
@@ -174,7 +174,7 @@ def test_a_customer_is_known_in_a_file_by_any_id_of_an_event(name: str) -> None:
 
 
 def stopped_before(scene: Scene, call: str) -> Stepped:
-    """An exporter that stands before a call."""
+    """An exporter that has stopped before a call."""
 
     def work(stepped: Stepped) -> None:
         scene.run(**{name: stepped.gated(getattr(scene, name)) for name in ("store", "destination", "warehouse")})
@@ -190,7 +190,7 @@ def go_on(exporter: Stepped, call: str) -> None:
         assert not exporter.over
 
 
-def test_an_exporter_that_may_still_write_is_waited_for(scene: Scene) -> None:
+def test_a_run_waits_for_an_exporter_that_may_still_write(scene: Scene) -> None:
     slow = stopped_before(scene, "put")
     scene.run()
     scene.forget("alice")
@@ -202,20 +202,20 @@ def test_an_exporter_that_may_still_write_is_waited_for(scene: Scene) -> None:
     assert scene.in_files() == scene.in_bigquery() == scene.stored()
 
 
-def test_one_that_was_killed_is_waited_for_until_it_must_be_dead(scene: Scene) -> None:
+def test_a_run_waits_for_a_killed_exporter_until_its_deadline(scene: Scene) -> None:
     stopped_before(scene, "written").kill()
     scene.forget("alice")
     scene.forget("ben")
     scene.forget("cora")
     assert scene.run().forgotten.waits_until
-    # The range is gone, and there are files that no exporter has recorded as written.
+    # The exporter has deleted the range, but files exist that no exporter has recorded as written.
     assert scene.in_files() != []
     scene.now += timedelta(seconds=WRITE_SECONDS + PUT_SECONDS)
     scene.run()
     assert (scene.in_files(), scene.store.to_forget) == ([], {})
 
 
-def test_a_job_that_has_read_a_file_before_is_waited_for(scene: Scene) -> None:
+def test_a_run_waits_for_a_job_that_has_read_an_old_file(scene: Scene) -> None:
     slow = stopped_before(scene, "forgotten")
     scene.put("alice")
     loading = stopped_before(scene, "wait")
@@ -226,9 +226,9 @@ def test_a_job_that_has_read_a_file_before_is_waited_for(scene: Scene) -> None:
     assert scene.in_bigquery() == scene.stored()
 
 
-def test_two_runs_that_know_of_different_customers_leave_none_of_them() -> None:
+def test_two_runs_with_different_customers_delete_all_of_them() -> None:
     scene = Scene()
-    # Two of them in one file.
+    # One file has the events of two forgotten customers.
     scene.put("alice", "cora", "ben")
     scene.run()
     scene.forget("alice")
@@ -242,7 +242,7 @@ def test_two_runs_that_know_of_different_customers_leave_none_of_them() -> None:
     assert scene.in_files() == scene.stored()
 
 
-def test_a_run_is_not_done_while_another_writes_what_it_has_read_before(scene: Scene) -> None:
+def test_a_run_waits_while_another_may_write_rows_that_it_read_earlier(scene: Scene) -> None:
     scene.run()
     scene.forget("alice")
     slow = stopped_before(scene, "put")
@@ -253,7 +253,7 @@ def test_a_run_is_not_done_while_another_writes_what_it_has_read_before(scene: S
     assert (scene.in_files(), scene.store.to_forget) == (scene.stored(), {})
 
 
-def test_bigquery_that_is_no_longer_set_is_not_taken_for_clean(scene: Scene) -> None:
+def test_forgetting_is_not_done_when_bigquery_is_no_longer_set(scene: Scene) -> None:
     scene.run()
     scene.forget("alice")
     (problem,) = scene.run(warehouse=None).problems
@@ -261,7 +261,7 @@ def test_bigquery_that_is_no_longer_set_is_not_taken_for_clean(scene: Scene) -> 
     assert scene.store.to_forget
 
 
-def test_files_that_are_gone_are_counted_and_those_of_another_machine_are_not(tmp_path: Path) -> None:
+def test_missing_files_are_counted_but_not_those_of_another_machine(tmp_path: Path) -> None:
     scene = Scene()
     scene.put("alice", "ben", "alice")
     folder = tmp_path / "export"
@@ -277,7 +277,7 @@ def test_files_that_are_gone_are_counted_and_those_of_another_machine_are_not(tm
     assert (outcome.problems, outcome.forgotten.missing, scene.store.to_forget) == ([], 2, {})
 
 
-def test_files_are_looked_for_where_they_were_written(tmp_path: Path) -> None:
+def test_files_are_searched_in_the_folder_of_their_writing(tmp_path: Path) -> None:
     scene = Scene()
     scene.put("alice", "ben")
     first, second = (Destination((tmp_path / name).as_uri()) for name in ("first", "second"))
@@ -289,7 +289,7 @@ def test_files_are_looked_for_where_they_were_written(tmp_path: Path) -> None:
     assert [event for event, *_ in rows] == ["event-2"]
 
 
-def test_a_file_that_took_too_long_is_not_put(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_took_too_long_is_not_published(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ops.export.write.WRITE_SECONDS", -1.0)
     problems = scene.run().problems
     assert "lower EXPORT_MAX_ROWS" in problems[0]
@@ -297,7 +297,7 @@ def test_a_file_that_took_too_long_is_not_put(scene: Scene, monkeypatch: pytest.
 
 
 class Forgetting(RuleBasedStateMachine):
-    """Up to two exporters, which stop and die anywhere, while customers come, are forgotten, and come back."""
+    """Up to two exporters, which stop and die at any call, while customers send events and are forgotten."""
 
     @initialize()
     def start(self) -> None:
@@ -339,7 +339,7 @@ class Forgetting(RuleBasedStateMachine):
 
     @rule()
     def hours_pass(self) -> None:
-        # Longer than an exporter takes for a file.
+        # Longer than an exporter needs for a file.
         while self.exporters:
             self.exporters.pop().kill()
         self.scene.now += timedelta(hours=2)
@@ -354,7 +354,7 @@ class Forgetting(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         scene = self.scene
-        # The first one writes what was planned; beside it one that was killed may have begun.
+        # The first run writes the planned ranges. A killed exporter may have begun to write the same ones.
         for number in range(3):
             self.hours_pass()
             self.exporter().finish()

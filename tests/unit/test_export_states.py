@@ -1,7 +1,7 @@
-"""Whatever dies in whatever order, on the way into MongoDB or out of it: each event is exported once.
+"""Each event is exported once, if consumers and exporters die in any order.
 
-Consumers are killed and come back late, records are delivered again, letters replayed, topics created again; two
-exporters run at once and die between any two steps.
+Consumers are killed and come back late. Kafka delivers records again, an operator replays letters and creates topics
+again. Two exporters run at once and die between any two steps.
 """
 
 import itertools
@@ -26,7 +26,7 @@ DAYS = ["2026-01-30T23:59:59Z", "2026-01-31T00:00:00Z"]
 
 
 class LateWriter:
-    """A consumer's connection to MongoDB. When cut off, its writes are in flight, with an unknown outcome."""
+    """A consumer's connection to MongoDB. After a cut, its writes are in flight, with an unknown result."""
 
     def __init__(self, writer: FakeWriter, on_the_way: list[Any]) -> None:
         self.writer = writer
@@ -47,7 +47,7 @@ class LateWriter:
 
 
 class Exports(RuleBasedStateMachine):
-    """Up to three consumers, up to two exporters."""
+    """Up to three consumers and up to two exporters."""
 
     @initialize()
     def start(self) -> None:
@@ -190,7 +190,7 @@ class Exports(RuleBasedStateMachine):
         self.warehouse.fails = not self.warehouse.fails
 
     @rule()
-    def mend_what_came_late(self) -> None:
+    def repair_late_writes(self) -> None:
         in_files = set(self.in_files())
         missing = [
             (one["_id"], one["kafka"]["partition"], one["kafka"]["offset"])
@@ -221,7 +221,7 @@ class Exports(RuleBasedStateMachine):
         for _ in range(8):
             self.consume_all()
         self.exporter(100).finish()
-        self.mend_what_came_late()
+        self.repair_late_writes()
         self.exporter(100).finish()
         assert sorted(self.in_files()) == sorted(self.writer.stored)
         assert sorted(self.warehouse.rows) == sorted(self.writer.stored)

@@ -1,4 +1,4 @@
-"""The fakes keep the contracts that the real servers keep."""
+"""The fakes keep the contracts of the real servers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,6 +1,6 @@
-"""The fast way and the schemas: the same verdict and the same value, always; and which schemas have a fast way.
+"""The fast decoders and the schemas give the same result and value for every body; the list of supported schemas.
 
-HYPOTHESIS_EXAMPLES asks for more than the everyday 1,000.
+HYPOTHESIS_EXAMPLES sets more examples than the default of 1,000.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.odd_json import Writer
 
 
 def outcome(load: Callable[[bytes], Any], body: bytes) -> tuple[str, ...]:
-    """All that can be told about it: repr tells 1 from 1.0 and True, 0.0 from -0.0, and the order of keys."""
+    """The result of a load. Its repr distinguishes 1, 1.0 and True, 0.0 and -0.0, and the order of keys."""
     try:
         taken = load(body)
     except InvalidEventError as error:
@@ -37,7 +37,7 @@ def outcome(load: Callable[[bytes], Any], body: bytes) -> tuple[str, ...]:
 
 
 def by_the_schema(load: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """The same without the fast way."""
+    """The same function without the fast decoders."""
 
     def load_slowly(body: bytes) -> Any:
         with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def by_the_schema(load: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def check_soundness(load: Callable[[bytes], Any], fast: FastDecoder, write: Callable[[Writer], str]) -> None:
-    """Both ways agree on every document, and enough of them are taken the fast way for that to mean something."""
+    """Decoder and schema agree on every document, and the decoder accepts enough of them for a meaningful test."""
     seen: Counter[str] = Counter()
 
     @settings(max_examples=max(1000, settings().max_examples))
@@ -67,36 +67,36 @@ def check_soundness(load: Callable[[bytes], Any], fast: FastDecoder, write: Call
     assert seen["fast"] > 0.9 * seen["right"] > 0.2 * seen["wrong"]
 
 
-def test_an_event_is_taken_or_refused_as_the_schema_does() -> None:
+def test_an_event_is_accepted_or_refused_as_by_the_schema() -> None:
     check_soundness(load_event, event_json._FAST_EVENT, Writer.event)
 
 
-def test_a_record_is_taken_or_refused_as_the_schema_does() -> None:
+def test_a_record_is_accepted_or_refused_as_by_the_schema() -> None:
     check_soundness(decode, event_json._FAST_STORED, Writer.record)
 
 
-def test_what_another_protocol_sent_is_taken_or_refused_as_the_schema_does() -> None:
+def test_an_event_of_another_protocol_is_accepted_or_refused_as_by_the_schema() -> None:
     check_soundness(load_mapped, event_json._FAST_MAPPED, Writer.mapped)
 
 
-def test_a_batch_is_taken_or_refused_as_the_schema_does() -> None:
+def test_a_batch_is_accepted_or_refused_as_by_the_schema() -> None:
     check_soundness(load_batch, event_json._FAST_BATCH, Writer.batch)
 
 
 @pytest.mark.parametrize("first", [b'"\xff"', b"{}", b"1e400", b'"\\ud800"', b"01", b"9" * 5000])
-def test_of_two_lists_of_events_the_last_counts_and_both_have_to_be_json(first: bytes) -> None:
+def test_the_last_of_two_lists_of_events_counts_and_both_must_be_json(first: bytes) -> None:
     body = b'{"events":[' + first + b'],"events":[{"customer_id":"a","event_type":"click"},{}]}'
     assert outcome(load_batch, body) == outcome(by_the_schema(load_batch), body)
 
 
-def test_texts_are_blank_for_both_or_for_none() -> None:
+def test_decoder_and_schema_agree_on_blank_texts() -> None:
     for code in range(0x110000):
         if not 0xD800 <= code < 0xE000 and chr(code).isspace():
             body = json.dumps({"customer_id": chr(code), "event_type": "click"}).encode()
             assert event_json._FAST_EVENT(body) is None
 
 
-# ── Completeness: it would be sound to take nothing ──
+# ── Completeness: a decoder that accepts nothing would be sound, too ──
 
 moments = st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)  # noqa: DTZ001
 valid_texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
@@ -118,26 +118,26 @@ FIRST_FOUND = settings(phases=[Phase.generate], database=None)
 
 @pytest.mark.parametrize("name", events.EventSchema().fields)
 class TestEachField:
-    """Else a new one would be tried by none of these tests."""
+    """Otherwise no test here would try a new field."""
 
-    def test_is_among_the_valid_events_made_up_here(self, name: str) -> None:
+    def test_is_among_the_valid_events_of_this_file(self, name: str) -> None:
         find(valid_events, lambda event: name in event, settings=FIRST_FOUND)
 
-    def test_is_among_what_sent_makes_up(self, name: str) -> None:
+    def test_is_among_the_events_of_sent(self, name: str) -> None:
         find(sent.events, lambda event: name in event, settings=FIRST_FOUND)
 
-    def test_is_among_what_odd_json_makes_up(self, name: str) -> None:
+    def test_is_among_the_events_of_odd_json(self, name: str) -> None:
         rng = random.Random(1)
-        assert f'"{name}"' in "".join(Writer(rng).event() for _ in range(100)), "give it to Writer.event and .record"
+        assert f'"{name}"' in "".join(Writer(rng).event() for _ in range(100)), "add it to Writer.event and .record"
 
 
 @given(valid_events, st.booleans())
-def test_every_valid_event_is_taken_the_fast_way(event: dict[str, Any], escaped: bool) -> None:
+def test_the_fast_decoder_accepts_every_valid_event(event: dict[str, Any], escaped: bool) -> None:
     body = json.dumps(event, ensure_ascii=escaped).encode()
     assert event_json._FAST_EVENT(body) == by_the_schema(load_event)(body)
 
 
-def test_what_shoppers_send_takes_the_fast_way_there_and_back() -> None:
+def test_the_fast_decoders_accept_the_events_of_shoppers_in_api_and_consumer() -> None:
     journeys = list(generated_journeys(20, "run", datetime.now(UTC), random.Random(1)))
     assert all(event_json._FAST_BATCH(json.dumps({"events": journey}).encode()) is not None for journey in journeys)
     written = [{**event, "received_at": event["timestamp"]} for journey in journeys for event in journey]
@@ -212,19 +212,19 @@ class Overridden(Schema):
         (fields.Dict(), "a Dict field"),
     ],
 )
-def test_what_is_not_known_is_refused_by_name_at_start(field: fields.Field[Any], fault: str) -> None:
+def test_an_unsupported_field_or_option_is_refused_by_name_at_start(field: fields.Field[Any], fault: str) -> None:
     with pytest.raises(SchemaError, match=r"^\w+\.here\b.* has .*" + fault):
         decoder(here=field)
 
 
-def test_a_new_field_needs_no_second_place() -> None:
+def test_a_new_field_needs_no_second_declaration() -> None:
     tag = fields.String(validate=validate.Length(equal=2))
     decode = decoder(tags=fields.List(tag, validate=validate.Length(max=1)))
     assert decode(b'{"tags":["ab"]}') == {"tags": ["ab"]}
     assert decode(b'{"tags":["abc"]}') is decode(b'{"tags":["ab","ab"]}') is None
 
 
-def test_a_validator_not_known_is_called() -> None:
+def test_an_unknown_validator_is_called() -> None:
     decode = decoder(name=fields.String(validate=short))
     assert (decode(b'{"name":"a"}'), decode(b'{"name":"ab"}')) == ({"name": "a"}, None)
 
@@ -233,7 +233,7 @@ def test_an_unknown_field_is_left_to_the_schema() -> None:
     assert decoder(name=fields.String())(b'{"other":1}') is None
 
 
-def test_keys_are_checked_however_many_there_are() -> None:
+def test_keys_are_checked_after_thousands_of_others() -> None:
     for number in range(10_000):
         for key, right in ((f"a{number}", True), (f"${number}", False)):
             event = {"customer_id": "a", "event_type": "click", "properties": {"of": [{key: ""}]}}

@@ -1,4 +1,4 @@
-"""A request answered past Flask gets what Flask would have given it, in all that can be seen."""
+"""The fast path answers, keeps and counts a request exactly as Flask does."""
 
 import gzip
 import json
@@ -45,8 +45,8 @@ ACCESS = {
 }
 CFG = Config()
 
-# What differs between two answers to the same request: what is made up, and the time.
-_MADE_UP = [
+# The parts that differ between two answers to the same request: generated ids and the time.
+_GENERATED = [
     (re.compile(rb"evt_[0-9a-f-]{36}"), b"evt_"),
     (re.compile(rb"Date: [^\r]+"), b"Date:"),
     (re.compile(rb"[0-9a-f]{32}"), b"(id)"),
@@ -54,7 +54,7 @@ _MADE_UP = [
 
 
 class Seen(NamedTuple):
-    """What can be seen of a request: its answer, what was accepted, and what was counted."""
+    """The visible results of a request: its answer, the accepted events, and the metrics."""
 
     answer: bytes
     accepted: list[dict[str, Any]]
@@ -70,14 +70,14 @@ def request(path: str, body: bytes, *headers: str, method: str = "POST", version
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def without_made_up(answer: bytes) -> bytes:
-    for pattern, instead in _MADE_UP:
+def without_generated(answer: bytes) -> bytes:
+    for pattern, instead in _GENERATED:
         answer = pattern.sub(instead, answer)
     return answer
 
 
 def seen(app: Flask, sent: bytes, *, fast: bool) -> Seen | None:
-    """What comes of it; None if the fast path does not take it."""
+    """The results of a request; None if the fast path leaves it to Flask."""
     connection = Connection(None, ("127.0.0.1", 1), ("127.0.0.1", 8080), CFG)
     connection.receive(sent, 0.0)
     parsed: Any = connection.next_request()
@@ -92,11 +92,11 @@ def seen(app: Flask, sent: bytes, *, fast: bool) -> Seen | None:
         event["event_id"] = re.sub(r"evt_[0-9a-f-]{36}", "evt_", event["event_id"])
     lines = generate_latest(app.extensions["metrics"]._registry).decode().splitlines()
     counted = [line for line in lines if not re.search(r"_bucket|_sum|_created|^#|seconds ", line)]
-    return Seen(without_made_up(answer), accepted, counted)
+    return Seen(without_generated(answer), accepted, counted)
 
 
 class At(datetime):
-    """A clock that stands."""
+    """A clock that stands still."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
@@ -117,7 +117,7 @@ def access(request: pytest.FixtureRequest) -> AccessSettings:
 
 
 @pytest.mark.parametrize(("path", "body"), [("/api/v1/track", EVENT), ("/api/v1/track/batch", BATCH)])
-def test_the_plain_case_is_taken(path: str, body: bytes) -> None:
+def test_the_fast_path_takes_a_plain_request(path: str, body: bytes) -> None:
     origin = "Origin: https://shop.example"
     sent = request(path, body, "Host: x", "Content-Type: application/json", f"Authorization: Bearer {KEY}", origin)
     for access in ACCESS.values():
@@ -129,13 +129,13 @@ def test_the_plain_case_is_taken(path: str, body: bytes) -> None:
     "key",
     [f"Authorization: Bearer {KEY}", f"Authorization: Basic {b64encode(KEY.encode()).decode()}", f"X-API-Key: {KEY}"],
 )
-def test_one_message_of_an_sdk_is_taken(path: str, key: str) -> None:
+def test_the_fast_path_takes_one_message_of_an_sdk(path: str, key: str) -> None:
     sent = request(path, MESSAGE, "Host: x", "Content-Type: text/plain", key, "Origin: https://shop.example")
     for access in ACCESS.values():
         assert seen(app_with(access), sent, fast=True) is not None
 
 
-def test_a_key_in_the_message_counts_as_one() -> None:
+def test_the_fast_path_reads_the_key_in_the_message() -> None:
     body = MESSAGE[:-1] + b',"writeKey":"%s"}' % KEY.encode()
     assert seen(app_with(ACCESS["with keys"]), request("/v1/track", body, "Host: x"), fast=True) is not None
 
@@ -170,7 +170,7 @@ def test_a_key_in_the_message_counts_as_one() -> None:
         request("/api/v1/track/batch?partial=true", BATCH, "Host: x", "Content-Type: application/json"),
     ],
 )
-def test_whatever_is_unusual_is_for_flask(sent: bytes) -> None:
+def test_an_unusual_request_is_for_flask(sent: bytes) -> None:
     app = app_with(AccessSettings())
     assert seen(app, sent, fast=True) is None
     assert take_accepted(app) == []
@@ -185,7 +185,7 @@ def test_a_request_without_a_valid_key_is_for_flask() -> None:
 def test_a_request_for_which_there_is_no_room_is_for_flask() -> None:
     app = app_with(AccessSettings(), capacity=1)
     sent = request("/api/v1/track/batch", BATCH, "Host: x", "Content-Type: application/json")
-    # Alone it is taken, however large.
+    # An empty queue accepts one request of any size.
     app.extensions["delivery"].queue.put(accept_batch(BATCH, Receipt(datetime.now(UTC))))
     assert seen(app, sent, fast=True) is None
     assert len(take_accepted(app)) == 2
@@ -198,7 +198,7 @@ def test_a_request_over_the_rate_of_its_key_is_for_flask() -> None:
     assert seen(app, sent, fast=True) is None
 
 
-def test_when_each_request_is_to_be_logged_all_are_for_flask(caplog: pytest.LogCaptureFixture) -> None:
+def test_with_a_log_line_per_request_all_requests_are_for_flask(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="api")
     assert app_with(AccessSettings()).extensions["fast_path"] is None
 
@@ -243,7 +243,7 @@ _bodies = st.one_of(
     st.one_of(_common, st.tuples(_common, _headers).map(lambda two: {**two[0], **two[1]}), _headers),
     _bodies,
 )
-def test_what_is_taken_is_answered_kept_and_counted_as_through_flask(
+def test_an_event_is_answered_kept_and_counted_as_through_flask(
     access: AccessSettings, path: str, method: str, headers: dict[str, str], body: bytes
 ) -> None:
     check_the_same(access, path, method, headers, body)
@@ -256,12 +256,14 @@ def test_what_is_taken_is_answered_kept_and_counted_as_through_flask(
     ),
     st.one_of(sdk_messages.LIKELY, sdk_messages.LIKELY, sdk_messages.MESSAGES, things),
 )
-def test_so_is_what_an_sdk_sends(access: AccessSettings, path: str, headers: dict[str, str], message: Any) -> None:
+def test_a_message_of_an_sdk_is_answered_kept_and_counted_as_through_flask(
+    access: AccessSettings, path: str, headers: dict[str, str], message: Any
+) -> None:
     check_the_same(access, path, "POST", headers, json.dumps(message).encode())
 
 
 def check_the_same(access: AccessSettings, path: str, method: str, headers: dict[str, str], body: bytes) -> None:
-    """Taken or not, and if so as through Flask."""
+    """If the fast path takes the request, the results are those of Flask."""
     sent = request(path, body, *(f"{name}: {value}" for name, value in headers.items()), method=method)
     fast = seen(app_with(access), sent, fast=True)
     if fast is not None:

@@ -1,4 +1,4 @@
-"""What is said of wrong events, and to whom: to the client all that fits, to the operator field and rule."""
+"""Errors about invalid events: the client gets all that fit, the operator gets the fields and rules."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_each_message_knows_its_rule(body: bytes) -> None:
         assert all(isinstance(message, Fault) and message.rule in RULES for message in messages(found)), found
 
 
-def test_a_message_keeps_its_rule_when_its_places_are_filled() -> None:
+def test_a_formatted_message_keeps_its_rule() -> None:
     filled = Fault("length", "At most {max}.").format(max=5)
     assert (filled, filled.rule) == ("At most 5.", "length")
 
@@ -104,7 +104,7 @@ def test_fields_and_rules_are_logged_and_counted_but_no_contents(
     assert {f"{field}: {rule}": float(times) for field, rule, times in series} == counted
 
 
-def test_no_json_is_logged_and_counted(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_body_that_is_not_json_is_logged_and_counted(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         client.post(TRACK, data=b"{", content_type="application/json")
     assert next(vars(record).get("faults") for record in caplog.records) == {"(request): json": 1}
@@ -132,26 +132,26 @@ def test_the_runbook_explains_each_rule() -> None:
 # ── The client ──
 
 
-def test_what_fits_is_told_as_it_is() -> None:
+def test_errors_that_fit_are_reported_unchanged() -> None:
     errors = {"a": ["x"], "properties": {"b": ["y", "z"]}}
     assert told(errors) == errors
 
 
-def test_of_a_crowd_of_faults_the_first_are_told_and_how_many_more_there_are() -> None:
+def test_the_first_of_many_faults_and_the_number_of_others_are_reported() -> None:
     found = told({"properties": {f"key-{n}": ["Must be a finite number."] for n in range(1000)}})["properties"]
     assert list(found)[:2] == ["key-0", "key-1"]
     assert found["…"] == [f"And {1000 - len(found) + 1} more."]
     assert len(json.dumps(found)) < 10_000
 
 
-def test_each_wrong_event_is_told_with_a_field_whatever_its_number() -> None:
+def test_each_invalid_event_of_a_full_batch_is_reported_with_a_field() -> None:
     errors = {"events": {n: {f"key-{m}": ["x" * 100] for m in range(50)} for n in range(100)}}
     found = told(errors)["events"]
     assert list(found) == list(range(100))
     assert found[99] == {"key-0": ["x" * 100], "…": ["And 49 more."]}
 
 
-def test_where_there_is_no_more_room_a_fault_is_told_without_its_place_in_the_field() -> None:
+def test_the_path_within_a_field_is_left_out_when_it_does_not_fit() -> None:
     deep = {"a" * 200: {0: {"b" * 200: {1: ["x" * 100]}}, 2: ["y"]}}
     errors = {"events": {n: {"properties": deep} for n in range(100)}}
     found = told(errors)
@@ -160,12 +160,12 @@ def test_where_there_is_no_more_room_a_fault_is_told_without_its_place_in_the_fi
 
 
 @pytest.mark.parametrize("character", ["k", "ä", "\ud800", "😀", "\0"])
-def test_long_names_are_cut_however_they_are_escaped(character: str) -> None:
+def test_long_names_are_cut_to_a_bounded_size_when_escaped(character: str) -> None:
     (name,) = told({character * 10_000: ["x"]})
     assert name.startswith(character * 5)
     assert name.endswith("…")
     assert len(json.dumps(name)) <= 110
 
 
-def test_names_that_look_the_same_when_cut_are_told_once() -> None:
+def test_names_that_are_equal_after_the_cut_are_reported_once() -> None:
     assert list(told({"k" * 1000 + end: ["x"] for end in "abc"}).values()) == [["x"], ["And 2 more."]]

@@ -1,4 +1,4 @@
-"""What kafka-python-ng's consumer asks the broker for, and which batches of the answer it looks at."""
+"""The fetch requests of kafka-python-ng's consumer, and the batches of the answer that it reads."""
 
 from typing import Any
 
@@ -26,27 +26,27 @@ def fetcher_of(api_version: tuple[int, int]) -> CommittedFetcher:
 
 
 @pytest.mark.parametrize(("api_version", "asked_in"), [((2, 6), 10), ((2, 1), 10), ((2, 0), 4), ((0, 11), 4)])
-def test_asks_for_zstd_where_the_broker_has_it(
+def test_fetches_with_a_version_that_has_zstd_if_the_broker_supports_it(
     api_version: tuple[int, int], asked_in: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kafka 2.1 to 3 answers a fetch below version 10 with an error, where a topic is compressed by zstd."""
+    """Kafka 2.1 to 3 answers fetches below version 10 with an error, if the topic is compressed with zstd."""
     theirs = FetchRequest[4](-1, 500, 1, 1000, READ_COMMITTED, [("events", [(0, 7, 100), (2, 9, 100)])])
     monkeypatch.setattr(Fetcher, "_create_fetch_requests", lambda _: {1: theirs})
     (request,) = fetcher_of(api_version)._create_fetch_requests().values()
     assert (request.API_VERSION, request.isolation_level, request.max_bytes) == (asked_in, READ_COMMITTED, 1000)
-    # It can be written as the protocol has it.
+    # The request can be encoded by the protocol's schema.
     assert request.encode()
 
 
 def batch(first: int, count: int, *, producer: int = -1, marker: bool = False) -> bytes:
-    """Records of a transaction if there is a producer."""
+    """A batch of records; with a producer's id, of a transaction."""
     builder = DefaultRecordBatchBuilder(2, 0, producer >= 0, producer, 0, 0, 100_000)
     for offset in range(count):
         builder.append(offset, 1, b"key", b"%d" % (first + offset), [])
     built = builder.build()
     built[:8] = first.to_bytes(8, "big")
     if marker:
-        # As the broker writes it.
+        # Only the broker can write markers: set the bit in the built batch.
         built[builder.ATTRIBUTES_OFFSET + 1] |= builder.CONTROL_MASK
     return bytes(built)
 
@@ -59,7 +59,7 @@ def offsets(*batches: bytes, aborted: list[tuple[int, int]]) -> list[int]:
     return [record.offset for record in records]
 
 
-def test_leaves_out_what_was_aborted_and_nothing_else() -> None:
+def test_leaves_out_only_aborted_records() -> None:
     mixed = (
         batch(0, 2, producer=7),
         batch(2, 2, producer=8),
@@ -74,11 +74,11 @@ def test_leaves_out_what_was_aborted_and_nothing_else() -> None:
     assert offsets(*mixed, aborted=[(7, 7), (8, 2)]) == [0, 1, 4]
 
 
-def test_leaves_out_a_transaction_that_was_begun_before_what_is_fetched() -> None:
+def test_leaves_out_a_transaction_that_began_before_the_fetched_records() -> None:
     assert offsets(batch(10, 2, producer=7), batch(12, 1, producer=7, marker=True), aborted=[(7, 3)]) == []
 
 
-def test_the_next_fetch_goes_on_behind_what_was_left_out() -> None:
+def test_the_next_fetch_begins_after_the_records_left_out() -> None:
     fetcher = fetcher_of((2, 6))
     fetcher._subscriptions.assign_from_user([PARTITION])
     records = MemoryRecords(batch(0, 2) + batch(2, 1, producer=7, marker=True))

@@ -1,9 +1,9 @@
-"""Whatever happens in whatever order, of a forgotten customer nothing is left, and nothing of anybody else is missing.
+"""In any order of calls and faults, no event of a forgotten customer is left, and no other event is missing.
 
-The consumer's loop and the tool run against each other on one database: each stops before and after each of its calls,
-and hypothesis chooses who goes on, who dies, what fails, and how much time passes. Two things are assumed: the
-driver keeps its timeout, and an abandoned call reaches MongoDB, if at all, within the tool's grace
-of the list's reading.
+The consumer's loop and the tool run concurrently on one database. Each stops before and after each of its calls;
+hypothesis chooses which one continues or dies, which call fails, and how much time passes. The test assumes that the
+driver keeps its timeout, and that an abandoned call reaches MongoDB within the tool's grace period after the consumer
+has read the list, or never.
 """
 
 import itertools
@@ -42,14 +42,14 @@ BEGINNING = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 def stop() -> None:
-    """Let the test go on, until it lets the caller go on."""
+    """Switch to the test, until it switches back."""
     main = getcurrent().parent
     assert main is not None
     main.switch()
 
 
 class InFlight(NamedTuple):
-    """An abandoned call, and the time until which it has reached the server."""
+    """An abandoned call, and the latest time of its arrival at the server."""
 
     until: float
     call: Callable[[], Any]
@@ -66,7 +66,7 @@ class Actor:
         self.running.switch()
 
     def fail(self) -> None:
-        """Its call ends with an error, done or not."""
+        """Its call ends with an error, whether it took effect or not."""
         self.running.throw(AutoReconnect("cut"))
 
     def kill(self) -> None:
@@ -104,7 +104,7 @@ class Consumer(Actor):
 
 
 class Stepped:
-    """A collection whose caller stops before and after each call; all of its answers come at once."""
+    """A collection whose caller stops before and after each call. A call returns all of its documents at once."""
 
     def __init__(self, world: "Forget", name: str) -> None:
         self.world = world
@@ -146,7 +146,7 @@ class Stepped:
 
 
 class Answers:
-    """A cursor."""
+    """A cursor that reads at its first iteration."""
 
     def __init__(self, collection: Stepped, wanted: Any) -> None:
         self.collection = collection
@@ -166,7 +166,7 @@ class Answers:
 
 
 class Forget(RuleBasedStateMachine):
-    """Two consumers and a tool, on one database."""
+    """Up to two consumers and two tools, on one database."""
 
     @initialize()
     def start(self) -> None:
@@ -195,7 +195,7 @@ class Forget(RuleBasedStateMachine):
             times = dict.fromkeys(("timestamp", "received_at"), self.now().isoformat())
             event = {"event_id": event_id, "customer_id": customer, "event_type": "click", **times}
             self.broker.append(TOPIC, Record(b"key", json.dumps(event).encode()))
-            # Or it would come at the moment of the forgetting, which is not before it.
+            # Otherwise the event could have the time of the forgetting, which counts as after it.
             self.clock.advance(0.001)
 
     @precondition(lambda self: len(self.consumers) < 2)
@@ -243,7 +243,7 @@ class Forget(RuleBasedStateMachine):
     @precondition(lambda self: self.tools)
     @rule()
     def the_tools_wait(self) -> None:
-        """As seconds pass in which nothing else happens."""
+        """The tools wait for seconds, without other steps."""
         for _ in range(int(GRACE_SECONDS) + 5):
             if self.tools:
                 self.a_tool_goes_on(0, 3)
@@ -257,7 +257,7 @@ class Forget(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([5.0, 15.0, 60.0]))
     def all_stands_still(self, seconds: float) -> None:
-        """The servers too: what is under way to them stays so."""
+        """All programs and servers stand still: calls in flight stay in flight."""
         self.in_flight = [InFlight(one.until + seconds, one.call) for one in self.in_flight]
         self.clock.advance(seconds)
 
@@ -297,7 +297,7 @@ class Forget(RuleBasedStateMachine):
             consumer.fail()
 
     def leave_behind(self, actor: Actor, *, arrives: bool) -> None:
-        """Its call may still be on its way, if it was sent as soon as consumers send."""
+        """Leave a dead program's call in flight, if a consumer would still have sent it at this time."""
         if actor.pending is None or not arrives:
             return
         sent_by = actor.forgotten._read_at if isinstance(actor, Consumer) else self.clock()
@@ -310,7 +310,7 @@ class Forget(RuleBasedStateMachine):
         self.a_consumer_dies(0, arrives=False)
 
     def behind(self) -> bool:
-        """Whether there is a record that no consumer has committed."""
+        """Whether a record is not committed yet."""
         committed = self.broker.groups[GROUP].committed
         return any(committed.get(number, 0) < len(log) for number, log in enumerate(self.broker.topics[TOPIC]))
 
@@ -318,7 +318,7 @@ class Forget(RuleBasedStateMachine):
         if not hasattr(self, "consumers"):
             return
         steps = itertools.count()
-        # Then they end what they have begun.
+        # The consumers finish their work.
         while self.behind() or next(steps) < 60:
             for consumer in self.consumers:
                 consumer.go_on()
@@ -347,8 +347,10 @@ TestForget = Forget.TestCase
 
 @pytest.mark.parametrize("stands_still_after", [None, 0, 5, 20])
 @pytest.mark.parametrize("becomes", ["goes on later", "dies, its call arrives", "fails, its call arrives"])
-def test_wherever_a_consumer_stops_while_a_customer_is_forgotten(becomes: str, stands_still_after: int | None) -> None:
-    """At each of its calls, one run: the ways to a race are few, and chance finds them rarely."""
+def test_a_consumer_may_stop_at_each_call_while_a_customer_is_forgotten(
+    becomes: str, stands_still_after: int | None
+) -> None:
+    """One run for each call, since random orders rarely find the few races."""
     for stop_at in range(30):
         world = Forget()
         world.start()
@@ -361,7 +363,7 @@ def test_wherever_a_consumer_stops_while_a_customer_is_forgotten(becomes: str, s
             world.a_consumer_dies(0, arrives=True)
         elif becomes == "fails, its call arrives":
             world.a_call_of_a_consumer_fails(0, arrives=True)
-            # It tries again, and ends that, before the tool begins or while it works.
+            # The consumer retries, before the tool begins or while it works.
             world.a_consumer_goes_on(0, stop_at % 7)
         world.a_customer_is_forgotten("alice")
         for second in itertools.count():

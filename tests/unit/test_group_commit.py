@@ -1,4 +1,4 @@
-"""The requests of a turn are kept together: one transaction, and one sync where each has to outlive a power cut."""
+"""The journal keeps the requests of a turn in one transaction, with one sync if API_JOURNAL_SYNC=full."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def queue(journal: Journal) -> EventQueue:
     return queue
 
 
-def test_what_is_put_is_kept_with_the_next_commit(queue: EventQueue, journal: Journal) -> None:
+def test_the_next_commit_keeps_the_events_that_were_put(queue: EventQueue, journal: Journal) -> None:
     queue.put(events(2))
     queue.put(events(3, first=2))
     assert (journal.events, queue.uncommitted) == (0, 2)
@@ -71,7 +71,7 @@ def test_a_commit_that_fails_keeps_none_of_them(
     assert (journal.events, queue.in_memory, queue.uncommitted) == (1, 1, 0)
 
 
-def test_after_a_commit_that_failed_others_are_kept(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
+def test_events_are_kept_after_a_failed_commit(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
     queue.put(events(2))
     with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
         queue.commit()
@@ -81,9 +81,7 @@ def test_after_a_commit_that_failed_others_are_kept(queue: EventQueue, journal: 
     assert journal.events == 3
 
 
-def test_a_request_that_does_not_fit_behind_the_others_of_its_turn_is_refused_alone(
-    queue: EventQueue, journal: Journal
-) -> None:
+def test_only_the_request_of_a_turn_that_does_not_fit_is_refused(queue: EventQueue, journal: Journal) -> None:
     taken = 0
     with pytest.raises(QueueFullError):
         while True:
@@ -115,7 +113,7 @@ def test_accepted_events_are_counted_once_they_are_kept(journal: Journal, tmp_pa
     assert accepted() == 2
 
 
-def test_without_a_journal_there_is_nothing_to_wait_for() -> None:
+def test_without_a_journal_events_need_no_commit() -> None:
     queue = EventQueue(1000, MUCH, ApiMetrics(CollectorRegistry()))
     queue.grouped_by = threading.get_ident()
     queue.put(events(2))
@@ -124,18 +122,18 @@ def test_without_a_journal_there_is_nothing_to_wait_for() -> None:
 
 
 def in_another_thread(call: Callable[[], None]) -> None:
-    """Raises what the call raises."""
+    """Run the call in another thread; raises the error of the call."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(call).result(timeout=30)
 
 
-def test_what_another_thread_puts_is_kept_at_once_behind_what_came_before(queue: EventQueue, journal: Journal) -> None:
+def test_a_put_of_another_thread_also_commits_the_earlier_events(queue: EventQueue, journal: Journal) -> None:
     queue.put(events(2))
     in_another_thread(lambda: queue.put(events(3, first=2)))
     assert journal.read(0, 100)[0] == [event.value for event in events(5)]
 
 
-def test_what_another_thread_has_kept_still_counts_as_put(queue: EventQueue, journal: Journal) -> None:
+def test_requests_committed_by_another_thread_still_count_as_uncommitted(queue: EventQueue, journal: Journal) -> None:
     queue.put(events(2))
     in_another_thread(lambda: queue.put(events(3, first=2)))
     queue.put(events(1, first=5))
@@ -144,7 +142,7 @@ def test_what_another_thread_has_kept_still_counts_as_put(queue: EventQueue, jou
     assert (journal.events, queue.uncommitted) == (6, 0)
 
 
-def test_when_another_thread_fails_to_keep_what_was_put_the_next_commit_says_so(
+def test_the_next_commit_raises_the_failed_commit_of_another_thread(
     queue: EventQueue, journal: Journal, tmp_path: Path
 ) -> None:
     queue.put(events(2))
@@ -158,7 +156,9 @@ def test_when_another_thread_fails_to_keep_what_was_put_the_next_commit_says_so(
     assert (journal.events, queue.in_memory) == (0, 0)
 
 
-def test_after_that_events_are_kept_again(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
+def test_events_are_kept_after_a_failed_commit_of_another_thread(
+    queue: EventQueue, journal: Journal, tmp_path: Path
+) -> None:
     queue.put(events(2))
     with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
         in_another_thread(lambda: queue.put(events(3, first=2)))
@@ -169,7 +169,9 @@ def test_after_that_events_are_kept_again(queue: EventQueue, journal: Journal, t
     assert journal.events == 2
 
 
-def test_another_thread_that_fails_alone_is_told_alone(queue: EventQueue, journal: Journal, tmp_path: Path) -> None:
+def test_a_failed_put_of_another_thread_alone_does_not_fail_the_next_commit(
+    queue: EventQueue, journal: Journal, tmp_path: Path
+) -> None:
     with bad_disk(FULL, tmp_path / DATA), pytest.raises(QueueFullError):
         in_another_thread(lambda: queue.put(events(3)))
     queue.put(events(2))

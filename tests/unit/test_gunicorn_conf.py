@@ -1,4 +1,4 @@
-"""gunicorn's hooks: a worker's life."""
+"""gunicorn's hooks: the start, the end and the metrics of a worker."""
 
 import os
 import runpy
@@ -16,7 +16,7 @@ CONF = Path(__file__).parent.parent.parent / "api" / "gunicorn.conf.py"
 
 
 class Delivery:
-    """Remembers what was asked of it."""
+    """Records the calls to it."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -29,7 +29,7 @@ class Delivery:
 
 
 class Refusals:
-    """Can be started."""
+    """Has nothing to send."""
 
     def start(self) -> None: ...
 
@@ -49,19 +49,19 @@ def worker(delivery: Delivery, pid: int | None = None, *, booted: bool = True) -
     )
 
 
-def test_a_worker_starts_sending_once_it_is_loaded(conf: dict[str, Any]) -> None:
+def test_a_worker_starts_to_send_once_it_is_loaded(conf: dict[str, Any]) -> None:
     life = Delivery()
     conf["post_worker_init"](worker(life))
     assert life.calls == ["start"]
 
 
-def test_a_worker_sends_what_is_left_before_it_exits(conf: dict[str, Any]) -> None:
+def test_a_worker_sends_its_remaining_events_before_it_exits(conf: dict[str, Any]) -> None:
     life = Delivery()
     conf["worker_exit"](None, worker(life))
     assert life.calls == [conf["DRAIN_SECONDS"]]
 
 
-def test_the_master_sends_nothing_for_a_worker_that_is_gone(conf: dict[str, Any]) -> None:
+def test_the_master_sends_no_events_of_a_dead_worker(conf: dict[str, Any]) -> None:
     life = Delivery()
     conf["worker_exit"](None, worker(life, pid=1))
     assert life.calls == []
@@ -73,12 +73,12 @@ def test_a_worker_that_never_booted_has_nothing_to_send(conf: dict[str, Any]) ->
     assert life.calls == []
 
 
-def test_draining_fits_into_gunicorns_grace(conf: dict[str, Any]) -> None:
-    # The slowest body that is being read; kept-alive connections linger for 2 s only.
+def test_the_drain_fits_into_gunicorns_grace_period(conf: dict[str, Any]) -> None:
+    # STOP_SECONDS covers the slowest body; kept-alive connections last only 2 s more.
     assert conf["DRAIN_SECONDS"] + STOP_SECONDS < conf["graceful_timeout"]
 
 
-def test_the_metrics_of_an_earlier_run_are_wiped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_metrics_of_an_earlier_run_are_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "counter_1234.db").write_bytes(b"old")
     (tmp_path / "notes.txt").write_text("not ours")
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
@@ -88,12 +88,12 @@ def test_the_metrics_of_an_earlier_run_are_wiped(monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "notes.txt").exists()
 
 
-def test_a_reload_counts_on_in_the_same_files(conf: dict[str, Any]) -> None:
+def test_a_reload_continues_to_count_in_the_same_files(conf: dict[str, Any]) -> None:
     again = runpy.run_path(str(CONF))
     assert again["_metrics_files"] is conf["_metrics_files"]
 
 
-def test_a_new_worker_counts_in_the_first_place_that_no_other_has(conf: dict[str, Any]) -> None:
+def test_a_new_worker_counts_in_the_first_free_place(conf: dict[str, Any]) -> None:
     others = {100: SimpleNamespace(place=0), 102: SimpleNamespace(place=2)}
     new = SimpleNamespace()
     conf["pre_fork"](SimpleNamespace(WORKERS=others), new)
@@ -112,6 +112,6 @@ def test_another_version_of_gunicorn_ends_the_start_with_one_line(monkeypatch: p
         runpy.run_path(str(CONF))
 
 
-def test_the_version_that_was_tested_is_the_one_that_is_installed() -> None:
+def test_the_tested_version_is_the_pinned_version() -> None:
     pinned = (CONF.parent.parent / "requirements" / "api.txt").read_text()
     assert f"\ngunicorn=={TESTED_GUNICORN} " in pinned

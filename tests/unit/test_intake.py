@@ -1,4 +1,4 @@
-"""From a body to events ready for Kafka."""
+"""Intake: from a body to events that are ready for Kafka."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def test_an_event_without_an_id_gets_one() -> None:
     assert re.fullmatch(r"evt_[0-9a-f-]{36}", accept_event(body(), RECEIPT).event_id)
 
 
-def test_an_id_that_was_sent_is_kept() -> None:
+def test_an_id_of_the_client_is_kept() -> None:
     assert accept_event(body(event_id="mine"), RECEIPT).event_id == "mine"
 
 
@@ -34,7 +34,7 @@ def test_the_time_of_receipt_stands_in_for_a_missing_timestamp() -> None:
     assert (event["timestamp"], event["received_at"]) == (NOW, NOW)
 
 
-def test_a_timestamp_that_was_sent_is_kept() -> None:
+def test_a_timestamp_of_the_client_is_kept() -> None:
     event = decode(accept_event(body(timestamp="2020-01-01T00:00:00.000001Z"), RECEIPT).value)
     assert event["timestamp"] == datetime(2020, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ def test_a_batch_keeps_its_order() -> None:
     assert [event.event_id for event in accept_batch(raw, RECEIPT)] == [str(n) for n in range(100)]
 
 
-def test_an_event_too_large_in_a_batch_is_named() -> None:
+def test_an_event_of_a_batch_that_is_too_large_is_named() -> None:
     large = {**LEAST, "properties": {"text": "x" * MAX_EVENT_BYTES}}
     with pytest.raises(InvalidEventError) as raised:
         accept_batch(json.dumps({"events": [LEAST, large]}).encode(), RECEIPT)
@@ -63,13 +63,13 @@ def test_every_fault_of_a_batch_is_named() -> None:
     assert list(raised.value.errors["events"]) == [0, 2]
 
 
-def test_a_partial_batch_takes_what_is_right() -> None:
+def test_a_partial_batch_accepts_the_valid_events() -> None:
     batch = accept_partial_batch(json.dumps({"events": [5, {**LEAST, "event_id": "mine"}]}).encode(), RECEIPT)
     assert {index: event.event_id for index, event in batch.accepted.items()} == {1: "mine"}
     assert batch.errors == {0: ["Must be a JSON object."]}
 
 
-def test_a_partial_batch_with_nothing_right_is_refused() -> None:
+def test_a_partial_batch_without_a_valid_event_is_refused() -> None:
     with pytest.raises(InvalidEventError, match=r"^events\[0\]: Must be a JSON object\.$"):
         accept_partial_batch(b'{"events": [5]}', RECEIPT)
 
@@ -93,10 +93,10 @@ def test_an_event_that_grows_when_encoded_is_refused() -> None:
         accept_event(raw, RECEIPT)
 
 
-# ── What the API adds ──
+# ── Fields that the API adds ──
 
 
-def test_an_event_says_its_protocol_and_the_name_of_its_key() -> None:
+def test_an_event_has_its_protocol_and_the_name_of_its_key() -> None:
     event = decode(accept_event(body(), Receipt(NOW, "web")).value)
     assert (event["protocol"], event["source"]) == ("pulse", "web")
 
@@ -116,7 +116,7 @@ MAPPED = {
 }
 
 
-def test_what_another_protocol_sent_may_have_what_clients_may_not_send() -> None:
+def test_an_event_of_another_protocol_may_have_fields_that_clients_may_not_send() -> None:
     (accepted,) = accept_mapped([load_mapped(json.dumps(MAPPED).encode())], Receipt(NOW, "web", "segment"))
     event = decode(accepted.value)
     assert event["extra"] == MAPPED["extra"]
@@ -132,7 +132,7 @@ def test_what_another_protocol_sent_may_have_what_clients_may_not_send() -> None
         ({"source": "web", "protocol": "pulse"}, {"source": ["Unknown field."], "protocol": ["Unknown field."]}),
     ],
 )
-def test_what_another_protocol_sent_is_held_to_the_same_rules(fields: dict[str, Any], errors: dict[str, Any]) -> None:
+def test_an_event_of_another_protocol_must_obey_the_same_rules(fields: dict[str, Any], errors: dict[str, Any]) -> None:
     with pytest.raises(InvalidEventError) as raised:
         load_mapped(json.dumps({**MAPPED, **fields}).encode())
     assert raised.value.errors == errors

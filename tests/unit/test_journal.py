@@ -1,4 +1,4 @@
-"""Accepted events on disk."""
+"""The journal: accepted events on disk."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
-    """Opens the journal again, as the next process would."""
+    """A function that opens the journal again, as the next process does."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:
@@ -47,7 +47,7 @@ def values(*numbers: int) -> list[bytes]:
 
 @contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """No file of this process can grow beyond the journal's."""
+    """A limit on this process: no file can grow beyond the size of the journal."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "data.mdb").stat().st_size, hard))
     try:
@@ -56,7 +56,7 @@ def full_disk(folder: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_gives_back_what_was_appended_in_order(journal: Journal) -> None:
+def test_reads_events_in_the_order_of_their_appends(journal: Journal) -> None:
     journal.append(values(1, 2))
     journal.append(values(3))
     assert journal.read(0, 100)[0] == values(1, 2, 3)
@@ -75,13 +75,13 @@ def test_reads_whole_requests_until_there_are_enough_bytes(journal: Journal) -> 
     assert len(journal.read(0, 100, 1)[0]) == 10
 
 
-def test_goes_on_reading_after_a_position(journal: Journal) -> None:
+def test_reads_on_from_a_position(journal: Journal) -> None:
     position = journal.append(values(1, 2))
     journal.append(values(3))
     assert journal.read(position, 100)[0] == values(3)
 
 
-def test_forgets_what_is_acknowledged(journal: Journal) -> None:
+def test_deletes_acknowledged_events(journal: Journal) -> None:
     position = journal.append(values(1, 2))
     journal.append(values(3))
     journal.acknowledge(position, 2)
@@ -95,7 +95,7 @@ def test_counts_its_events(journal: Journal) -> None:
     assert journal.events == 1
 
 
-def test_keeps_everything_over_a_restart(journal: Journal, reopen: Callable[[], Journal]) -> None:
+def test_keeps_all_events_over_a_restart(journal: Journal, reopen: Callable[[], Journal]) -> None:
     journal.append(values(1, 2))
     again = reopen()
     assert (again.events, again.read(0, 100)[0]) == (2, values(1, 2))
@@ -106,7 +106,7 @@ def test_positions_grow_over_a_restart(journal: Journal, reopen: Callable[[], Jo
     assert reopen().append(values(2)) > before
 
 
-def test_refuses_what_goes_beyond_its_limit(journal: Journal) -> None:
+def test_refuses_events_beyond_its_limit(journal: Journal) -> None:
     large = [b'"%s"' % (b"x" * 100_000)]
     with pytest.raises(JournalFullError):
         for _ in range(100):
@@ -124,7 +124,7 @@ def test_has_room_again_after_an_acknowledgement(journal: Journal) -> None:
     journal.append(large)
 
 
-def test_is_full_before_it_takes_no_more_at_all(journal: Journal) -> None:
+def test_is_up_well_below_its_limit_and_full_at_it(journal: Journal) -> None:
     large = [b'"%s"' % (b"x" * 100_000)]
     while journal.used_bytes < 7 * MIB:
         journal.append(large)
@@ -136,10 +136,8 @@ def test_is_full_before_it_takes_no_more_at_all(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("size", [288, 3000, 36_000], ids=["single events", "large events", "batches"])
-def test_a_disk_that_others_have_filled_does_not_keep_it_from_forgetting(
-    journal: Journal, tmp_path: Path, size: int
-) -> None:
-    """Much at once needs many pages; a little frees some for more."""
+def test_deletes_events_on_a_disk_that_other_programs_have_filled(journal: Journal, tmp_path: Path, size: int) -> None:
+    """LMDB needs free pages to delete events, so it deletes a few, which frees pages for more."""
     while journal.used_bytes < 6 * MIB:
         position = journal.append([b'"%s"' % (b"x" * size)])
     with full_disk(tmp_path):
@@ -151,7 +149,7 @@ def test_a_disk_that_others_have_filled_does_not_keep_it_from_forgetting(
 
 
 @pytest.mark.parametrize("size", [300, 36_000], ids=["single events", "batches"])
-def test_a_disk_that_it_has_filled_itself_never_keeps_it_from_forgetting(
+def test_deletes_events_on_a_disk_that_it_has_filled_itself(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     def fill() -> int:
@@ -181,14 +179,14 @@ def test_a_disk_that_it_has_filled_itself_never_keeps_it_from_forgetting(
 
 @pytest.mark.parametrize("sync", [False, True], ids=["normal", "full"])
 def test_only_with_sync_each_append_is_written_to_the_disk(tmp_path: Path, sync: bool) -> None:
-    """Both its pages and the page that says which of them count."""
+    """LMDB syncs the pages of the append (sync) and the page that commits it (metasync)."""
     journal = Journal(tmp_path, max_bytes=MIB, sync=sync)
     flags = journal._environment.flags()
     journal.close()
     assert (flags["sync"], flags["metasync"]) == (sync, sync)
 
 
-def test_what_was_appended_survives_kill_9(tmp_path: Path, reopen: Callable[[], Journal]) -> None:
+def test_appended_events_survive_kill_9(tmp_path: Path, reopen: Callable[[], Journal]) -> None:
     script = (
         "import os, sys; from pathlib import Path; from api.journal.journal import Journal;"
         "Journal(Path(sys.argv[1]), max_bytes=1 << 20, sync=False).append([b'1', b'2']);"

@@ -1,4 +1,4 @@
-"""Whose each journal is, what is opened, what is set aside, and what stops the start."""
+"""The journals' folders: which worker owns one, when a journal is set aside, and which faults stop the start."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
-    """Opens the journal of worker-0 again, as the next process would."""
+    """A function that opens the journal of worker-0 again, as the next process does."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:
@@ -40,7 +40,7 @@ def reopen(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
 
 @pytest.fixture
 def data(reopen: Callable[[], Journal], tmp_path: Path) -> Path:
-    """The file of a journal of 2,000 events, closed."""
+    """The file of a closed journal of 2,000 events."""
     journal = reopen()
     for number in range(2000):
         journal.append([journalled(number)])
@@ -53,7 +53,7 @@ def data(reopen: Callable[[], Journal], tmp_path: Path) -> Path:
     [
         lambda data: data[: len(data) // 2],
         lambda data: data[:8192] + b"\0" * (len(data) - 8192),
-        lambda data: b"rubbish" * 10_000,
+        lambda data: b"invalid" * 10_000,
         lambda data: data.replace(journalled(77), journalled(77).replace(b":", b"\0")),
         lambda data: data.replace(journalled(77), journalled(77).replace(b"event_id", b"event-id")),
     ],
@@ -67,7 +67,7 @@ def test_a_damaged_journal_is_set_aside(
     assert [aside.file.read_bytes() for aside in set_aside_files(tmp_path)] == [damaged]
 
 
-def test_says_how_many_events_can_be_read_in_what_was_set_aside(
+def test_the_name_of_a_journal_set_aside_has_its_number_of_readable_events(
     data: Path, reopen: Callable[[], Journal], tmp_path: Path
 ) -> None:
     data.write_bytes(data.read_bytes().replace(journalled(77), journalled(77).replace(b":", b"\0")))
@@ -75,31 +75,31 @@ def test_says_how_many_events_can_be_read_in_what_was_set_aside(
     assert [aside.events for aside in set_aside_files(tmp_path)] == [1999]
 
 
-def test_counts_what_was_set_aside_before_as_one_event(tmp_path: Path) -> None:
-    """By a version that did not count."""
+def test_a_journal_set_aside_by_an_earlier_version_counts_as_one_event(tmp_path: Path) -> None:
+    """An earlier version did not write the number of events into the name."""
     (tmp_path / "worker-0").mkdir()
     (tmp_path / "worker-0" / "damaged-20260131T120000Z.mdb").touch()
     assert [aside.events for aside in set_aside_files(tmp_path)] == [1]
 
 
-def test_a_journal_that_is_damaged_again_is_set_aside_beside_the_first(
+def test_a_second_damaged_journal_is_set_aside_next_to_the_first(
     data: Path, reopen: Callable[[], Journal], tmp_path: Path
 ) -> None:
     for count in (1, 2):
-        data.write_bytes(b"rubbish" * 10_000)
+        data.write_bytes(b"invalid" * 10_000)
         reopen().close()
         assert len(set_aside_files(tmp_path)) == count
 
 
-@pytest.mark.parametrize("contents", [b"", b"rubbish" * 1000], ids=["empty", "rubbish"])
+@pytest.mark.parametrize("contents", [b"", b"invalid" * 1000], ids=["empty", "invalid"])
 def test_a_broken_lock_file_of_lmdb_is_no_damage(data: Path, reopen: Callable[[], Journal], contents: bytes) -> None:
-    """Versions before this one had it; it holds no events."""
+    """Only earlier versions used that file, and it never has events."""
     data.with_name("lock.mdb").write_bytes(contents)
     data.with_name("lock.mdb").chmod(0)
     assert reopen().events == 2000
 
 
-def test_a_folder_whose_name_is_not_utf_8_is_as_good_as_any(tmp_path: Path) -> None:
+def test_a_folder_with_a_name_that_is_not_utf_8_works(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"sp\xe9cial")
     folder.mkdir()
     for _ in range(2):
@@ -123,7 +123,7 @@ WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"
 
 
 def attempt(root: Path, *, before: str = "", prefix: list[str] | None = None) -> str:
-    """What a process says that opens the first journal; root's right to read everything is taken from it."""
+    """The output of a process that opens the first journal, without root's right to read all files."""
     rights = WITHOUT_PRIVILEGES if os.geteuid() == 0 else []
     script = f"{OPEN}{before}{ATTEMPT}"
     command = [*(prefix or rights), sys.executable, "-c", script, str(root)]
@@ -133,7 +133,7 @@ def attempt(root: Path, *, before: str = "", prefix: list[str] | None = None) ->
 
 
 def is_left_alone(data: Path, said: str) -> None:
-    """It was not opened; nothing was set aside; the cause names the setting; once fixed, all events are there."""
+    """The process did not open the journal or set it aside, and the error names the setting."""
     assert said.startswith("API_JOURNAL_DIR: ")
     assert "\n" not in said
     assert [file.name for file in data.parent.glob("*.mdb")] == [DATA]
@@ -157,7 +157,7 @@ def test_a_lock_of_another_user_stops_the_start(data: Path, tmp_path: Path) -> N
     assert "Permission denied" in said
 
 
-def test_a_folder_that_may_not_be_written_to_stops_the_start(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_stops_the_start(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     said = attempt(tmp_path)
     tmp_path.chmod(0o700)
@@ -166,7 +166,7 @@ def test_a_folder_that_may_not_be_written_to_stops_the_start(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("free", range(6))
 def test_too_few_open_files_stop_the_start(data: Path, tmp_path: Path, free: int) -> None:
-    """However many there are, it opens, or says why not."""
+    """With any number of descriptors, the journal opens, or the error has the cause."""
     limit = (
         "import os, resource\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1 + {free}, 4096))\n"
@@ -223,10 +223,10 @@ def test_a_journal_that_cannot_be_checked_is_left_alone(
     assert reopen().events == 2000
 
 
-def test_a_check_that_is_killed_says_nothing_about_the_journal(
+def test_a_killed_check_leaves_the_journal_alone(
     data: Path, reopen: Callable[[], Journal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel kills it when memory is short."""
+    """The kernel kills the check when memory is short."""
     killed = tmp_path / "killed"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o700)
@@ -264,7 +264,7 @@ def test_only_the_folders_of_dead_workers_are_left_behind(tmp_path: Path) -> Non
     living.release()
 
 
-def test_a_folder_left_behind_that_cannot_be_claimed_is_told_and_the_others_are_found(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_claimed_is_reported_and_the_others_are_found(tmp_path: Path) -> None:
     for claim in [claim_own(tmp_path) for _ in range(2)]:
         claim.release()
     (tmp_path / "worker-0" / "owner.lock").unlink()

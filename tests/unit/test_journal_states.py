@@ -1,4 +1,4 @@
-"""What a journal can do, and how that changes: docs/architecture.md draws it."""
+"""The states of a journal and their transitions, as docs/architecture.md shows them."""
 
 import itertools
 import tempfile
@@ -24,7 +24,7 @@ Opener = Callable[..., Journal]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opener]:
-    """Opens the journal, or opens it again."""
+    """A function that opens the journal, and closes it first if it is open."""
     journals: list[Journal] = []
 
     def opened(max_bytes: int = 2 * MIB, *, sync: bool = False, on_fatal: Callable[[], None] = lambda: None) -> Journal:
@@ -39,7 +39,7 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
 
 def fill(journal: Journal) -> list[int]:
-    """Append until the journal refuses; gives the positions."""
+    """Append until the journal refuses; returns the positions."""
     positions = []
     try:
         while True:
@@ -65,7 +65,7 @@ def test_room_becomes_full_at_the_limit(opened: Opener) -> None:
     assert (journal.state, refusal(journal)) == (JournalState.FULL, "journal_full")
 
 
-def test_never_takes_more_than_the_limit_to_the_byte(opened: Opener) -> None:
+def test_never_accepts_one_byte_more_than_the_limit(opened: Opener) -> None:
     journal = opened()
     sizes = itertools.cycle([300, 3000, 36_000])
     with pytest.raises(JournalFullError):
@@ -74,19 +74,19 @@ def test_never_takes_more_than_the_limit_to_the_byte(opened: Opener) -> None:
     assert journal.used_bytes <= journal.max_bytes
 
 
-def test_full_becomes_room_when_kafka_has_some(opened: Opener) -> None:
+def test_full_becomes_room_after_an_acknowledgement(opened: Opener) -> None:
     journal = opened()
     journal.acknowledge(fill(journal)[9], 10)
     assert journal.state is JournalState.ROOM
 
 
-def test_a_limit_below_what_it_holds_makes_it_lowered(opened: Opener) -> None:
+def test_a_limit_below_its_size_makes_it_lowered(opened: Opener) -> None:
     fill(opened(8 * MIB))
     journal = opened(MIB)
     assert (journal.state, refusal(journal)) == (JournalState.LOWERED, "journal_lowered")
 
 
-def test_lowered_takes_events_again_well_below_the_limit(opened: Opener) -> None:
+def test_lowered_accepts_events_again_well_below_the_limit(opened: Opener) -> None:
     positions = fill(opened(4 * MIB))
     journal = opened(MIB)
     states = []
@@ -97,8 +97,8 @@ def test_lowered_takes_events_again_well_below_the_limit(opened: Opener) -> None
 
 
 @pytest.mark.parametrize("size", [300, 36_000], ids=["single events", "batches"])
-def test_a_lowered_limit_lets_all_be_deleted(opened: Opener, size: int) -> None:
-    """More than what is mapped beyond the limit: the file would be mapped without a spare page."""
+def test_all_events_can_be_deleted_under_a_lowered_limit(opened: Opener, size: int) -> None:
+    """The file is larger than the map for the new limit, which would leave no spare page to delete with."""
     journal = opened(100 * MIB)
     while journal.used_bytes < 80 * MIB:
         last = journal.append([b"x" * size])
@@ -127,8 +127,8 @@ def test_disk_full_becomes_room_with_an_event_that_fits(opened: Opener, tmp_path
 
 
 @pytest.mark.parametrize("device", [FULL, BROKEN])
-def test_a_disk_that_is_mended_is_found_without_an_event(opened: Opener, tmp_path: Path, device: str) -> None:
-    """A probe that says not ready keeps events away."""
+def test_a_repaired_disk_is_noticed_without_an_event(opened: Opener, tmp_path: Path, device: str) -> None:
+    """While a probe says "not ready", no events arrive that could show the repair."""
     journal = opened()
     with disk(device, tmp_path):
         refusal(journal)
@@ -138,7 +138,7 @@ def test_a_disk_that_is_mended_is_found_without_an_event(opened: Opener, tmp_pat
     assert journal.state.value == "up"
 
 
-def test_an_error_of_the_disk_is_not_called_a_full_disk(
+def test_an_error_of_the_disk_is_not_reported_as_a_full_disk(
     opened: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = opened()
@@ -156,7 +156,7 @@ def test_failing_becomes_room_with_an_event_that_is_written(opened: Opener, tmp_
 
 
 @pytest.mark.parametrize("device", [FULL, BROKEN])
-def test_what_cannot_be_deleted_is_counted_as_held_and_not_as_unacknowledged(
+def test_acknowledged_events_that_cannot_be_deleted_count_as_kept_only(
     opened: Opener, tmp_path: Path, device: str
 ) -> None:
     journal = opened()
@@ -167,7 +167,7 @@ def test_what_cannot_be_deleted_is_counted_as_held_and_not_as_unacknowledged(
     assert (journal.events, journal.unacknowledged) == (3, 1)
 
 
-def test_what_cannot_be_deleted_is_not_read_again(opened: Opener, tmp_path: Path) -> None:
+def test_acknowledged_events_that_cannot_be_deleted_are_not_read_again(opened: Opener, tmp_path: Path) -> None:
     journal = opened()
     position = journal.append([b"1", b"2"])
     journal.append([b"3"])
@@ -176,7 +176,7 @@ def test_what_cannot_be_deleted_is_not_read_again(opened: Opener, tmp_path: Path
     assert journal.read(0, 100)[0] == [b"3"]
 
 
-def test_what_could_not_be_deleted_is_deleted_later(opened: Opener, tmp_path: Path) -> None:
+def test_acknowledged_events_that_could_not_be_deleted_are_deleted_later(opened: Opener, tmp_path: Path) -> None:
     journal = opened()
     position = journal.append([b"1", b"2"])
     with disk(FULL, tmp_path):
@@ -187,14 +187,14 @@ def test_what_could_not_be_deleted_is_deleted_later(opened: Opener, tmp_path: Pa
 
 
 @pytest.mark.parametrize("device", [FULL, BROKEN])
-def test_an_error_that_lmdb_does_not_get_over_makes_it_fatal(opened: Opener, tmp_path: Path, device: str) -> None:
+def test_an_error_that_lmdb_cannot_recover_from_makes_it_fatal(opened: Opener, tmp_path: Path, device: str) -> None:
     journal = opened(sync=True)
     with bad_disk(device, tmp_path / DATA, synced_writes=True):
         assert (refusal(journal), journal.state) == ("journal_fatal", JournalState.FATAL)
 
 
 @pytest.mark.parametrize("how", ["append", "acknowledge"])
-def test_fatal_is_told_once(opened: Opener, tmp_path: Path, how: str) -> None:
+def test_fatal_is_reported_once(opened: Opener, tmp_path: Path, how: str) -> None:
     told = []
     journal = opened(sync=True, on_fatal=lambda: told.append(1))
     position = journal.append(LARGE)
@@ -207,7 +207,7 @@ def test_fatal_is_told_once(opened: Opener, tmp_path: Path, how: str) -> None:
     assert told == [1]
 
 
-def test_fatal_stays_until_it_is_opened_anew(opened: Opener, tmp_path: Path) -> None:
+def test_fatal_stays_until_it_is_opened_again(opened: Opener, tmp_path: Path) -> None:
     journal = opened(sync=True)
     journal.append([b"1"])
     with bad_disk(BROKEN, tmp_path / DATA, synced_writes=True):
@@ -220,10 +220,10 @@ def test_fatal_stays_until_it_is_opened_anew(opened: Opener, tmp_path: Path) -> 
     assert (journal.state, journal.read(0, 1)[0]) == (JournalState.ROOM, [b"1"])
 
 
-def test_one_that_would_end_at_its_first_event_is_not_opened(
+def test_a_journal_that_would_become_fatal_at_its_first_event_is_not_opened(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or else each worker would live for one request."""
+    """Otherwise each worker would die at its first request."""
     opened()
     open_it = lmdb.open
 
@@ -243,7 +243,7 @@ def test_one_that_would_end_at_its_first_event_is_not_opened(
 
 
 class JournalStates(RuleBasedStateMachine):
-    """One journal, with all its calls in any order, on a disk that fills, breaks, and is repaired."""
+    """A journal, with all its calls in any order, on a disk that fills, fails, and is repaired."""
 
     @initialize()
     def start(self) -> None:
@@ -293,13 +293,13 @@ class JournalStates(RuleBasedStateMachine):
 
     @precondition(lambda self: self.bad is None)
     @rule(device=st.sampled_from([FULL, BROKEN]))
-    def disk_goes_bad(self, device: str) -> None:
+    def disk_fails(self, device: str) -> None:
         self.bad = disk(device, Path(self.folder.name))
         self.bad.__enter__()
 
     @precondition(lambda self: self.bad is not None)
     @rule()
-    def disk_is_mended(self) -> None:
+    def disk_is_repaired(self) -> None:
         assert self.bad is not None
         self.bad.__exit__(None, None, None)
         self.bad = None
@@ -333,7 +333,7 @@ class JournalStates(RuleBasedStateMachine):
         return self.journal.events - self.journal.unacknowledged
 
     def forget_deleted(self) -> None:
-        """What is acknowledged may still be on the disk; the oldest goes first."""
+        """Drop deleted events from the model. Acknowledged events may still be on the disk; the oldest go first."""
         surplus = sum(map(len, self.kept.values())) - self.journal._count()
         for at in sorted(self.acknowledged & self.kept.keys()):
             if surplus <= 0:
@@ -342,7 +342,7 @@ class JournalStates(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.bad is not None:
-            self.disk_is_mended()
+            self.disk_is_repaired()
         self.journal.close()
         self.folder.cleanup()
 

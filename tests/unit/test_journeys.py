@@ -1,4 +1,4 @@
-"""The sample shoppers: valid events, plausible paths."""
+"""The sample shoppers send valid events in a plausible order."""
 
 import json
 import random
@@ -43,13 +43,13 @@ class TestEveryJourney:
         ids = [event["event_id"] for journey in journeys for event in journey]
         assert len(set(ids)) == len(ids)
 
-    def test_moves_forward_in_time_and_ends_about_now(self, journeys: list[list[Event]]) -> None:
+    def test_is_in_order_of_time_and_ends_about_now(self, journeys: list[list[Event]]) -> None:
         for journey in journeys:
             times = [parse_timestamp(event["timestamp"]) for event in journey]
             assert times == sorted(set(times))
             assert NOW - timedelta(minutes=10) <= times[-1] <= NOW
 
-    def test_pays_what_is_in_the_cart(self, journeys: list[list[Event]]) -> None:
+    def test_pays_for_the_items_in_the_cart(self, journeys: list[list[Event]]) -> None:
         orders = 0
         for journey in journeys:
             cart = Counter(event["properties"]["name"] for event in journey if event["event_type"] == "add_to_cart")
@@ -60,7 +60,7 @@ class TestEveryJourney:
                 assert order["total"] == round(sum(item["price"] * item["quantity"] for item in items), 2)
         assert orders
 
-    def test_is_the_customers_from_the_moment_they_are_known(self, journeys: list[list[Event]]) -> None:
+    def test_belongs_to_the_customer_from_the_sign_in(self, journeys: list[list[Event]]) -> None:
         signed_in = 0
         for journey in journeys:
             *before, after = (list(events) for _, events in groupby(journey, lambda event: event["customer_id"]))
@@ -76,7 +76,7 @@ class TestEveryJourney:
             assert all(event["context"] == journey[0]["context"] for event in journey)
 
 
-def test_generates_as_many_customers_as_asked_for() -> None:
+def test_generates_the_requested_number_of_customers() -> None:
     assert len({journey[0]["customer_id"] for journey in generated(7)}) == 7
 
 
@@ -89,7 +89,7 @@ def test_another_run_shares_no_ids() -> None:
     assert not first & second
 
 
-def test_outcomes_of_the_three_stories() -> None:
+def test_the_outcomes_of_the_three_named_journeys() -> None:
     assert [outcome(journey) for journey in named()] == [
         "bought 2 for 208.40 EUR",
         "left in the cart: Ridge tent for two",
@@ -97,5 +97,5 @@ def test_outcomes_of_the_three_stories() -> None:
     ]
 
 
-def test_outcome_of_looking_around() -> None:
+def test_the_outcome_of_a_journey_without_a_cart() -> None:
     assert outcome(named()[0][:3]) == "only looked"

@@ -1,4 +1,4 @@
-"""What connecting to Kafka makes of names and errors."""
+"""Connections to Kafka: invalid host names, and errors of the client."""
 
 import dataclasses
 
@@ -8,19 +8,21 @@ from common.addresses import Address
 from common.kafka import KafkaError, admin, connect_admin, reachable
 from tests.servers import kafka_settings
 
-UNSPEAKABLE = dataclasses.replace(kafka_settings("kafka:9092", "topic"), brokers=(Address("a..b", 9092),))
+UNRESOLVABLE = dataclasses.replace(kafka_settings("kafka:9092", "topic"), brokers=(Address("a..b", 9092),))
 
 
-def test_a_name_that_no_resolver_takes_is_not_reachable() -> None:
-    assert not reachable(UNSPEAKABLE)
+def test_a_name_that_no_resolver_accepts_is_not_reachable() -> None:
+    assert not reachable(UNRESOLVABLE)
 
 
-def test_a_name_that_no_resolver_takes_is_an_error_of_kafkas() -> None:
+def test_a_name_that_no_resolver_accepts_raises_an_error_of_kafka() -> None:
     with pytest.raises(KafkaError):
-        connect_admin(UNSPEAKABLE)
+        connect_admin(UNRESOLVABLE)
 
 
-def test_a_fault_of_the_clients_is_not_taken_for_one_of_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_of_the_client_is_not_reported_as_a_connection_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def stumble(**_: object) -> None:
         raise ValueError("something else")
 

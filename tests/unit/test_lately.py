@@ -1,10 +1,10 @@
-"""What is asked of Kafka for /health, once a second at most."""
+"""/health asks Kafka at most once per second."""
 
 from api.health import Lately
 from tests.fakes import FakeClock
 
 
-def test_it_asks_once_a_second_however_many_want_to_know() -> None:
+def test_many_calls_ask_at_most_once_per_second() -> None:
     clock, asked = FakeClock(), []
 
     def ask() -> bool:

@@ -1,4 +1,4 @@
-"""The law of the API: what is answered 202 can be stored as it was sent; all else is answered 400, and never 500.
+"""The law of the API: a 202 means that MongoDB can store the event as sent; all other events get a 400, never a 500.
 
 `HYPOTHESIS_EXAMPLES=200000 tox -e py311-unit -- -k test_law --timeout 0` tries harder.
 """
@@ -35,10 +35,10 @@ def post(app: Flask, path: str, body: bytes) -> tuple[int, Any]:
 
 
 def documents(app: Flask) -> list[dict[str, Any]]:
-    """What the consumer would store of what was accepted; fails for what Kafka or MongoDB might not take."""
+    """The documents of the accepted events; fails if Kafka or MongoDB might not accept one."""
     found = []
     for event in take_accepted(app):
-        # A broker takes 1,048,588 bytes by default.
+        # The default limit of a broker is 1,048,588 bytes.
         assert len(event.value) < MAX_EVENT_BYTES + 256
         document = decode(event.value)
         assert event.key == document["customer_id"].encode()
@@ -49,7 +49,7 @@ def documents(app: Flask) -> list[dict[str, Any]]:
 
 
 def assert_within_mongodbs_limits(value: Any, depth: int = 1) -> None:
-    """As its manual has them, which are narrower than what can be encoded."""
+    """The limits of MongoDB's manual, which are narrower than those of BSON."""
     assert depth <= MONGODB_DEEPEST
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -89,7 +89,7 @@ def test_a_batch_is_kept_whole_or_refused_whole(app: Flask, events: list[Any]) -
 
 
 @given(events=st.lists(sent.things, max_size=6))
-def test_of_a_partial_batch_each_event_is_kept_or_named(app: Flask, events: list[Any]) -> None:
+def test_each_event_of_a_partial_batch_is_kept_or_named(app: Flask, events: list[Any]) -> None:
     status, answer = post(app, f"{BATCH}?partial=true", json.dumps({"events": events}).encode())
     kept = documents(app)
     if status == 202:

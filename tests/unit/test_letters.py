@@ -1,4 +1,4 @@
-"""Letters read back: what a record tells, and which letters wait."""
+"""Reading dead letters: the content of a record, the waiting letters, and filters."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -75,10 +75,10 @@ def of(received: ReceivedRecord) -> Letter:
     return Letter.of(received, DLQ, EVENTS)
 
 
-# ── What one record tells ──
+# ── One record ──
 
 
-def test_a_letter_tells_what_its_headers_tell() -> None:
+def test_a_letter_has_the_values_of_its_headers() -> None:
     letter = of(record(3, letter_headers(), b'{"event_type":"click"}'))
     assert (letter.place, letter.origin, letter.failed_at, letter.reason) == ("0-3", ORIGIN, NOON, "InvalidEventError")
     assert (letter.topic, letter.source_partition, letter.source_offset) == (EVENTS, 2, 7)
@@ -102,17 +102,17 @@ def test_a_letter_that_died_before_keeps_its_origin_and_counts_its_replays() -> 
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"-1", b"1.5", b"9" * 40, "٣".encode()])
-def test_garbage_for_a_number_counts_as_missing(garbage: bytes) -> None:
+def test_an_invalid_number_counts_as_missing(garbage: bytes) -> None:
     letter = of(record(3, (("dlq.attempts", garbage), ("dlq.replays", garbage), ("dlq.source.offset", garbage))))
     assert (letter.attempts, letter.replays, letter.source_offset) == (None, 0, None)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"a b", b"a/b", b"x" * 250])
-def test_a_source_topic_that_cannot_be_one_counts_as_missing(garbage: bytes) -> None:
+def test_an_invalid_source_topic_counts_as_missing(garbage: bytes) -> None:
     assert of(record(3, (("dlq.source.topic", garbage),))).topic == EVENTS
 
 
-# ── Which letters wait ──
+# ── Waiting letters ──
 
 
 def test_a_letter_waits() -> None:
@@ -123,7 +123,7 @@ def test_a_note_ends_the_wait() -> None:
     assert read(record(0, letter_headers()), note(1, "0-0")) == []
 
 
-def test_a_letter_that_was_sent_back_is_shown_when_asked_for() -> None:
+def test_a_letter_that_was_sent_back_is_shown_on_request() -> None:
     (letter,) = read(record(0, letter_headers()), note(1, "0-0"), with_replayed=True)
     assert letter.replayed_at == datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -134,7 +134,7 @@ def test_a_record_that_dies_again_waits_again_once() -> None:
     assert [(letter.place, letter.replays, letter.replayed_at) for letter in letters] == [("0-2", 1, None)]
 
 
-def test_a_note_that_comes_after_the_next_death_does_not_hide_it() -> None:
+def test_a_late_note_does_not_hide_the_next_letter_of_the_record() -> None:
     again = letter_headers(("dlq.origin", ORIGIN.encode()), ("dlq.replays", b"1"))
     letters = read(record(0, letter_headers()), record(1, again), note(2, "0-0"))
     assert [letter.place for letter in letters] == ["0-1"]
@@ -145,16 +145,16 @@ def test_a_letter_written_twice_waits_once() -> None:
     assert [letter.place for letter in letters] == ["0-1"]
 
 
-def test_letters_of_a_topic_made_anew_are_other_letters() -> None:
+def test_letters_of_a_topic_that_was_created_again_are_other_letters() -> None:
     later = dict(letter_headers()) | {"dlq.source.timestamp": b"%d" % (PRODUCED + 1)}
     assert len(read(record(0, letter_headers()), record(1, tuple(later.items())))) == 2
 
 
-def test_a_note_whose_letter_is_gone_says_nothing() -> None:
+def test_a_note_without_its_letter_is_ignored() -> None:
     assert read(note(0, "0-0")) == []
 
 
-# ── Which letters are meant ──
+# ── Filters ──
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_note_whose_letter_is_gone_says_nothing() -> None:
         (Filter(reasons=("InvalidEventError",), keys=(b"bob",)), False),
     ],
 )
-def test_a_filter_takes_what_fits_all_of_it(wanted: Filter, matches: bool) -> None:
+def test_a_filter_selects_letters_that_match_all_its_conditions(wanted: Filter, matches: bool) -> None:
     assert wanted.matches(of(record(0, letter_headers(), b'{"event_type":"click"}'))) is matches
 
 
@@ -198,12 +198,12 @@ def test_letters_are_fetched_with_their_values(box: LetterBox) -> None:
     assert sorted(int(mail.record.value or b"") for mail in box.fetch(box.find(Filter()))) == list(range(30))
 
 
-def test_only_the_letters_asked_for_are_fetched(box: LetterBox) -> None:
+def test_only_the_requested_letters_are_fetched(box: LetterBox) -> None:
     some = box.find(Filter())[3::7]
     assert {mail.letter for mail in box.fetch(some)} == set(some)
 
 
-def test_a_letter_that_is_gone_meanwhile_is_left_out(box: LetterBox, broker: FakeBroker) -> None:
+def test_a_letter_deleted_in_the_meantime_is_left_out(box: LetterBox, broker: FakeBroker) -> None:
     letters = box.find(Filter())
     broker.topics.clear()
     assert list(LetterBox(FakeReader(broker, DLQ), DLQ, EVENTS).fetch(letters)) == []
@@ -217,15 +217,15 @@ def test_a_letter_is_found_by_its_place_and_by_its_origin(box: LetterBox, name: 
 
 
 @pytest.mark.parametrize("name", ["0-999", "9-0", "nothing", "", "999999999999-1"])
-def test_a_letter_that_is_not_there_is_not_found(box: LetterBox, name: str) -> None:
+def test_a_missing_letter_is_not_found(box: LetterBox, name: str) -> None:
     assert box.get(name) is None
 
 
-# ── Whatever comes ──
+# ── Any record ──
 
 
 @given(st.lists(raw_records, max_size=8))
-def test_no_record_breaks_the_reading_or_steers_the_terminal(records: list[ReceivedRecord]) -> None:
+def test_no_record_stops_the_reading_or_controls_the_terminal(records: list[ReceivedRecord]) -> None:
     letters = read(*records, with_replayed=True)
     console = Console(width=100, color_system=None)
     with console.capture() as printed:
@@ -237,7 +237,7 @@ def test_no_record_breaks_the_reading_or_steers_the_terminal(records: list[Recei
 
 
 @given(raw_records)
-def test_every_record_is_one_line_of_json_that_holds_its_value(received: ReceivedRecord) -> None:
+def test_every_record_is_one_line_of_json_with_its_value(received: ReceivedRecord) -> None:
     line = as_json(of(received), received)
     assert line.isascii()
     assert line.isprintable()
@@ -258,6 +258,6 @@ def test_every_record_is_one_line_of_json_that_holds_its_value(received: Receive
         (None, ["no value"]),
     ],
 )
-def test_a_value_is_shown_as_what_it_is(value: bytes | None, shown: list[str]) -> None:
+def test_a_value_is_shown_as_json_as_text_or_escaped(value: bytes | None, shown: list[str]) -> None:
     received = record(0, (), value)
     assert list(whole(of(received), received))[-len(shown) :] == shown

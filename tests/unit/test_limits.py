@@ -1,4 +1,4 @@
-"""docs/limits.md tells the bounds that the code has."""
+"""docs/limits.md has the limits of the code."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 
 def rows() -> dict[str, tuple[str, str]]:
-    """By what is bounded: its default and its setting, as the page has them."""
+    """For each row of the page: the default and the setting."""
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines() if "|" in line
     ]
@@ -78,7 +78,7 @@ CODE = {
     "a stop": (watchdog.STOP_SECONDS, 30),
     "letters in a list": (dlq_tool.LIST_LIMIT, 50),
 }
-"""By row, what the code has, and what the row's first number means."""
+"""For each row: the value in the code, and the value of the row's first number."""
 
 OTHERS = {
     "the wait that an SDK is told": (responses._LONGEST_WAIT_SECONDS, 10, "1 to 10 s"),
@@ -88,7 +88,7 @@ OTHERS = {
     "a stop": (watchdog.STOP_SECONDS_WITHOUT_KAFKA, 3, "3 s"),
     "what the producer takes at once": (producer._TAKE_BYTES, 1_500_000, "1.5 MB"),
 }
-"""By row, another bound that the code has, what it is, and how the row tells it."""
+"""For each row with a second limit: the value in the code, the expected value, and its text in the row."""
 
 SNIPPET = {
     "events that wait in a browser": ("MOST_EVENTS", 500),
@@ -96,7 +96,7 @@ SNIPPET = {
     "an answer that does not come": ("TIMEOUT_SECONDS", 30),
     "a visitor's session": ("SESSION_MINUTES", 30),
 }
-"""By row, the name that the snippet has for it, and what the row's first number means."""
+"""For each row: the name in the snippet, and the value of the row's first number."""
 
 
 def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, object]]:
@@ -122,14 +122,14 @@ def defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, object]]:
 
 
 def first_number(cell: str) -> float:
-    """The first number of a cell, in bytes where it has a unit of them."""
+    """The first number of a cell; in bytes if it has a unit of bytes."""
     found = re.search(r"([\d,.]*\d)(?: (KiB|MiB|GiB))?", cell)
     assert found is not None
     return float(found[1].replace(",", "")) * {None: 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}[found[2]]
 
 
 @pytest.mark.parametrize("what", CODE)
-def test_a_bound_without_a_setting_is_that_of_the_code(what: str) -> None:
+def test_a_limit_without_a_setting_is_that_of_the_code(what: str) -> None:
     in_code, meant = CODE[what]
     assert in_code == meant
     told = ROWS[what][0]
@@ -138,20 +138,20 @@ def test_a_bound_without_a_setting_is_that_of_the_code(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_so_is_another_bound_of_the_row(what: str) -> None:
+def test_a_second_limit_of_a_row_is_that_of_the_code(what: str) -> None:
     in_code, meant, told = OTHERS[what]
     assert in_code == meant
     assert any(line.startswith(f"| {what} |") and told in line for line in PAGE.read_text().splitlines())
 
 
 @pytest.mark.parametrize("what", SNIPPET)
-def test_a_bound_of_the_snippet_is_that_of_its_source(what: str) -> None:
+def test_a_limit_of_the_snippet_is_that_of_its_source(what: str) -> None:
     name, meant = SNIPPET[what]
     assert f"const {name} = {meant};" in (ROOT / "api" / "snippet" / "pulse.js").read_text()
     assert first_number(ROWS[what][0]) == meant
 
 
-def test_each_setting_that_bounds_something_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_setting_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {
         setting: first_number(default)
         for default, setting in ROWS.values()
@@ -161,7 +161,7 @@ def test_each_setting_that_bounds_something_has_its_default(monkeypatch: pytest.
         assert told[name] == default, name
 
 
-def test_no_setting_of_numbers_is_left_out() -> None:
+def test_each_numeric_setting_has_a_row() -> None:
     forms = ("a whole number", "a size", "a duration", "a number")
     declared = [each for process in settings_page.PROCESSES.values() for each in variables(process)]
     bounded = {each.name for each in declared if each.form.allowed.startswith(forms)}
@@ -169,5 +169,5 @@ def test_no_setting_of_numbers_is_left_out() -> None:
     assert bounded <= {setting for _, setting in ROWS.values()}
 
 
-def test_the_page_can_be_found_from_the_others() -> None:
+def test_the_readme_links_to_the_page() -> None:
     assert "limits.md" in (ROOT / "README.md").read_text()

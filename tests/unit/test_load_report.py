@@ -1,4 +1,4 @@
-"""The load test's report and chart: every event accounted for, and what is not known said."""
+"""The load test's report and chart account for every event, and name unknown numbers."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ AWAY = Unknown("it is elsewhere")
 
 
 def run(**fields: Any) -> Run:
-    """100 batches of 100, answered after 1 to 100 ms, all of them stored, unless told otherwise."""
+    """A run with 100 batches of 100 events, answered after 1 to 100 ms and all stored; `fields` override this."""
     answers = [Answer(number / 50, number / 1000, 100) for number in range(1, 101)]
     there = [number / 2000 for number in range(10_000)]
     whole: dict[str, Any] = {"answers": answers, "in_kafka": there, "in_mongodb": there, "seen_stored": 5.1}
@@ -41,11 +41,11 @@ def test_the_report_of_a_run_without_loss() -> None:
     ]
 
 
-def test_what_is_missing_is_counted() -> None:
+def test_missing_events_are_counted() -> None:
     assert "in MongoDB    9,990 of 10,000, 10 missing" in lines(run(in_mongodb=[0.5] * 9_990))
 
 
-def test_what_was_refused_is_told_with_its_reason() -> None:
+def test_refused_events_are_reported_with_their_reason() -> None:
     assert lines(refusing(3))[:3] == [
         "accepted      9,700 of 10,000, 300 missing",
         "refused       300",
@@ -53,12 +53,12 @@ def test_what_was_refused_is_told_with_its_reason() -> None:
     ]
 
 
-def test_what_cannot_be_seen_is_not_counted_as_missing() -> None:
+def test_unknown_numbers_do_not_count_as_missing() -> None:
     report = lines(run(in_kafka=AWAY, in_mongodb=AWAY))
     assert report[2:4] == ["in Kafka      not known: it is elsewhere", "in MongoDB    not known: it is elsewhere"]
 
 
-def test_a_single_answer_is_all_percentiles() -> None:
+def test_all_percentiles_of_a_single_answer_are_its_latency() -> None:
     assert run(answers=[Answer(1.0, 0.25, 100)]).percentiles == {"p50": 0.25, "p95": 0.25, "p99": 0.25}
 
 
@@ -73,14 +73,14 @@ def test_a_single_answer_is_all_percentiles() -> None:
     ],
     ids=["all stored", "Kafka not seen", "one missing in Kafka", "none stored", "a batch refused"],
 )
-def test_a_run_is_complete_when_nothing_is_known_to_be_missing(result: Run, *, complete: bool) -> None:
+def test_a_run_is_complete_when_no_event_is_known_to_be_missing(result: Run, *, complete: bool) -> None:
     assert result.complete is complete
 
 
 @pytest.mark.parametrize(
     "result", [run(), refusing(100), run(in_kafka=AWAY, in_mongodb=AWAY)], ids=["whole", "nothing accepted", "unseen"]
 )
-def test_the_chart_of_any_run_is_a_picture(result: Run, tmp_path: Path) -> None:
+def test_every_run_has_a_chart(result: Run, tmp_path: Path) -> None:
     chart.draw(result, tmp_path / "new" / "chart.png")
     with Image.open(tmp_path / "new" / "chart.png") as picture:
         assert picture.width > 1000

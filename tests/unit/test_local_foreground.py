@@ -1,4 +1,4 @@
-"""What becomes of the processes of `make run` when it is to stop, or is killed itself."""
+"""The processes of `make run` stop when it stops, and when it is killed."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.waiting import eventually
 
-# As `make run` does, but that honcho loses its patience at once, and not after 5 s.
+# As in `make run`, but honcho waits 0 s instead of 5 s before it kills.
 RUNS = """
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ print("ended first:", foreground.run(Path(sys.argv[1])))
 
 
 class Scene:
-    """A process under honcho that on SIGTERM waits for the file `go` before it ends."""
+    """A process under honcho that ends after a SIGTERM, once the file `go` exists."""
 
     def __init__(self, folder: Path, parent: Sequence[str] = ()) -> None:
         self.go, self.went, self.log = folder / "go", folder / "went", folder / "log"
@@ -34,7 +34,7 @@ class Scene:
         eventually((folder / "runs").exists)
 
     def ask(self) -> None:
-        """Ctrl-C, and the answer to it."""
+        """Press Ctrl-C, and wait for the line about it."""
         self.honcho.send_signal(signal.SIGINT)
         eventually(lambda: "waiting for slow" in self.log.read_text())
 
@@ -48,7 +48,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     scene.honcho.wait(10)
 
 
-def test_what_is_slow_to_stop_is_named_and_waited_for(scene: Scene) -> None:
+def test_a_process_that_stops_slowly_is_named_and_not_killed(scene: Scene) -> None:
     scene.ask()
     scene.go.touch()
     scene.honcho.wait(10)
@@ -56,7 +56,7 @@ def test_what_is_slow_to_stop_is_named_and_waited_for(scene: Scene) -> None:
     assert "ended first: None" in scene.log.read_text()
 
 
-def test_the_part_that_ended_first_is_known_with_its_status(tmp_path: Path) -> None:
+def test_the_process_that_ended_first_is_reported_with_its_status(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text("stays: exec sleep 60\nkilled: kill -9 $$\n")
     said = subprocess.run(
         [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
@@ -64,7 +64,7 @@ def test_the_part_that_ended_first_is_known_with_its_status(tmp_path: Path) -> N
     assert "ended first: ('killed', -9)" in said.stdout
 
 
-def test_what_is_ready_to_be_copied_has_nothing_before_it(tmp_path: Path) -> None:
+def test_lines_to_copy_have_no_prefix(tmp_path: Path) -> None:
     (tmp_path / "Procfile").write_text("ready: echo Try; echo '  curl it'\n")
     said = subprocess.run(
         [sys.executable, "-c", RUNS, tmp_path / "Procfile"], capture_output=True, text=True, timeout=20, check=True
@@ -72,20 +72,20 @@ def test_what_is_ready_to_be_copied_has_nothing_before_it(tmp_path: Path) -> Non
     assert "ready  | Try\n  curl it\n" in said.stdout
 
 
-def test_who_asks_twice_waits_no_longer(scene: Scene) -> None:
+def test_a_second_ctrl_c_kills_the_processes(scene: Scene) -> None:
     scene.ask()
     scene.honcho.send_signal(signal.SIGINT)
     scene.honcho.wait(10)
     assert not scene.went.exists()
 
 
-def test_processes_are_told_to_stop_when_what_runs_them_is_killed(scene: Scene) -> None:
+def test_processes_get_a_sigterm_when_honcho_is_killed(scene: Scene) -> None:
     scene.honcho.kill()
     scene.go.touch()
     eventually(scene.went.exists)
 
 
-def test_processes_are_told_to_stop_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_processes_get_a_sigterm_when_honcho_is_killed_under_a_parent(tmp_path: Path) -> None:
     scene = Scene(tmp_path, parent=["sh", "-c", '"$@"; exit', "make"])
     scene.honcho.kill()
     scene.honcho.wait(10)

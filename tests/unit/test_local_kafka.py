@@ -1,4 +1,4 @@
-"""Kafka's jars and folder, with scripts in place of java and mvn."""
+"""Kafka's jars and data folder, with scripts in place of java and mvn."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def silent(_: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["17.0.15", "21", "25.0.1"])
-def test_a_current_java_will_do(bin_dir: Path, version: str) -> None:
+def test_a_current_java_is_accepted(bin_dir: Path, version: str) -> None:
     script(bin_dir / "java", f"echo 'openjdk version \"{version}\" 2025-04-15' >&2")
     kafka.check_java()
 
@@ -60,7 +60,7 @@ def test_jars_are_fetched_once(bin_dir: Path, tmp_path: Path) -> None:
     assert [file.name for file in libs.iterdir()] == ["kafka.jar"]
 
 
-def test_a_new_kafka_is_fetched_beside_the_old_one(
+def test_a_new_version_of_kafka_is_fetched_into_its_own_folder(
     bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(bin_dir / "mvn", FETCHES)
@@ -71,27 +71,27 @@ def test_a_new_kafka_is_fetched_beside_the_old_one(
     assert kafka.jars(tmp_path / "cache", silent) != old
 
 
-def test_a_fetch_that_fails_says_why_and_leaves_nothing(bin_dir: Path, tmp_path: Path) -> None:
+def test_a_failed_fetch_reports_its_cause_and_leaves_no_files(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "mvn", FETCHES + "echo '[ERROR] Connection refused -> [Help 1]'; exit 1")
     with pytest.raises(LocalStackError, match=r"Connection refused\.$"):
         kafka.jars(tmp_path / "cache", silent)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_machine_without_maven_is_told_so(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_missing_maven(bin_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(bin_dir))
     with pytest.raises(LocalStackError, match="no mvn"):
         kafka.jars(tmp_path / "cache", silent)
 
 
-def test_the_progress_of_a_fetch_is_told(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_progress_of_a_fetch_is_reported(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "mvn", FETCHES + 'for i in $(seq 45); do echo "[INFO] Downloaded from central: $i"; done')
     told: list[str] = []
     kafka.jars(tmp_path / "cache", told.append)
     assert [line.split()[0] for line in told[1:]] == ["20", "40"]
 
 
-def test_a_folder_is_formatted_until_that_has_worked_once(bin_dir: Path, tmp_path: Path) -> None:
+def test_a_folder_is_formatted_until_it_has_metadata(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "java", f"echo format >> {tmp_path}/calls")
     kafka.prepare(tmp_path, 9092, tmp_path)
     kafka.prepare(tmp_path, 9092, tmp_path)
@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_formatted_is_named(bin_dir: Path, tmp_path: Pat
         kafka.prepare(tmp_path, 9092, tmp_path)
 
 
-def test_the_broker_listens_and_is_announced_on_the_port_given(bin_dir: Path, tmp_path: Path) -> None:
+def test_the_broker_listens_on_and_advertises_the_given_port(bin_dir: Path, tmp_path: Path) -> None:
     script(bin_dir / "java", "")
     config = Path(kafka.prepare(tmp_path, 19092, tmp_path)[-1]).read_text()
     assert "listeners=PLAINTEXT://127.0.0.1:19092,CONTROLLER://" in config

@@ -1,4 +1,4 @@
-"""What `make run` checks before it starts anything."""
+"""The checks and messages of `make run` before it starts servers, and at its end."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def test_a_port_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch, variable
         local.check_ports(load_local_settings())
 
 
-def test_a_new_data_folder_is_made(tmp_path: Path) -> None:
+def test_a_new_data_folder_is_created(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path / "var" / "pulse")
     assert (tmp_path / "var" / "pulse" / "in-use").is_fifo()
 
@@ -36,7 +36,7 @@ def test_a_data_folder_is_used_again(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
 
 
-def test_a_data_folder_in_use_is_refused_with_what_stops_its_user(tmp_path: Path) -> None:
+def test_a_data_folder_in_use_is_refused_with_the_command_that_stops_its_user(tmp_path: Path) -> None:
     local.make_data_dir(tmp_path)
     (tmp_path / "pid").write_text("20777\n")
     descriptor = os.open(tmp_path / "in-use", os.O_RDWR)
@@ -45,7 +45,7 @@ def test_a_data_folder_in_use_is_refused_with_what_stops_its_user(tmp_path: Path
     os.close(descriptor)
 
 
-def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_data_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LocalStackError, match=rf"LOCAL_DATA_DIR={tmp_path}/file "):
         local.make_data_dir(tmp_path / "file")
@@ -57,7 +57,7 @@ def test_a_nearly_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         local.make_data_dir(tmp_path)
 
 
-def test_kafka_is_taken_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka_is_used_where_it_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "check_java", lambda: None)
     monkeypatch.setattr(kafka, "jars", lambda *_: Path("libs"))
     assert local.choose_broker(load_local_settings()) == "kafka"
@@ -88,23 +88,21 @@ def test_the_command_is_the_one_of_the_platform(monkeypatch: pytest.MonkeyPatch,
     assert kafka.install_command() == command
 
 
-def test_kafka_that_is_asked_for_and_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_kafka_that_is_not_available_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka, "check_java", without_java)
     monkeypatch.setenv("LOCAL_BROKER", "kafka")
     with pytest.raises(LocalStackError, match=r"There is no Java\.\n.*LOCAL_BROKER=noida"):
         local.choose_broker(load_local_settings())
 
 
-def test_noida_is_taken_when_it_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_noida_is_used_on_request(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     assert local.choose_broker(load_local_settings()) == "noida"
     assert "first look only" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("before", "now"), [("noida", "kafka"), ("kafka", "noida")])
-def test_events_that_another_broker_may_hold_are_named_with_the_way_to_store_them(
+def test_a_change_of_broker_warns_of_events_in_the_other_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], before: LocalBroker, now: LocalBroker
 ) -> None:
     local.warn_of_the_other_broker(tmp_path / "broker", before)
@@ -114,7 +112,7 @@ def test_events_that_another_broker_may_hold_are_named_with_the_way_to_store_the
     assert f"LOCAL_BROKER={before} make run" in said
 
 
-def test_nothing_is_said_where_the_broker_is_the_one_of_the_last_run(
+def test_the_same_broker_as_in_the_last_run_causes_no_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     local.warn_of_the_other_broker(tmp_path / "broker", "kafka")
@@ -122,7 +120,7 @@ def test_nothing_is_said_where_the_broker_is_the_one_of_the_last_run(
     assert capsys.readouterr().out == ""
 
 
-def test_the_part_that_ended_is_named_with_how_and_that_events_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_line_names_the_ended_part_its_status_and_the_kept_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     said = local.farewell("consumer", -9)
     assert said.startswith(
@@ -130,6 +128,6 @@ def test_the_part_that_ended_is_named_with_how_and_that_events_are_kept(monkeypa
     )
 
 
-def test_events_that_noida_may_have_lost_are_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_line_names_events_that_noida_may_have_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_BROKER", "noida")
     assert local.farewell("broker", 1).endswith("noida-db may have lost the events of its last seconds.")

@@ -1,4 +1,4 @@
-"""Which ports the local stack uses, and what it says when they cannot be had."""
+"""The ports of the local stack, and the errors about ports in use."""
 
 import re
 import socket
@@ -45,7 +45,7 @@ def test_a_database_elsewhere_or_several_are_refused_by_the_variables_name(
         ports.mongodb_port(settings(monkeypatch, MONGO_URI=uri))
 
 
-def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None:
+def test_all_ports_in_use_are_named_with_lines_for_dot_env_that_fix_it() -> None:
     with socket.create_server((ports.HOST, 0)) as one, socket.create_server((ports.HOST, 0)) as two:
         taken = sorted(server.getsockname()[1] for server in (one, two))
         addresses = dict(zip(("KAFKA_BROKERS", "API_ADDR"), (Address(ports.HOST, port) for port in taken), strict=True))
@@ -61,7 +61,7 @@ def test_all_taken_ports_are_named_with_lines_for_dot_env_that_mend_it() -> None
     assert len({*taken, *map(int, said.groups())}) == 4
 
 
-def test_neighbouring_ports_that_are_taken_get_different_proposals() -> None:
+def test_ports_in_use_get_different_proposals() -> None:
     with socket.create_server((ports.HOST, 0)) as server:
         taken = Address("", server.getsockname()[1])
         with pytest.raises(LocalStackError) as refusal:
@@ -70,14 +70,14 @@ def test_neighbouring_ports_that_are_taken_get_different_proposals() -> None:
     assert first != second
 
 
-def test_an_address_that_is_not_of_this_machine_is_named_with_its_variable() -> None:
+def test_an_address_of_another_machine_is_named_with_its_variable() -> None:
     with pytest.raises(LocalStackError, match=r"192\.0\.2\.1:8080: Cannot assign .*API_ADDR"):
         ports.check({"API_ADDR": Address("192.0.2.1", 8080)})
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(("taken", "wanted"), [("::1", "::1"), ("::1", ""), ("127.0.0.1", ""), ("127.0.0.1", "::")])
-def test_a_port_taken_on_one_of_the_interfaces_is_taken(taken: str, wanted: str) -> None:
+def test_a_port_in_use_on_one_interface_is_in_use(taken: str, wanted: str) -> None:
     with socket.create_server((taken, 0), family=Address(taken, 0).family) as server:
         wish = Address(wanted, server.getsockname()[1])
         with pytest.raises(LocalStackError, match=rf"^Port {wish.port} is in use\. .*such as:\n  API_ADDR=\S*:\d+$"):
@@ -88,11 +88,11 @@ def test_a_free_port_can_be_listened_on() -> None:
     ports.check({"API_ADDR": Address(ports.HOST, ports.free_port())})
 
 
-def test_waiting_ends_when_somebody_listens() -> None:
+def test_the_wait_ends_when_a_server_listens() -> None:
     with socket.create_server((ports.HOST, 0)) as server:
         ports.wait_until_answers(server.getsockname()[1], timeout=0)
 
 
-def test_waiting_ends_with_an_error_when_nobody_listens() -> None:
+def test_the_wait_ends_with_an_error_when_no_server_listens() -> None:
     with pytest.raises(LocalStackError, match="No answer on port"):
         ports.wait_until_answers(ports.free_port(), timeout=0)

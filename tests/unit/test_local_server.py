@@ -1,4 +1,4 @@
-"""A local server lives as long as a process needs it, and its end is noticed."""
+"""A local server runs as long as a process uses it, and its unexpected end is an error."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def fifo(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_sigterm() -> Iterator[None]:
-    """What the test process does on SIGTERM stays as it was."""
+    """Restore the test process's handler of SIGTERM."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -38,14 +38,14 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextmanager
 def held(fifo: Path) -> Iterator[None]:
-    """What the Procfile's 9<> does."""
+    """Hold the FIFO open, as `9<>` in the Procfile does."""
     descriptor = os.open(fifo, os.O_RDWR)
     yield
     os.close(descriptor)
 
 
 def stopping(fifo: Path) -> subprocess.Popen[bytes]:
-    """A server that runs and has just been told to stop."""
+    """A running server that has just received a SIGTERM."""
     runs = fifo.with_name("runs")
     watcher = subprocess.Popen([sys.executable, "-c", WATCHED, fifo, runs])
     eventually(runs.exists)
@@ -58,17 +58,17 @@ def test_it_is_in_use_while_a_process_holds_it(fifo: Path) -> None:
         assert server.in_use(fifo)
 
 
-def test_it_is_not_in_use_when_nobody_holds_it_any_more(fifo: Path) -> None:
+def test_it_is_not_in_use_after_the_last_process_has_closed_it(fifo: Path) -> None:
     with held(fifo):
         pass
     assert not server.in_use(fifo)
 
 
-def test_a_server_nobody_needs_stops_at_once(fifo: Path) -> None:
+def test_an_unused_server_stops_at_once(fifo: Path) -> None:
     assert stopping(fifo).wait(timeout=2) == 0
 
 
-def test_a_server_stops_when_nobody_needs_it_any_more(fifo: Path) -> None:
+def test_a_server_stops_after_the_last_process_that_uses_it(fifo: Path) -> None:
     with held(fifo):
         watcher = stopping(fifo)
         with pytest.raises(subprocess.TimeoutExpired):

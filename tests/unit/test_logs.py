@@ -1,4 +1,4 @@
-"""What a log line looks like."""
+"""The form of a log line."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def lines(capsys: pytest.CaptureFixture[str], format_: LogFormat, level: LogLeve
     return capsys.readouterr().err.splitlines()
 
 
-def test_json_is_one_object_a_line_with_the_extras(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_object_per_line_with_the_extra_values(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = lines(capsys, "json")
     logged = json.loads(line)
     assert logged.pop("timestamp").endswith("+00:00")
@@ -72,16 +72,16 @@ def test_text_on_a_terminal_is_coloured_by_its_level() -> None:
     assert "\033[31mERROR" in formatter.format(record(logging.ERROR))
 
 
-def test_what_is_no_terminal_gets_no_colours() -> None:
+def test_text_in_a_file_has_no_colours() -> None:
     assert TextFormatter(on_terminal=False).format(record()) == "WARNING test: the disk is full"
 
 
-def test_nobody_can_steer_a_terminal_or_make_up_a_line() -> None:
+def test_no_value_can_control_a_terminal_or_forge_a_line() -> None:
     text = TextFormatter(on_terminal=False).format(record(error="\033[2J\nINFO    test: all is well"))
     assert text == r"WARNING test: the disk is full error=\x1b[2J\nINFO    test: all is well"
 
 
-def test_the_request_id_stands_in_every_line_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_of_a_request_has_its_id(capsys: pytest.CaptureFixture[str]) -> None:
     token = request_id.set("r-1")
     (line,) = lines(capsys, "json")
     request_id.reset(token)
@@ -93,10 +93,10 @@ def test_the_level_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("level", "logged"), [("info", []), ("debug", ["connect failed"])])
-def test_the_kafka_clients_own_noise_is_off(
+def test_the_kafka_clients_lines_are_logged_only_as_warnings_at_level_debug(
     capsys: pytest.CaptureFixture[str], level: LogLevel, logged: list[str]
 ) -> None:
-    """Its warnings come with our debug lines, to see why; what it does all day would drown those."""
+    """At level debug, its warnings are logged too, but not its many lines of level info and debug."""
     lines(capsys, "json", level)
     logger = logging.getLogger("kafka.conn")
     logger.debug("sending request")

@@ -1,4 +1,4 @@
-"""The consumer's loop on fakes: what is stored, what is committed, and in which order."""
+"""The consumer's loop on fakes: stored events, dead letters, commits, and their order."""
 
 import json
 from base64 import b64decode
@@ -28,7 +28,7 @@ INTERVAL = 1.0
 
 
 class Consumer:
-    """A loop with all its parts, on a broker that several can share."""
+    """A loop with all its parts, on a broker that several consumers can share."""
 
     def __init__(self, broker: FakeBroker, clock: FakeClock, *, max_ratio: float = 1.0) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP)
@@ -58,7 +58,7 @@ class Consumer:
         return self
 
     def refuse_large_letters(self) -> FakeSender:
-        """From now on the dead letter topic takes 1,000 bytes at most."""
+        """Limit records of the dead letter topic to 1,000 bytes."""
         sender = RefusesLarge(self.letters.broker, DLQ)
         self.dead_letters._sender = sender
         return sender
@@ -103,7 +103,7 @@ def test_flushes_when_the_batch_is_full(broker: FakeBroker, consumer: Consumer) 
     assert consumer.writer.stored.keys() == {"a", "b", "c"}
 
 
-def test_notes_where_in_kafka_an_event_arrived_first(broker: FakeBroker, consumer: Consumer) -> None:
+def test_stores_the_place_of_an_events_first_record(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "b", "a")
     consumer.loop.step()
     places = {event_id: document["kafka"] for event_id, document in consumer.writer.stored.items()}
@@ -134,7 +134,7 @@ def test_commits_only_what_is_stored(broker: FakeBroker, consumer: Consumer) -> 
     assert committed(broker) == 3
 
 
-def test_commits_nothing_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_commits_nothing_while_mongodb_is_unavailable(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     for _ in range(10):
@@ -143,7 +143,7 @@ def test_commits_nothing_while_mongodb_is_away(broker: FakeBroker, consumer: Con
     assert committed(broker) == 0
 
 
-def test_stores_everything_once_mongodb_is_back(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_stores_all_events_once_mongodb_is_back(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     consumer.loop.step()
@@ -177,7 +177,7 @@ def test_tries_again_as_soon_as_mongodb_is_back(broker: FakeBroker, consumer: Co
     assert consumer.writer.stored.keys() == {"a", "b", "c"}
 
 
-def test_keeps_its_place_in_the_group_while_mongodb_is_away(
+def test_keeps_its_place_in_the_group_while_mongodb_is_unavailable(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.writer.up = False
@@ -190,7 +190,9 @@ def test_keeps_its_place_in_the_group_while_mongodb_is_away(
     assert poll.call_count == 5
 
 
-def test_nothing_dies_because_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_no_event_becomes_a_dead_letter_while_mongodb_is_unavailable(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     for _ in range(100):
@@ -199,7 +201,7 @@ def test_nothing_dies_because_mongodb_is_away(broker: FakeBroker, consumer: Cons
     assert broker.records(DLQ) == []
 
 
-def test_reads_nothing_more_while_it_cannot_store(broker: FakeBroker, consumer: Consumer) -> None:
+def test_reads_no_more_records_while_it_cannot_store(broker: FakeBroker, consumer: Consumer) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     consumer.loop.step()
@@ -225,7 +227,7 @@ def test_counts_and_names_other_events_with_an_id_that_is_stored_already(
     assert vars(line)["event_ids"] == ("undefined",)
 
 
-def test_names_no_more_than_ten_of_them_a_batch(
+def test_names_at_most_ten_conflicting_ids_per_batch(
     broker: FakeBroker, consumer: Consumer, caplog: pytest.LogCaptureFixture
 ) -> None:
     send(broker, *map(str, range(30)))
@@ -247,7 +249,7 @@ def test_a_record_that_does_not_decode_becomes_a_dead_letter_byte_for_byte(
     assert (letter.key, letter.value) == (b"alice", value)
 
 
-def test_a_dead_letter_says_why_and_where_from(broker: FakeBroker, consumer: Consumer) -> None:
+def test_a_dead_letter_has_its_reason_and_its_origin(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "b")
     send_garbage(broker)
     consumer.loop.step()
@@ -292,7 +294,7 @@ def test_commits_nothing_until_the_dead_letter_topic_has_the_letter(
     assert committed(broker) == 3
 
 
-def test_letters_that_wait_for_their_topic_do_not_make_the_events_be_written_again(
+def test_waiting_letters_cause_no_second_write_of_the_events(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
@@ -305,7 +307,7 @@ def test_letters_that_wait_for_their_topic_do_not_make_the_events_be_written_aga
     assert consumer.writer.writes == [["a", "b"]]
 
 
-def test_a_document_that_mongodb_refuses_is_tried_three_times_more_and_then_dies(
+def test_a_refused_document_is_retried_three_times_and_then_becomes_a_dead_letter(
     broker: FakeBroker, consumer: Consumer
 ) -> None:
     consumer.writer.refuses = {"b"}
@@ -328,25 +330,25 @@ def test_the_rest_of_a_refused_documents_batch_is_stored_once(broker: FakeBroker
     assert consumer.metric("pulse_consumer_duplicates_skipped_total") == 0
 
 
-def test_a_document_that_mongodb_takes_after_all_does_not_die(
+def test_a_document_that_mongodb_accepts_at_a_retry_becomes_no_dead_letter(
     broker: FakeBroker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.writer.refuses = {"b"}
     write = consumer.writer.write
 
-    def mend_after_two(documents: Any) -> Written:
+    def accept_after_two(documents: Any) -> Written:
         if len(consumer.writer.writes) == 2:
             consumer.writer.refuses = set()
         return write(documents)
 
-    monkeypatch.setattr(consumer.writer, "write", mend_after_two)
+    monkeypatch.setattr(consumer.writer, "write", accept_after_two)
     send(broker, "a", "b", "c")
     consumer.loop.step()
     assert consumer.writer.stored.keys() == {"a", "b", "c"}
     assert broker.records(DLQ) == []
 
 
-def test_mongodb_going_away_among_the_tries_kills_nothing(
+def test_no_event_becomes_a_dead_letter_when_mongodb_fails_during_the_retries(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.writer.refuses = {"b"}
@@ -383,7 +385,7 @@ def test_is_not_ready_while_letters_wait_for_their_topic(
     assert consumer.health.ready
 
 
-def test_letters_that_wait_are_no_letters_of_this_consumer_once_its_partitions_went(
+def test_waiting_letters_do_not_count_after_their_partitions_are_revoked(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock
 ) -> None:
     consumer.letters.broker = FakeBroker()
@@ -400,14 +402,17 @@ def test_letters_that_wait_are_no_letters_of_this_consumer_once_its_partitions_w
     assert consumer.health.report()["checks"]["dead_letters"]["status"] != "down"
 
 
-def test_what_the_dead_letter_topic_has_is_not_sent_again_with_what_it_did_not_take(
+def test_only_letters_that_the_topic_refused_are_sent_again(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as away:
         away.setattr(
             consumer.letters,
             "send",
-            lambda records: [*FakeSender(broker, DLQ).send(records[:2]), KafkaError("one of its partitions is away")],
+            lambda records: [
+                *FakeSender(broker, DLQ).send(records[:2]),
+                KafkaError("one of its partitions is unavailable"),
+            ],
         )
         for value in (b"1", b"2", b"3"):
             send_garbage(broker, value)
@@ -436,7 +441,7 @@ def test_a_letter_too_large_for_its_topic_goes_to_mongodb_alone(broker: FakeBrok
     assert committed(broker) == 3
 
 
-def test_a_letter_in_mongodb_has_the_headers_that_it_would_have_had(broker: FakeBroker, consumer: Consumer) -> None:
+def test_a_letter_in_mongodb_has_the_headers_of_a_letter_in_kafka(broker: FakeBroker, consumer: Consumer) -> None:
     consumer.letters = consumer.refuse_large_letters()
     broker.append(TOPIC, Record(b"alice", LARGE, (("trace", b"\xff"),)))
     send(broker, "a", "b")
@@ -446,7 +451,7 @@ def test_a_letter_in_mongodb_has_the_headers_that_it_would_have_had(broker: Fake
     assert (headers["trace"], headers["dlq.error.class"]) == (b"\xff", b"InvalidEventError")
 
 
-def test_a_letter_too_large_waits_while_mongodb_does_not_take_it(
+def test_a_letter_too_large_waits_while_mongodb_refuses_it(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock
 ) -> None:
     consumer.letters = consumer.refuse_large_letters()
@@ -471,10 +476,8 @@ def test_counts_records_that_kafka_deleted_unread(broker: FakeBroker, consumer: 
     assert consumer.writer.stored.keys() == set("cdef")
 
 
-def test_tells_only_once_of_records_that_kafka_deleted(
-    broker: FakeBroker, consumer: Consumer, clock: FakeClock
-) -> None:
-    """Though no other record comes, with which their offsets would be committed."""
+def test_counts_records_that_kafka_deleted_only_once(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+    """The loop commits their offsets although no other record arrives."""
     send(broker, "a", "b")
     partition = broker.records(TOPIC)[0].partition
     broker.begins[TOPIC][partition] = 2
@@ -488,15 +491,15 @@ def test_tells_only_once_of_records_that_kafka_deleted(
     assert second.metric("pulse_consumer_records_lost_total", partition=str(partition)) == 0
 
 
-def test_the_count_of_lost_records_is_there_before_the_first(consumer: Consumer) -> None:
+def test_the_count_of_lost_records_is_zero_before_the_first(consumer: Consumer) -> None:
     consumer.loop.step()
     assert consumer.registry.get_sample_value("pulse_consumer_records_lost_total", {"partition": "0"}) == 0
 
 
-def test_stores_what_it_read_of_a_deleted_topic_commits_nothing_and_leaves(
+def test_stores_the_records_of_a_deleted_topic_without_a_commit_and_leaves(
     broker: FakeBroker, clock: FakeClock
 ) -> None:
-    """An offset of the old topic would have the consumer skip as many records of one that takes its place."""
+    """With a committed offset of the old topic, the consumer would skip N records of its replacement."""
     consumer = Consumer(broker, clock)
     send(broker, "a", "b")
     poll = consumer.source.poll
@@ -513,7 +516,7 @@ def test_stores_what_it_read_of_a_deleted_topic_commits_nothing_and_leaves(
     assert (committed(broker), consumer.source.closed, consumer.health.ready) == (0, True, False)
 
 
-def test_stops_when_more_records_die_than_may(broker: FakeBroker, clock: FakeClock) -> None:
+def test_stops_at_too_many_dead_letters(broker: FakeBroker, clock: FakeClock) -> None:
     consumer = Consumer(broker, clock, max_ratio=0.5)
     consumer.source.max_records = BATCH
     for _ in range(100):
@@ -523,7 +526,7 @@ def test_stops_when_more_records_die_than_may(broker: FakeBroker, clock: FakeClo
     assert len(broker.records(DLQ)) == committed(broker) == 48
 
 
-def test_what_was_sent_back_and_dies_again_is_no_reason_to_stop(broker: FakeBroker, clock: FakeClock) -> None:
+def test_replayed_records_do_not_count_towards_too_many_dead_letters(broker: FakeBroker, clock: FakeClock) -> None:
     consumer = Consumer(broker, clock, max_ratio=0.0).start()
     for _ in range(100):
         broker.append(TOPIC, Record(b"alice", b"garbage", (("dlq.replays", b"1"),)))
@@ -532,7 +535,7 @@ def test_what_was_sent_back_and_dies_again_is_no_reason_to_stop(broker: FakeBrok
     assert len(broker.records(DLQ)) == 100
 
 
-def test_an_error_of_ours_ends_the_loop_and_commits_nothing(
+def test_an_unexpected_error_ends_the_loop_without_a_commit(
     broker: FakeBroker, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(documents: Any) -> Written:
@@ -571,7 +574,7 @@ def test_a_crash_between_dead_letter_and_commit_loses_no_letter(
     assert {dict(letter.headers)["dlq.source.offset"] for letter in broker.records(DLQ)} == {b"0", b"1", b"2"}
 
 
-def test_a_commit_that_is_lost_is_covered_by_the_next(broker: FakeBroker, consumer: Consumer) -> None:
+def test_the_next_commit_replaces_a_lost_commit(broker: FakeBroker, consumer: Consumer) -> None:
     send(broker, "a", "b", "c")
     with pytest.MonkeyPatch.context() as away:
         away.setattr(consumer.source, "commit", lambda offsets: None)
@@ -581,7 +584,7 @@ def test_a_commit_that_is_lost_is_covered_by_the_next(broker: FakeBroker, consum
     assert committed(broker) == 6
 
 
-def test_stores_and_commits_what_it_has_when_its_partitions_go(
+def test_stores_and_commits_its_buffer_when_its_partitions_are_revoked(
     broker: FakeBroker, clock: FakeClock, consumer: Consumer
 ) -> None:
     send(broker, "a")
@@ -592,7 +595,7 @@ def test_stores_and_commits_what_it_has_when_its_partitions_go(
     assert committed(broker) == 1
 
 
-def test_forgets_what_it_cannot_store_when_its_partitions_go(
+def test_drops_its_buffer_when_its_partitions_are_revoked_and_mongodb_is_unavailable(
     broker: FakeBroker, clock: FakeClock, consumer: Consumer
 ) -> None:
     consumer.writer.up = False
@@ -621,7 +624,7 @@ def test_stop_flushes_commits_and_leaves_the_group(broker: FakeBroker, clock: Fa
     assert consumer.source.closed
 
 
-def test_stop_commits_nothing_that_is_not_stored(broker: FakeBroker, clock: FakeClock) -> None:
+def test_stop_commits_only_stored_events(broker: FakeBroker, clock: FakeClock) -> None:
     send(broker, "a")
     consumer = Consumer(broker, clock)
     consumer.writer.up = False
@@ -631,7 +634,7 @@ def test_stop_commits_nothing_that_is_not_stored(broker: FakeBroker, clock: Fake
     assert consumer.source.closed
 
 
-def test_tells_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
+def test_reports_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
     consumer.source.max_records = 1
     send(broker, "a", "b", "c")
     consumer.loop.step()
@@ -639,7 +642,7 @@ def test_tells_lag_by_partition(broker: FakeBroker, consumer: Consumer) -> None:
     assert consumer.metric("pulse_consumer_kafka_lag", partition=partition) == 2
 
 
-def test_tells_no_lag_of_a_partition_that_got_no_record_yet(consumer: Consumer) -> None:
+def test_reports_no_lag_of_a_partition_without_records(consumer: Consumer) -> None:
     consumer.loop.step()
     assert consumer.metric("pulse_consumer_kafka_lag", partition="0") == 0
 
@@ -650,7 +653,9 @@ def test_is_ready_once_it_polls_has_partitions_and_mongodb_answers(consumer: Con
     assert consumer.health.ready
 
 
-def test_is_alive_but_not_ready_while_mongodb_is_away(broker: FakeBroker, consumer: Consumer, clock: FakeClock) -> None:
+def test_is_alive_but_not_ready_while_mongodb_is_unavailable(
+    broker: FakeBroker, consumer: Consumer, clock: FakeClock
+) -> None:
     consumer.writer.up = False
     send(broker, "a", "b", "c")
     for _ in range(100):
@@ -660,7 +665,7 @@ def test_is_alive_but_not_ready_while_mongodb_is_away(broker: FakeBroker, consum
     assert consumer.health.report()["checks"]["mongodb"] == {"status": "down"}
 
 
-def test_is_not_ready_when_mongodb_goes_while_there_is_nothing_to_store(consumer: Consumer) -> None:
+def test_is_not_ready_when_mongodb_fails_while_the_consumer_is_idle(consumer: Consumer) -> None:
     consumer.loop.step()
     assert consumer.health.ready
     consumer.writer.up = False
@@ -677,7 +682,7 @@ def test_is_neither_alive_nor_ready_when_the_loop_hangs(
     assert (consumer.health.alive, consumer.health.ready) == (False, False)
 
 
-def test_is_not_alive_when_it_lags_and_nothing_moves(
+def test_is_not_alive_when_it_lags_without_progress(
     broker: FakeBroker, consumer: Consumer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.loop.step()
@@ -704,7 +709,7 @@ class TestForgottenCustomers:
     def forgotten(self, consumer: Consumer) -> None:
         consumer.forgotten.before["alice"] = LONG_AFTER
 
-    def test_their_events_are_left_out_counted_and_committed(self, broker: FakeBroker, consumer: Consumer) -> None:
+    def test_their_events_are_skipped_counted_and_committed(self, broker: FakeBroker, consumer: Consumer) -> None:
         send(broker, "a", "c")
         send(broker, "b", customer="ben")
         consumer.loop.step()
@@ -718,7 +723,7 @@ class TestForgottenCustomers:
         assert consumer.writer.writes == []
         assert committed(broker) == 3
 
-    def test_their_records_that_are_no_events_become_no_letters(self, broker: FakeBroker, consumer: Consumer) -> None:
+    def test_their_undecodable_records_become_no_letters(self, broker: FakeBroker, consumer: Consumer) -> None:
         send_garbage(broker)
         send(broker, "a", "b", customer="ben")
         consumer.loop.step()
@@ -726,7 +731,7 @@ class TestForgottenCustomers:
         assert consumer.metric("pulse_consumer_forgotten_total") == 1
         assert committed(broker) == 3
 
-    def test_what_was_written_by_an_old_list_is_looked_at_again(self, broker: FakeBroker, consumer: Consumer) -> None:
+    def test_events_written_with_an_old_list_are_checked_again(self, broker: FakeBroker, consumer: Consumer) -> None:
         consumer.forgotten.late = True
         send(broker, "a", "b", "c", customer="ben")
         consumer.loop.step()

@@ -1,6 +1,6 @@
-"""Whatever fails in whatever order: no record is lost or stored twice, none is committed before it is safe.
+"""In any order of faults, no record is lost, stored twice, or committed before it is safe.
 
-What Kafka deletes before it is read is lost, and told.
+Records that Kafka deletes unread are lost, and the consumer counts them.
 """
 
 import itertools
@@ -27,7 +27,7 @@ CUSTOMERS = [f"customer-{number}" for number in range(6)]
 
 
 class Member:
-    """A consumer whose commits can be lost, and which can be killed."""
+    """A consumer that can be killed, and whose commits can be lost."""
 
     def __init__(self, broker: FakeBroker, letters: FakeBroker, writer: FakeWriter, clock: FakeClock) -> None:
         self.source = FakeSource(broker, TOPIC, GROUP, max_records=4)
@@ -60,8 +60,8 @@ class Faults(RuleBasedStateMachine):
         self.good: set[str] = set()
         self.members: list[Member] = []
         self.ever: list[Member] = []
-        self.nobodys: set[tuple[int, int]] = set()
-        """Deleted before the group had committed anything: it does not know of them."""
+        self.never_committed: set[tuple[int, int]] = set()
+        """Records deleted before the first commit of the group, which therefore does not know of them."""
         self.join()
 
     @rule(
@@ -103,7 +103,7 @@ class Faults(RuleBasedStateMachine):
         begin = begins.get(partition, 0)
         begins[partition] = data.draw(st.integers(begin, end))
         if partition not in self.broker.groups[GROUP].committed:
-            self.nobodys |= {(partition, offset) for offset in range(begin, begins[partition])}
+            self.never_committed |= {(partition, offset) for offset in range(begin, begins[partition])}
 
     @rule()
     def kafka_goes_or_comes(self) -> None:
@@ -145,7 +145,7 @@ class Faults(RuleBasedStateMachine):
             for record in self.broker.topics[TOPIC][partition][:offset]:
                 if self.event_id(record.value) not in self.safe:
                     assert record.offset < self.broker.begins[TOPIC].get(partition, 0)
-                    unsafe += (partition, record.offset) not in self.nobodys
+                    unsafe += (partition, record.offset) not in self.never_committed
         assert unsafe <= self.told
 
     @invariant()
@@ -167,7 +167,7 @@ class Faults(RuleBasedStateMachine):
 
     @property
     def dead(self) -> set[bytes | None]:
-        """What is in a letter, wherever that is."""
+        """The values of all letters, in Kafka and MongoDB."""
         kept = {b64decode(json.loads(content)["value"]) for content in self.writer.letters.values()}
         return kept | {letter.value for letter in self.letters.records(DLQ)}
 
@@ -177,7 +177,7 @@ class Faults(RuleBasedStateMachine):
 
     @property
     def told(self) -> float:
-        """How many records are lost, by what all members ever said."""
+        """The number of lost records that all members have reported."""
         name = "pulse_consumer_records_lost_total"
         return sum(
             member.registry.get_sample_value(name, {"partition": str(partition)}) or 0

@@ -1,4 +1,4 @@
-"""gunicorn's worker: what a failing request does, and how many connections it takes."""
+"""The worker of the API under gunicorn: failing requests, answers after a commit, and limits per client."""
 
 import io
 import os
@@ -30,7 +30,7 @@ def fail(*_: Any) -> None:
 
 
 def opened(worker: LoopWorker) -> Connection:
-    """A connection with a whole request."""
+    """A connection with a complete request."""
     connection = Connection(None, ("127.0.0.1", 1), ("127.0.0.1", 2), worker.cfg)
     connection.receive(TRACK + EVENT, 0.0)
     worker._connections.add(connection)
@@ -38,7 +38,7 @@ def opened(worker: LoopWorker) -> Connection:
 
 
 def worker_of(app: Flask) -> LoopWorker:
-    """One that runs no loop."""
+    """A worker without a running loop."""
     worker = LoopWorker(1, os.getpid(), [], None, 30, Config(), None)
     worker.wsgi = app
     worker._queue = app.extensions["delivery"].queue
@@ -48,7 +48,7 @@ def worker_of(app: Flask) -> LoopWorker:
 
 
 @pytest.mark.parametrize("failing", ["_fast_path", "wsgi"])
-def test_a_request_that_fails_unexpectedly_is_answered_500_and_ends_no_worker(app: Flask, failing: str) -> None:
+def test_an_unexpected_error_is_answered_500_and_does_not_end_the_worker(app: Flask, failing: str) -> None:
     worker = worker_of(app)
     app.wsgi_app, worker._fast_path = fail, fail if failing == "_fast_path" else None  # type: ignore[method-assign, assignment]
     connection = opened(worker)
@@ -60,7 +60,7 @@ def test_a_request_that_fails_unexpectedly_is_answered_500_and_ends_no_worker(ap
 
 @pytest.fixture
 def grouped(tmp_path: Path) -> Iterator[LoopWorker]:
-    """A worker whose requests share a commit to a journal, and that sends nothing."""
+    """A worker whose requests share a commit to its journal, and which sends no events to Kafka."""
     journal = Journal(tmp_path, max_bytes=2**20, sync=True)
     worker = worker_of(build_app(FakeBroker()))
     worker._queue.keep_in(journal)
@@ -72,7 +72,7 @@ def grouped(tmp_path: Path) -> Iterator[LoopWorker]:
 
 
 @pytest.mark.parametrize("through_flask", [False, True])
-def test_the_answers_of_a_turn_leave_when_all_of_it_is_kept(grouped: LoopWorker, through_flask: bool) -> None:
+def test_the_answers_of_a_turn_are_written_after_its_commit(grouped: LoopWorker, through_flask: bool) -> None:
     if through_flask:
         grouped._fast_path = None
     connections = [opened(grouped) for _ in range(3)]
@@ -85,7 +85,7 @@ def test_the_answers_of_a_turn_leave_when_all_of_it_is_kept(grouped: LoopWorker,
 
 
 @pytest.mark.parametrize("through_flask", [False, True])
-def test_all_requests_of_a_turn_that_cannot_be_kept_are_answered_503(
+def test_all_requests_of_a_turn_are_answered_503_when_the_commit_fails(
     grouped: LoopWorker, tmp_path: Path, through_flask: bool
 ) -> None:
     if through_flask:
@@ -104,7 +104,7 @@ def test_all_requests_of_a_turn_that_cannot_be_kept_are_answered_503(
     ("descriptors", "most"),
     [(resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 924), (256, 156), (100, 50)],
 )
-def test_a_worker_takes_no_more_connections_than_it_has_descriptors_for(
+def test_a_worker_accepts_no_more_connections_than_it_has_descriptors_for(
     monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
@@ -126,16 +126,16 @@ def request_of(path: str, body: bytes | None) -> Any:
         ("/v1/batch", b"x" * 65_536, True),
         ("/v1/batch", b"x" * 65_537, False),
         ("/v1/batch", b"\x1f\x8b", False),
-        # Chunked: how long it is, is for gunicorn to say.
+        # A chunked body, whose length only gunicorn knows.
         ("/v1/batch", None, False),
         ("/api/v1/cloudevents", b"x" * 65_537, False),
     ],
 )
-def test_what_may_take_its_time_is_answered_beside_the_loop(path: str, body: bytes | None, quick: bool) -> None:
+def test_slow_requests_are_answered_in_a_thread(path: str, body: bytes | None, quick: bool) -> None:
     assert _is_quick(request_of(path, body)) == quick
 
 
-def test_what_a_thread_has_taken_is_kept_before_it_is_answered(grouped: LoopWorker) -> None:
+def test_an_event_accepted_in_a_thread_is_kept_before_its_answer(grouped: LoopWorker) -> None:
     connection = opened(grouped)
     request = connection.next_request()
     before = grouped._queue.journal.events
@@ -148,7 +148,7 @@ def test_what_a_thread_has_taken_is_kept_before_it_is_answered(grouped: LoopWork
 
 
 class Sink:
-    """A client's socket that takes all it is sent."""
+    """The socket of a client that receives all bytes at once."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -158,7 +158,7 @@ class Sink:
         return len(data)
 
 
-def test_a_client_that_takes_much_lets_others_have_their_turn(app: Flask) -> None:
+def test_a_client_with_a_large_answer_gets_a_limited_part_per_turn(app: Flask) -> None:
     worker = worker_of(app)
     connection = opened(worker)
     connection.sock = Sink()

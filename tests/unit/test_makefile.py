@@ -1,4 +1,4 @@
-"""What `make` says before it installs anything."""
+"""`make` checks the version of Python before it installs packages."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def make_venv(tmp_path: Path, version: tuple[int, int]) -> subprocess.CompletedProcess[str]:
-    """Have the Makefile create a virtual environment with a Python that says it is of this version."""
+    """Let the Makefile create a virtual environment with a Python that reports this version."""
     python = tmp_path / "python"
     program = f"import sys; sys.version_info = {(*version, 0)}; sys.argv[1] == '-c' and exec(sys.argv[2])"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{program}" "$@"\n')
@@ -20,7 +20,9 @@ def make_venv(tmp_path: Path, version: tuple[int, int]) -> subprocess.CompletedP
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 14), (4, 0)])
-def test_an_unsupported_python_is_named_in_one_line_with_what_to_type(tmp_path: Path, version: tuple[int, int]) -> None:
+def test_an_unsupported_python_is_named_in_one_line_with_the_command_to_use(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
     made = make_venv(tmp_path, version)
     said, *rest = made.stderr.splitlines()
     assert made.returncode != 0
@@ -30,5 +32,5 @@ def test_an_unsupported_python_is_named_in_one_line_with_what_to_type(tmp_path: 
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13)])
-def test_a_supported_python_will_do(tmp_path: Path, version: tuple[int, int]) -> None:
+def test_a_supported_python_is_accepted(tmp_path: Path, version: tuple[int, int]) -> None:
     assert make_venv(tmp_path, version).returncode == 0

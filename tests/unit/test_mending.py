@@ -1,4 +1,4 @@
-"""What SDKs send and nothing could store is mended, and nothing else is touched."""
+"""The API repairs SDKs' values that cannot be stored, and changes no others."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def nested(levels: int, innermost: Any) -> Any:
         (nested(MAX_LEVELS, [math.nan, HALF]), nested(MAX_LEVELS, '[null,"\ufffd"]'), "too_deep"),
     ],
 )
-def test_what_could_not_be_stored_is_mended_and_counted(sent: Any, kept: Any, kind: str) -> None:
+def test_a_value_that_cannot_be_stored_is_repaired_and_counted(sent: Any, kept: Any, kind: str) -> None:
     mender = Mender()
     assert mender.mend(sent) == kept
     assert mender.mended[kind] > 0
@@ -51,7 +51,7 @@ def test_what_could_not_be_stored_is_mended_and_counted(sent: Any, kept: Any, ki
     "value",
     [None, True, 0, -(2**63), 2**63 - 1, 1e308, "", "ä€😀\0", {"a.b": 1, "a$": 2, "_": 3, " ": None}, nested(16, "x")],
 )
-def test_all_else_is_kept_as_it_is(value: Any) -> None:
+def test_a_value_that_can_be_stored_stays_unchanged(value: Any) -> None:
     mender = Mender()
     assert mender.mend(value) == value
     assert not mender.mended
@@ -67,7 +67,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.integers(0, 40))
-def test_what_was_mended_can_be_stored(value: Any, levels: int) -> None:
+def test_a_repaired_value_can_be_stored(value: Any, levels: int) -> None:
     mender = Mender()
     mended = mender.mend(nested(levels, value))
     assert Judge().faults_of(mended) is None
@@ -85,7 +85,7 @@ def test_no_value_is_lost(value: Any) -> None:
 
 
 @given(VALUES)
-def test_nothing_is_mended_twice(value: Any) -> None:
+def test_a_repaired_value_needs_no_second_repair(value: Any) -> None:
     mended, again = Mender().mend(value), Mender()
     assert again.mend(mended) == mended
     assert not again.mended

@@ -1,4 +1,4 @@
-"""Every metric is declared once, used, documented, and has labels that no client can invent values for."""
+"""Every metric is declared once, used and documented, and clients cannot invent values of its labels."""
 
 import re
 from itertools import chain
@@ -17,7 +17,7 @@ from tests.observed import METRICS
 
 ROOT = Path(__file__).parent.parent.parent
 
-# The names are a promise: dashboards and alerts of others count on them.
+# These names must stay, since dashboards and alerts of users depend on them.
 PROMISED = {
     "pulse_api_requests_total": ("method", "path", "status"),
     "pulse_api_request_duration_seconds": ("method", "path"),
@@ -46,7 +46,7 @@ def sources(*folders: str, suffix: str = ".py") -> dict[Path, str]:
 
 
 @pytest.mark.parametrize("name", PROMISED)
-def test_the_promised_metrics_are_there(name: str) -> None:
+def test_the_promised_metrics_exist(name: str) -> None:
     assert tuple(METRICS[name].labels) == PROMISED[name]
 
 
@@ -55,7 +55,7 @@ def test_each_declared_metric_is_used(kind: type[ApiMetrics | ConsumerMetrics]) 
     code = "".join(sources("api", "consumer").values())
     attributes = set(vars(kind(CollectorRegistry()))) - {"declared", "_registry"}
     unused = [name for name in attributes if not re.search(rf"metrics\.{name}\b", code)]
-    assert unused == [], "neither api/ nor consumer/ counts them"
+    assert unused == [], "neither api/ nor consumer/ uses them"
 
 
 def test_no_metric_is_declared_elsewhere() -> None:
@@ -70,7 +70,7 @@ def test_the_document_is_current() -> None:
 
 
 @pytest.mark.parametrize("folder", ["docs", "ops", "kubernetes", "terraform"])
-def test_nothing_speaks_of_a_metric_that_is_not_there(folder: str) -> None:
+def test_docs_and_manifests_name_only_declared_metrics(folder: str) -> None:
     texts = chain.from_iterable(
         sources(folder, suffix=suffix).values() for suffix in (".md", ".py", ".yml", ".yaml", ".tf")
     )
@@ -78,8 +78,8 @@ def test_nothing_speaks_of_a_metric_that_is_not_there(folder: str) -> None:
     assert {name for name in spoken if re.sub("_(bucket|count|sum)$", "", name) not in METRICS} == set()
 
 
-def test_closed_labels_are_there_from_the_start() -> None:
-    """So that the first of them is an increase."""
+def test_series_with_closed_labels_exist_from_the_start() -> None:
+    """Otherwise Prometheus would not see the first event as an increase."""
     registry = CollectorRegistry()
     ConsumerMetrics(registry)
     assert registry.get_sample_value("pulse_consumer_dlq_total", {"reason": "InvalidEventError"}) == 0

@@ -1,4 +1,4 @@
-"""The files in which gunicorn's workers count."""
+"""The metrics files of gunicorn's workers."""
 
 import itertools
 import os
@@ -24,14 +24,14 @@ _KEYS = 100
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MetricsFiles:
-    """Of two places, in a folder that the variable names."""
+    """The files of two places, in the folder that PROMETHEUS_MULTIPROC_DIR names."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     return MetricsFiles(2)
 
 
 def worker_counts(files: MetricsFiles, place: int, events: int, waiting: int) -> ApiMetrics:
-    """What a worker does that starts in this place."""
+    """Start a worker in this place, and let it set metrics."""
     files.count_in(place)
     metrics = ApiMetrics(CollectorRegistry())
     metrics.events_accepted.labels("click").inc(events)
@@ -50,11 +50,11 @@ def blocks(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_blocks * 512 for file in folder.glob("*.db")}
 
 
-def test_all_blocks_are_there_before_a_worker_writes(files: MetricsFiles) -> None:
+def test_all_blocks_are_reserved_before_a_worker_writes(files: MetricsFiles) -> None:
     assert blocks(files.folder) == {f"{kind}_{place}.db": size for kind, size in SIZES.items() for place in range(2)}
 
 
-def test_no_file_grows_when_every_series_there_can_be_is_there(files: MetricsFiles) -> None:
+def test_no_file_grows_when_every_possible_series_exists(files: MetricsFiles) -> None:
     metrics = worker_counts(files, 0, 1, 1)
     paths = [f"/a/path/that/is/rather/long/{number}" for number in range(_PATHS)]
     for method, path in itertools.product([*_METHODS, "(other)"], paths):
@@ -68,7 +68,7 @@ def test_no_file_grows_when_every_series_there_can_be_is_there(files: MetricsFil
     }
 
 
-def test_the_next_worker_in_a_place_counts_on(files: MetricsFiles) -> None:
+def test_the_next_worker_in_a_place_continues_its_counters(files: MetricsFiles) -> None:
     worker_counts(files, 0, 3, 0)
     worker_counts(files, 1, 10, 0)
     files.forget_gauges(0)
@@ -76,7 +76,7 @@ def test_the_next_worker_in_a_place_counts_on(files: MetricsFiles) -> None:
     assert scraped()['pulse_api_events_accepted_total{event_type="click"}'] == 17
 
 
-def test_a_dead_workers_gauges_count_no_more(files: MetricsFiles) -> None:
+def test_gauges_of_a_dead_worker_do_not_count(files: MetricsFiles) -> None:
     worker_counts(files, 0, 0, 5)
     worker_counts(files, 1, 0, 7)
     files.forget_gauges(0)
@@ -91,7 +91,7 @@ def test_a_place_keeps_its_blocks_when_its_worker_dies(files: MetricsFiles) -> N
 
 
 @pytest.mark.parametrize("broken", [b"", b"\xff", b"\xff\xff\0\0", (100).to_bytes(4, "little") + bytes(200)])
-def test_a_place_with_a_broken_file_is_made_anew(files: MetricsFiles, broken: bytes) -> None:
+def test_a_place_with_a_broken_file_is_created_again(files: MetricsFiles, broken: bytes) -> None:
     (files.folder / "counter_0.db").write_bytes(broken)
     files.reserve(0)
     worker_counts(files, 0, 3, 0)
@@ -109,7 +109,7 @@ def test_a_broken_file_is_left_out_of_the_answer(files: MetricsFiles, broken: by
     assert 'pulse_api_events_accepted_total{event_type="click"} 3.0' in answer.text
 
 
-def test_without_a_folder_given_there_is_one_of_our_own_that_goes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_configured_folder_a_temporary_one_is_used_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     ours = MetricsFiles(1)
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(ours.folder)
@@ -118,12 +118,12 @@ def test_without_a_folder_given_there_is_one_of_our_own_that_goes_at_the_end(mon
     assert not ours.folder.exists()
 
 
-def test_a_folder_of_a_gunicorn_that_was_killed_goes_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_a_killed_gunicorn_is_removed_at_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     killed = MetricsFiles(1)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     alive = MetricsFiles(1)
-    # The operating system closes it when the last of its processes is dead.
+    # The operating system closes the lock file when the last of the killed processes is dead.
     lock: Any = killed._lock
     lock.close()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")

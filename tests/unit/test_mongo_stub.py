@@ -1,4 +1,4 @@
-"""The stub of MongoDB: to the consumer's writer it is a database that has seen none of the events."""
+"""The stub of MongoDB answers the consumer's writer as a database without events."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def stub() -> Iterator[Server]:
         server.shutdown()
 
 
-def test_every_event_is_a_new_one_and_counted(stub: Server) -> None:
+def test_every_event_counts_as_new(stub: Server) -> None:
     writer = MongoWriter(MongoSettings(f"mongodb://{stub.address}", "pulse", "events", 1))
     writer.ensure_indexes()
     assert writer.write([{"event_id": str(number)} for number in range(1000)]) == Written(1000, 0)
@@ -29,6 +29,6 @@ def test_every_event_is_a_new_one_and_counted(stub: Server) -> None:
     assert stub.upserts == 1001
 
 
-def test_nobody_is_forgotten_in_it(stub: Server) -> None:
+def test_its_list_of_forgotten_customers_is_empty(stub: Server) -> None:
     with MongoClient[dict[str, object]](f"mongodb://{stub.address}", timeoutMS=10_000) as client:
         assert read_list(forgotten_documents(client["pulse"]["events"]), ForgottenList()) == ForgottenList()

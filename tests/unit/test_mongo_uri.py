@@ -1,4 +1,4 @@
-"""MONGO_URI: what is taken, and that no part of it is ever shown."""
+"""MONGO_URI: valid and invalid values; no error or log shows a part of it."""
 
 import re
 import socket
@@ -21,12 +21,12 @@ ENCODE = r"@ : / \? % in user name and password percent-encoded \(%40 %3A %2F %3
         "mongodb://%2Ftmp%2Fmongodb-27017.sock",
     ],
 )
-def test_what_pymongo_reads_as_it_was_meant_is_taken(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+def test_a_uri_that_pymongo_reads_as_intended_is_accepted(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MONGO_URI", uri)
     assert load_consumer_settings().mongo.uri == uri
 
 
-def test_mongodb_srv_is_taken_without_asking_the_dns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mongodb_srv_is_accepted_without_a_dns_query(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_dns(*_: object, **__: object) -> None:
         raise AssertionError
 
@@ -62,7 +62,7 @@ def test_mongodb_srv_is_taken_without_asking_the_dns(monkeypatch: pytest.MonkeyP
         ("mongodb://user:s3cret@host/a$s3cret", "a URI whose database, login and options "),
     ],
 )
-def test_what_it_cannot_use_or_would_read_as_something_else_is_refused_and_not_shown(
+def test_a_uri_that_pymongo_rejects_or_misreads_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, uri: str, allowed: str
 ) -> None:
     monkeypatch.setenv("MONGO_URI", uri)

@@ -1,4 +1,4 @@
-"""The nemesis draws the same faults for a seed, one at a time for each part, and notices what is wrong."""
+"""The nemesis draws the same faults for a seed, one at a time for each part, and finds wrong results."""
 
 import os
 import subprocess
@@ -37,11 +37,11 @@ def test_a_part_has_one_fault_at_a_time() -> None:
             assert other.at > one.at + one.hold
 
 
-def test_what_is_stored_as_accepted_is_no_fault() -> None:
+def test_events_stored_as_accepted_are_no_fault() -> None:
     assert not list(compared("stored", Counter(list(ACCEPTED)), ACCEPTED))
 
 
-def test_a_lost_a_doubled_and_an_unknown_event_are_found() -> None:
+def test_lost_duplicate_and_unknown_events_are_found() -> None:
     found = Counter({"event-1": 1, "event-2": 2, "event-3": 1, "event-9": 1})
     assert list(compared("stored", found, ACCEPTED)) == [
         "1 events are accepted and not stored: event-0",
@@ -50,13 +50,13 @@ def test_a_lost_a_doubled_and_an_unknown_event_are_found() -> None:
     ]
 
 
-def test_order_counts_on_each_connection() -> None:
+def test_the_order_of_events_is_checked_per_connection() -> None:
     assert not list(out_of_order({"alice": [2, 0, 1, 3]}, ACCEPTED))
     (said,) = out_of_order({"alice": [0, 1, 3, 2]}, ACCEPTED)
     assert said == "alice: event 2 came after 3 of the same connection 2"
 
 
-def test_an_answer_that_no_client_should_get_is_kept() -> None:
+def test_an_answer_that_no_client_should_get_is_a_fault() -> None:
     history = History()
     for status in (503, 429, 500, 400):
         history.reject(status, "/v1/track", "why")

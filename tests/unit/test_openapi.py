@@ -1,4 +1,4 @@
-"""/openapi.json and /docs, without a browser. tests/e2e/test_openapi.py holds a running API to the document."""
+"""/openapi.json and /docs, without a browser. tests/e2e/test_openapi.py checks a running API against the document."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ def event_schema(app: Flask) -> jsonschema_rs.Validator:
     return jsonschema_rs.Draft202012Validator({**document(app), "$ref": "#/components/schemas/Event"})
 
 
-# Paths with another name in the document; the last is not documented.
+# Paths that the document has under another name; the last is not documented.
 OTHER_NAMES = {*(f"/v1/{letter}" for letter in "tpsigab"), "/v1/import", "/beacon/v1/batch", "/v1/m"}
 
 
@@ -55,17 +55,17 @@ def test_an_example_shows_every_field(app: Flask) -> None:
 
 
 @given(event=sent.things)
-def test_what_the_document_allows_is_taken_and_what_it_forbids_is_refused(
+def test_the_api_accepts_exactly_the_events_that_the_document_allows(
     app: Flask, event_schema: jsonschema_rs.Validator, event: Any
 ) -> None:
     text = json.dumps(event)
-    assume(can_be_said_in_json_schema(event, text))
+    assume(is_for_json_schema(event, text))
     status = app.test_client().post(TRACK, data=text, content_type="application/json").status_code
     assert status == (202 if event_schema.is_valid(event) else 400)
 
 
-def can_be_said_in_json_schema(value: Any, text: str) -> bool:
-    """Whether there is no half of a character, no float beyond 64 bits, and no time at the end of the world."""
+def is_for_json_schema(value: Any, text: str) -> bool:
+    """Whether JSON Schema can judge the value: no lone surrogate, no number beyond 64 bits, no first or last year."""
     if "0001-01-01T" in text or "9999-12-31T" in text or "NaN" in text or "Infinity" in text:
         return False
     match value:
@@ -74,25 +74,25 @@ def can_be_said_in_json_schema(value: Any, text: str) -> bool:
         case float():
             return abs(value) < 2**63
         case dict():
-            return all(can_be_said_in_json_schema(part, "") for pair in value.items() for part in pair)
+            return all(is_for_json_schema(part, "") for pair in value.items() for part in pair)
         case list():
-            return all(can_be_said_in_json_schema(part, "") for part in value)
+            return all(is_for_json_schema(part, "") for part in value)
     return True
 
 
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/batch", "/api/v1/cloudevents"])
-def test_the_examples_for_sdks_are_taken(app: Flask, path: str) -> None:
+def test_the_examples_for_sdks_are_accepted(app: Flask, path: str) -> None:
     content = document(app)["paths"][path]["post"]["requestBody"]["content"]
     media_type, described = next(iter(content.items()))
     answer = app.test_client().post(path, json=described["example"], content_type=media_type)
     assert (answer.status_code, answer.json) == (200, {"success": True})
 
 
-def test_without_write_keys_the_document_knows_none(app: Flask) -> None:
+def test_without_write_keys_the_document_has_no_security(app: Flask) -> None:
     assert "security" not in document(app)["paths"][TRACK]["post"]
 
 
-def test_with_write_keys_the_document_says_how_to_send_one() -> None:
+def test_with_write_keys_the_document_has_the_ways_to_send_one() -> None:
     keyed = document(build_app(FakeBroker(), AccessSettings(keys=(WriteKey("web", "sesame"),))))
     track = keyed["paths"][TRACK]["post"]
     assert [list(way) for way in track["security"]] == [["bearer"], ["header"], ["query"]]
@@ -100,13 +100,13 @@ def test_with_write_keys_the_document_says_how_to_send_one() -> None:
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui-bundle.js", "/docs/page.css"])
-def test_what_a_reader_has_is_not_sent_again(client: FlaskClient, path: str) -> None:
+def test_a_cached_page_is_not_sent_again(client: FlaskClient, path: str) -> None:
     first = client.get(path, buffered=True)
     assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-cache")
     assert client.get(path, buffered=True, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
 
 
-def test_the_page_may_use_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_the_page_may_load_nothing_from_other_hosts(client: FlaskClient) -> None:
     policy = client.get("/docs", buffered=True).headers["Content-Security-Policy"]
     sources = {source for directive in policy.split(";") for source in directive.split()[1:]}
     assert sources == {"'none'", "'self'", "data:"}

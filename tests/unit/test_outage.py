@@ -1,4 +1,4 @@
-"""What an outage says, and how long its pauses are."""
+"""An outage: its log lines and its pauses."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def outage(clock: FakeClock) -> Outage:
     return Outage("storing events", Backoff(first=1.0, most=30.0, jitter=lambda: 0.0), clock)
 
 
-def test_says_so_when_it_begins_each_minute_and_when_it_ends(
+def test_logs_its_begin_every_minute_and_its_end(
     outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(13):
@@ -35,21 +35,21 @@ def test_says_so_when_it_begins_each_minute_and_when_it_ends(
 def test_names_a_new_cause_at_once_and_each_only_once(
     outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The broker that was away is back, and has no room."""
+    """For example, a broker comes back and has no memory."""
     for error in (OSError("away"), TimeoutError("no memory"), OSError("away"), TimeoutError("no memory")):
         outage.failed(error)
         clock.advance(1)
     assert [record.__dict__["error"] for record in caplog.records] == ["away", "no memory"]
 
 
-def test_says_how_long_it_took(outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_its_duration(outage: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     outage.failed(OSError("away"))
     clock.advance(75)
     outage.over()
     assert caplog.records[-1].__dict__["seconds"] == 75
 
 
-def test_says_what_failed_even_when_the_error_has_no_text(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_an_error_without_text(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     outage.failed(TimeoutError())
     assert caplog.records[-1].__dict__["error"] == "TimeoutError()"
 
@@ -58,14 +58,14 @@ def test_its_pauses_grow(outage: Outage) -> None:
     assert [outage.failed(OSError("away")) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_the_next_one_begins_with_a_short_pause(outage: Outage) -> None:
+def test_the_next_outage_begins_with_a_short_pause(outage: Outage) -> None:
     outage.failed(OSError("away"))
     outage.failed(OSError("away"))
     outage.over()
     assert outage.failed(OSError("away")) == 1
 
 
-def test_is_silent_when_nothing_was_wrong(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_nothing_without_a_failure(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     outage.over()
     assert caplog.records == []
 
@@ -80,7 +80,7 @@ def patient(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> Outage:
     return Outage("following orders", Backoff(first=1.0, most=30.0), clock, patience=60.0)
 
 
-def test_a_start_beside_its_servers_is_no_outage(
+def test_a_wait_for_servers_at_the_start_is_no_outage(
     patient: Outage, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for error in (OSError("away"), TimeoutError("no topic")):

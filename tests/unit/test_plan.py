@@ -1,4 +1,4 @@
-"""What a rate of events needs: enough, and not one too many."""
+"""The plan for a rate of events has exactly as many parts as it needs."""
 
 import random
 from datetime import UTC, datetime
@@ -21,8 +21,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def round_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A consumer works 20 us for an event and waits 40 ms for 500; an event has 800 bytes, 400 when compressed;
-    stored 500 and 200.
+    """A consumer needs 20 us of CPU per event and 40 ms per write of 500. An event has 800 bytes, 400 compressed;
+    stored, it has 500 bytes and 200 bytes of index entries.
     """
     of_an_event = {"CONSUMER": 20, "CONSUMER_BATCH": 500, "BULK_WRITE": 40, "EVENT": 800, "DOCUMENT": 500}
     for name, value in {**of_an_event, "COMPRESSED": 0.5, "INDEX_ENTRIES": 200, "COPIES": 3, "RETENTION": 7}.items():
@@ -30,7 +30,7 @@ def round_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(rate=rates)
-def test_every_part_can_bear_its_share_and_one_less_could_not(rate: int) -> None:
+def test_every_part_can_process_its_share_and_one_part_less_could_not(rate: int) -> None:
     needed = plan(rate)
     for count, each, least in (
         (needed.api_pods_batched, 1e6 / figures.API_BATCHED.value, LEAST_API_PODS),
@@ -50,7 +50,7 @@ def test_there_are_partitions_for_more_consumers(rate: int) -> None:
 
 
 @given(rate=rates)
-def test_brokers_have_room_for_the_days_they_keep_and_for_what_comes_in(rate: int) -> None:
+def test_brokers_have_the_disk_and_the_throughput_for_the_rate(rate: int) -> None:
     needed = plan(rate)
     assert needed.brokers >= figures.COPIES.value
     assert needed.brokers * figures.BROKER_DISK.value >= needed.kafka_terabytes
@@ -61,14 +61,14 @@ def test_a_consumer_works_or_waits_for_mongodb(round_figures: None) -> None:
     assert consumer_rate() == pytest.approx(500 / (0.010 + 0.040))
 
 
-def test_sizes_are_of_all_copies(round_figures: None) -> None:
+def test_sizes_include_all_copies(round_figures: None) -> None:
     needed = plan(1_000)
     assert needed.megabytes_a_second == pytest.approx(0.4)
     assert needed.kafka_terabytes == pytest.approx(0.4 * 86_400 * 7 * 3 / 1e6)
     assert needed.mongodb_terabytes_a_day == pytest.approx(0.7 * 86_400 * 3 / 1e6)
 
 
-def test_a_small_rate_needs_what_the_manifests_start_with() -> None:
+def test_a_small_rate_needs_the_initial_values_of_the_manifests() -> None:
     needed = plan(1)
     assert (needed.api_pods_single, needed.partitions, needed.consumers, needed.shards, needed.brokers) == (
         2,
@@ -95,7 +95,7 @@ def test_the_sizes_of_an_event_are_those_of_the_sample_shoppers() -> None:
     assert mean(len(bson.encode(document)) for document in documents) == pytest.approx(figures.DOCUMENT.value, rel=0.02)
 
 
-def test_a_rate_that_is_none_is_refused_with_what_to_give_instead(
+def test_a_malformed_rate_is_refused_with_an_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["plan", "--rate", "many"])
@@ -104,7 +104,7 @@ def test_a_rate_that_is_none_is_refused_with_what_to_give_instead(
     assert "many is no rate; give a whole number above 0, such as 50000" in capsys.readouterr().err
 
 
-def test_the_command_prints_the_table_of_the_rates_asked_for(
+def test_the_command_prints_the_table_of_the_given_rates(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["plan", "--rate", "50000", "1,000,000"])

@@ -1,4 +1,4 @@
-"""The thread that takes events to Kafka."""
+"""The producer thread, which sends events to Kafka."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ def parts() -> Iterator[Parts]:
     parts.producer.stop(5)
 
 
-def test_sends_what_is_put(parts: Parts) -> None:
+def test_sends_the_events_of_the_queue(parts: Parts) -> None:
     parts.put(1, 2, 3)
     eventually(lambda: parts.delivered() == [1, 2, 3])
 
@@ -70,7 +70,7 @@ def test_makes_room_once_kafka_has_acknowledged(parts: Parts) -> None:
     assert parts.metric("pulse_api_events_produced_total", event_type="click") == 3
 
 
-def test_keeps_events_while_kafka_is_away_and_sends_them_when_it_is_back(parts: Parts) -> None:
+def test_keeps_events_while_kafka_is_unavailable_and_sends_them_when_it_is_back(parts: Parts) -> None:
     parts.broker.up = False
     parts.put(1, 2)
     parts.put(3)
@@ -80,7 +80,7 @@ def test_keeps_events_while_kafka_is_away_and_sends_them_when_it_is_back(parts: 
     eventually(lambda: parts.delivered() == [1, 2, 3])
 
 
-def test_says_that_it_fails_until_it_works_again(parts: Parts) -> None:
+def test_reports_that_it_fails_until_it_works_again(parts: Parts) -> None:
     parts.broker.up = False
     parts.put(1)
     eventually(lambda: parts.producer.failing)
@@ -103,7 +103,7 @@ def test_logs_an_outage_once_when_it_starts_and_once_when_it_ends(
 
 
 class RefusesSome(FakeSender):
-    """Does not acknowledge odd numbers the first time."""
+    """A sender that does not acknowledge odd numbers the first time."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         first = not self.sent
@@ -114,7 +114,7 @@ class RefusesSome(FakeSender):
         ]
 
 
-def test_sends_again_only_what_was_not_acknowledged() -> None:
+def test_sends_only_unacknowledged_events_again() -> None:
     parts = Parts(RefusesSome(FakeBroker(), TOPIC))
     parts.put(*range(6))
     parts.producer.start()
@@ -123,7 +123,7 @@ def test_sends_again_only_what_was_not_acknowledged() -> None:
 
 
 class Breaks(FakeSender):
-    """Raises an unexpected error, the first time."""
+    """A sender that raises an unexpected error the first time."""
 
     def send(self, records: Sequence[Record]) -> list[Exception | None]:
         if not self.sent:
@@ -132,7 +132,7 @@ class Breaks(FakeSender):
         return super().send(records)
 
 
-def test_lives_on_after_an_unexpected_error() -> None:
+def test_continues_after_an_unexpected_error() -> None:
     parts = Parts(Breaks(FakeBroker(), TOPIC))
     parts.producer.start()
     parts.put(1)
@@ -140,13 +140,13 @@ def test_lives_on_after_an_unexpected_error() -> None:
     parts.producer.stop(5)
 
 
-def test_splits_what_does_not_fit_into_one_batch(parts: Parts) -> None:
+def test_splits_events_that_do_not_fit_into_one_batch(parts: Parts) -> None:
     parts.put(*range(40), size=60_000)
     eventually(lambda: parts.delivered() == list(range(40)))
     assert all(sum(len(record.value or b"") for record in chunk) <= 1_000_000 for chunk in parts.sender.sent)
 
 
-def test_stop_sends_what_waits() -> None:
+def test_stop_sends_waiting_events() -> None:
     parts = Parts()
     parts.put(*range(5000))
     parts.producer.start()
@@ -154,7 +154,7 @@ def test_stop_sends_what_waits() -> None:
     assert parts.delivered() == list(range(5000))
 
 
-def test_stop_ends_the_thread_even_when_it_comes_right_behind_an_event() -> None:
+def test_stop_directly_after_an_event_ends_the_thread() -> None:
     parts = Parts()
     parts.put(1)
     parts.producer.start()
@@ -162,7 +162,7 @@ def test_stop_ends_the_thread_even_when_it_comes_right_behind_an_event() -> None
     assert not parts.producer.alive
 
 
-def test_stop_leaves_what_it_cannot_send_in_time() -> None:
+def test_stop_leaves_events_that_it_cannot_send_in_time() -> None:
     parts = Parts()
     parts.broker.up = False
     parts.put(1, 2, 3)
@@ -180,7 +180,7 @@ def refusing(broker: FakeBroker, folder: Path | None = None, dlq: FakeSender | N
     return parts
 
 
-def test_an_event_kafka_will_never_take_goes_to_the_dead_letter_topic() -> None:
+def test_an_event_that_kafka_never_accepts_becomes_a_dead_letter() -> None:
     parts = refusing(FakeBroker())
     parts.producer.stop(5)
     (letter,) = parts.broker.records(DLQ)
@@ -188,13 +188,13 @@ def test_an_event_kafka_will_never_take_goes_to_the_dead_letter_topic() -> None:
     assert dict(letter.headers)["dlq.error.class"] == b"MessageSizeTooLargeError"
 
 
-def test_an_event_kafka_will_never_take_holds_up_nobody() -> None:
+def test_an_event_that_kafka_never_accepts_does_not_delay_others() -> None:
     parts = refusing(FakeBroker())
     parts.producer.stop(5)
     assert parts.delivered() == [1, 3]
 
 
-def test_an_event_that_not_even_the_dead_letter_topic_takes_goes_into_a_file(tmp_path: Path) -> None:
+def test_an_event_that_the_dead_letter_topic_refuses_too_is_kept_in_a_file(tmp_path: Path) -> None:
     broker = FakeBroker()
     parts = refusing(broker, tmp_path, RefusesLarge(broker, DLQ))
     parts.producer.stop(5)
@@ -202,7 +202,7 @@ def test_an_event_that_not_even_the_dead_letter_topic_takes_goes_into_a_file(tmp
     assert parts.metric("pulse_api_refused_events_total", kept_in="file") == 1
 
 
-def test_an_event_that_cannot_be_kept_anywhere_is_not_given_up(tmp_path: Path) -> None:
+def test_an_event_that_cannot_be_kept_anywhere_is_retried(tmp_path: Path) -> None:
     broker = FakeBroker()
     folder = tmp_path / "missing"
     parts = refusing(broker, folder, RefusesLarge(broker, DLQ))
@@ -212,7 +212,7 @@ def test_an_event_that_cannot_be_kept_anywhere_is_not_given_up(tmp_path: Path) -
     assert int((folder / "refused.jsonl").read_bytes()) == 2
 
 
-def test_the_death_of_the_thread_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_death_of_the_thread_is_reported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts()
     monkeypatch.setattr(parts.queue, "take", lambda *_: 1 / 0)
     monkeypatch.setattr("threading.excepthook", lambda _: None)

@@ -1,4 +1,4 @@
-"""The README shows what the programs print and what was measured."""
+"""The README shows the programs' real output and measured figures."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_it_sends_the_event_that_make_run_proposes(shown: str) -> None:
     assert CURL.format(url=URL, key="") in re.sub(r" \\\n +", " ", shown)
 
 
-def test_its_picture_has_what_make_run_says_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_picture_has_the_lines_of_make_run_about_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_BROKER", "kafka")
     said = re.findall(r"ready    \| (.+) is ready after \d+\.\d s$", PICTURE, re.MULTILINE)
     assert sorted(said) == sorted(parts(load_local_settings()))

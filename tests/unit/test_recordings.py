@@ -1,4 +1,4 @@
-"""What the SDKs themselves sent, recorded: each message is answered as they expect, and stored with all it has."""
+"""Recorded requests of SDKs: the API answers each as the SDK expects, and stores each message completely."""
 
 import base64
 import gzip
@@ -19,11 +19,11 @@ from tests.fakes import FakeBroker
 
 RECORDINGS = sorted((Path(__file__).parent.parent / "recordings").glob("*.json"))
 KEY = "wk_made_up_key"
-# Set by the client's library, or wrong once the body is sent in another way.
+# Headers that the HTTP client sets, or that do not fit the replayed body.
 NOT_SENT = {"host", "connection", "content-length", "accept-encoding"}
 TYPES = {"Order Completed": "purchase", "page": "page_view"}
 IDS = {"userId": "user_id", "anonymousId": "anonymous_id", "previousId": "previous_id", "groupId": "group_id"}
-# What the recorded sessions have that could not be stored.
+# Keys in the recorded sessions that the API has to repair.
 MENDED = {"$set": "\uff04set", "": "_"}
 
 
@@ -48,7 +48,7 @@ def send(client: FlaskClient, recorded: dict[str, Any]) -> Any:
 
 
 def messages_of(recorded: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each message, with what its envelope and its headers say for it."""
+    """Each message, with the fields of its envelope and its headers."""
     body, headers = recorded["body"], recorded["headers"]
     if isinstance(body, dict) and "batch" in body:
         shared = {name: body[name] for name in ("sentAt", "context", "integrations") if name in body}
@@ -80,7 +80,7 @@ def test_each_request_is_answered_as_the_sdk_expects(app: Flask, recording: Path
 @pytest.mark.parametrize(
     "recording", [each for each in RECORDINGS if "cloudevents" not in each.name], ids=lambda recording: recording.stem
 )
-def test_each_message_is_stored_with_all_it_has(app: Flask, recording: Path) -> None:
+def test_each_message_is_stored_with_all_its_fields(app: Flask, recording: Path) -> None:
     client = app.test_client(use_cookies=False)
     for recorded in requests_of(recording):
         send(client, recorded)
@@ -111,7 +111,7 @@ def test_each_message_is_stored_with_all_it_has(app: Flask, recording: Path) -> 
 
 
 def check_times(message: dict[str, Any], event: dict[str, Any]) -> None:
-    """The session is played long after it was recorded: as if by a client whose clock is that late."""
+    """The test replays the session long after its recording, as from a client with a slow clock."""
     times = {name: parse_timestamp(message.pop(name)) for name in [*message] if name.lower().endswith(("at", "stamp"))}
     stored = {name: parse_timestamp(event.pop(name)) for name in [*event] if name != "extra"}
     told = times.get("originalTimestamp") or times["timestamp"]
@@ -126,7 +126,7 @@ def check_times(message: dict[str, Any], event: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "recording", [each for each in RECORDINGS if "cloudevents" in each.name], ids=lambda recording: recording.stem
 )
-def test_each_cloudevent_is_stored_with_all_it_has(app: Flask, recording: Path) -> None:
+def test_each_cloudevent_is_stored_with_all_its_fields(app: Flask, recording: Path) -> None:
     client = app.test_client(use_cookies=False)
     for recorded in requests_of(recording):
         send(client, recorded)
@@ -146,7 +146,7 @@ def test_each_cloudevent_is_stored_with_all_it_has(app: Flask, recording: Path) 
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda recording: recording.stem)
-def test_the_key_is_stored_nowhere(app: Flask, recording: Path) -> None:
+def test_no_event_has_the_key(app: Flask, recording: Path) -> None:
     client = app.test_client(use_cookies=False)
     for recorded in requests_of(recording):
         send(client, recorded)

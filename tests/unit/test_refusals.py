@@ -1,4 +1,4 @@
-"""What was refused: who finds out what about it, and what is never told."""
+"""Refused events: the records about them, without keys, within limits, and without delay for the answers."""
 
 import base64
 import gzip
@@ -30,7 +30,7 @@ SECRET = "s3cret-of-the-shop"
 
 
 class Api:
-    """An app whose clock stands still until a test moves it, and what it has put on the topic."""
+    """An app whose clock a test moves, and its records about refused events."""
 
     def __init__(self, **access: Any) -> None:
         self.broker = FakeBroker()
@@ -46,7 +46,7 @@ class Api:
         self.client.post(path, data=data, headers={**JSON, **names})
 
     def kept(self) -> list[dict[str, Any]]:
-        """What waits for the thread, which does not run here."""
+        """The records that wait for the thread, which does not run here."""
         found = []
         while not self.refusals._waiting.empty():
             found.append(json.loads(self.refusals._waiting.get().value or b""))
@@ -67,7 +67,7 @@ def keyed() -> Api:
     return Api(keys=(WriteKey("web", SECRET),))
 
 
-def test_an_invalid_event_is_kept_with_all_that_an_investigator_needs(keyed: Api) -> None:
+def test_an_invalid_event_is_kept_with_its_errors_and_its_origin(keyed: Api) -> None:
     keyed.post(
         TRACK, WRONG, X_API_Key=SECRET, X_Request_ID="id-1", Origin="https://shop.example", User_Agent="Shop/1.0"
     )
@@ -114,7 +114,7 @@ def test_the_refused_part_of_a_partial_batch_is_kept(api: Api) -> None:
         ("/health", RIGHT, None, (405, "method_not_allowed")),
     ],
 )
-def test_what_is_refused_as_a_whole_is_kept_as_one(
+def test_a_request_refused_as_a_whole_is_kept_as_one_record(
     api: Api, path: str, body: Any, content_type: str | None, told: tuple[int, str]
 ) -> None:
     api.post(path, body, Content_Type=content_type or "application/json")
@@ -129,18 +129,18 @@ def test_a_request_without_a_key_is_kept(keyed: Api) -> None:
     assert (kept["status"], kept["body"], kept["source"]) == (401, json.dumps(RIGHT), None)
 
 
-def test_what_is_no_event_is_not_kept(api: Api) -> None:
+def test_a_request_without_events_is_not_kept(api: Api) -> None:
     api.client.get("/favicon.ico")
     api.client.options("/nothing")
     assert api.kept() == []
 
 
-def test_what_is_accepted_is_not_kept(api: Api) -> None:
+def test_an_accepted_event_is_not_kept(api: Api) -> None:
     api.post(TRACK, RIGHT)
     assert api.kept() == []
 
 
-def test_what_finds_no_room_is_not_kept_since_it_comes_again() -> None:
+def test_a_request_answered_503_is_not_kept() -> None:
     api = Api()
     api.app.extensions["delivery"].queue._capacity = 0
     api.post(TRACK, RIGHT)
@@ -179,12 +179,12 @@ def test_no_key_is_kept_valid_or_not(keyed: Api, send: Callable[[Api, str], None
     assert key[:5] not in told
 
 
-def test_the_keys_of_others_are_not_kept_either(keyed: Api) -> None:
+def test_a_valid_key_in_a_value_is_not_kept(keyed: Api) -> None:
     keyed.post(TRACK, {"note": f"try {SECRET}"})
     assert SECRET not in json.dumps(keyed.kept())
 
 
-def test_keys_that_are_found_everywhere_make_nothing_large(api: Api) -> None:
+def test_short_keys_that_occur_often_do_not_enlarge_the_body(api: Api) -> None:
     api.post(f"{TRACK}?key=k&writeKey=e", b"key" * 20_000, X_API_Key="y", Authorization="Basic dDph")
     (kept,) = api.kept()
     assert len(kept["body"]) <= BODY_BYTES
@@ -204,7 +204,7 @@ def test_a_zipped_body_is_kept_unzipped(api: Api) -> None:
     assert [each["body"] for each in api.kept()] == [json.dumps(WRONG)]
 
 
-def test_a_zipped_body_that_nobody_read_is_kept_unzipped(keyed: Api) -> None:
+def test_a_zipped_body_that_the_route_did_not_read_is_kept_unzipped(keyed: Api) -> None:
     keyed.post(TRACK, gzip.compress(json.dumps(WRONG).encode()), Content_Encoding="gzip")
     assert [each["body"] for each in keyed.kept()] == [json.dumps(WRONG)]
 
@@ -229,7 +229,7 @@ def api_for_all() -> Api:
     return Api()
 
 
-# ── Not in the way ──
+# ── Limits and the thread ──
 
 
 def test_at_most_ten_a_second_are_kept_and_the_rest_is_counted(api: Api) -> None:
@@ -243,14 +243,14 @@ def test_at_most_ten_a_second_are_kept_and_the_rest_is_counted(api: Api) -> None
     assert (len(api.kept()), api.dropped()) == (1, 16)
 
 
-def test_what_waits_is_bounded(api: Api) -> None:
+def test_the_number_of_waiting_records_is_bounded(api: Api) -> None:
     for _ in range(MOST_WAITING + 5):
         api.clock.advance(1)
         api.post(TRACK, WRONG)
     assert (len(api.kept()), api.dropped()) == (MOST_WAITING, 5)
 
 
-def test_without_a_topic_what_is_refused_is_counted() -> None:
+def test_without_a_topic_refused_events_are_only_counted() -> None:
     metrics = ApiMetrics(CollectorRegistry())
     refusals = Refusals(None, metrics)
     refusals.start()
@@ -259,7 +259,7 @@ def test_without_a_topic_what_is_refused_is_counted() -> None:
     assert metrics.refused_dropped._value.get() == 1
 
 
-def test_the_thread_sends_what_waits_and_counts_it(api: Api) -> None:
+def test_the_thread_sends_and_counts_waiting_records(api: Api) -> None:
     api.post(TRACK, WRONG)
     api.refusals.start()
     metrics: ApiMetrics = api.app.extensions["metrics"]
@@ -267,7 +267,7 @@ def test_the_thread_sends_what_waits_and_counts_it(api: Api) -> None:
     assert len(api.broker.records(REFUSED)) == 1
 
 
-def test_refused_events_wait_while_kafka_is_away(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_events_wait_while_kafka_is_unavailable(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     api.broker.up = False
     api.post(TRACK, WRONG)
     api.refusals.start()
@@ -306,7 +306,7 @@ def test_the_thread_reports_its_death(api: Api, caplog: pytest.LogCaptureFixture
 # ── Before the app ──
 
 
-def test_what_the_app_never_saw_is_kept_if_it_was_to_bring_events(api: Api) -> None:
+def test_a_request_refused_before_the_app_is_kept_if_its_path_is_for_events(api: Api) -> None:
     head = b"POST /api/v1/track?key=abc HTTP/1.1\r\nHost: x\r\nUser-Agent: Shop abc\r\nOrigin: https://shop.example\r\n"
     api.refusals.keep_unread(408, "too_slow", "The request did not arrive in time.", head, "id-2")
     (kept,) = api.kept()
@@ -324,12 +324,12 @@ def test_what_the_app_never_saw_is_kept_if_it_was_to_bring_events(api: Api) -> N
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"])
-def test_of_what_was_to_bring_none_nothing_is_kept(api: Api, head: bytes) -> None:
+def test_a_request_refused_before_the_app_is_not_kept_without_such_a_path(api: Api, head: bytes) -> None:
     api.refusals.keep_unread(400, "unreadable", "Malformed HTTP request.", head, "id-3")
     assert (api.kept(), api.dropped()) == ([], 0)
 
 
-# ── What SDKs send ──
+# ── Messages of SDKs ──
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -345,13 +345,13 @@ def test_each_wrong_message_of_an_sdk_is_kept_by_itself_without_the_key(keyed: A
     assert SECRET not in json.dumps(kept)
 
 
-def test_so_is_each_cloudevent(api: Api) -> None:
+def test_each_wrong_cloudevent_is_kept_by_itself(api: Api) -> None:
     right = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
     api.post("/api/v1/cloudevents", [right, {**right, "type": ""}])
     (kept,) = api.kept()
     assert (kept["protocol"], kept["index"], json.loads(kept["body"])["type"]) == ("cloudevents", 1, "")
 
 
-def test_a_batch_of_which_nothing_is_right_is_kept_message_by_message(api: Api) -> None:
+def test_a_batch_without_a_valid_message_is_kept_message_by_message(api: Api) -> None:
     api.post("/v1/batch", {"batch": [{"type": "page"}, {"type": "nothing"}]})
     assert [each["index"] for each in api.kept()] == [0, 1]

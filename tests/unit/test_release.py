@@ -1,4 +1,4 @@
-"""`make release`: what it checks, what it changes."""
+"""`make release`: its checks and its changes."""
 
 import subprocess
 from pathlib import Path
@@ -42,7 +42,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_unreleased_entries_become_those_of_the_version_below_a_new_empty_section() -> None:
+def test_the_unreleased_entries_move_to_the_section_of_the_version() -> None:
     released = cut(CHANGELOG, "0.2.0", "2026-02-28")
     assert "## Unreleased\n\n## 0.2.0 (2026-02-28)\n\n### Added\n- A thing.\n\n## 0.1.0 (2026-01-31)\n" in released
 
@@ -73,7 +73,7 @@ def test_a_release_is_a_commit_with_both_files_and_a_tag(checkout: Path) -> None
     assert git(checkout, "status", "--porcelain") == ""
 
 
-def test_a_check_that_fails_leaves_everything_as_it_was(checkout: Path) -> None:
+def test_a_failed_check_changes_nothing(checkout: Path) -> None:
     before = git(checkout, "rev-parse", "HEAD")
     with pytest.raises(ReleaseError, match="`false` failed: nothing was released"):
         release(checkout, "0.2.0", [SUCCEEDS, FAILS])
@@ -84,13 +84,13 @@ def test_a_check_that_fails_leaves_everything_as_it_was(checkout: Path) -> None:
     )
 
 
-def test_uncommitted_changes_are_in_the_way(checkout: Path) -> None:
+def test_uncommitted_changes_stop_the_release(checkout: Path) -> None:
     (checkout / "new.txt").write_text("new")
     with pytest.raises(ReleaseError, match="commit or stash them"):
         release(checkout, "0.2.0", [])
 
 
-def test_another_branch_is_in_the_way(checkout: Path) -> None:
+def test_another_branch_stops_the_release(checkout: Path) -> None:
     git(checkout, "switch", "--quiet", "--create", "idea")
     with pytest.raises(ReleaseError, match="branch idea"):
         release(checkout, "0.2.0", [])

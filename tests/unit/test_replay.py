@@ -47,7 +47,7 @@ def test_a_row_becomes_an_event() -> None:
     ("event", "event_name"),
     [("purchase", "Order Completed"), ("add_to_cart", "Product Added"), ("support_chat", "support_chat")],
 )
-def test_a_row_has_the_name_that_shops_use_or_else_its_own(event: str, event_name: str) -> None:
+def test_a_row_has_the_standard_name_of_shops_or_its_own_name(event: str, event_name: str) -> None:
     assert replay.event_of(row(event), 1)["event_name"] == event_name
 
 
@@ -67,7 +67,7 @@ def test_each_kind_of_row_has_its_type(names: str, event_type: str) -> None:
     assert {replay.event_of(row(name), 1)["event_type"] for name in names.split()} == {event_type}
 
 
-def test_the_api_takes_what_a_row_becomes() -> None:
+def test_the_api_accepts_the_event_of_a_row() -> None:
     _, errors = load_batch(json.dumps({"events": events(100)}).encode())
     assert errors == {}
 
@@ -85,7 +85,7 @@ def test_equal_rows_of_the_file_are_separate_events_with_stable_ids(tmp_path: Pa
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> list[float]:
-    """Lets the API answer a batch with these statuses, one after the other; returns the pauses made (to be filled)."""
+    """Let the API answer batches with these statuses, in order. Returns a list that collects the pauses, in seconds."""
     left = iter(statuses)
 
     def post(_session: requests.Session, _url: str, *, data: bytes, timeout: Any) -> requests.Response:
@@ -128,27 +128,27 @@ def test_sends_with_a_key_where_the_api_wants_one(monkeypatch: pytest.MonkeyPatc
     assert sessions[0].headers["X-API-Key"] == "s3cret"
 
 
-def test_a_batch_without_room_is_sent_again_after_the_pause_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_answered_503_is_sent_again_after_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = answers(monkeypatch, 503, 503, 202)
     [(_, ids)] = client.send("http://api", events(2))
     assert ids == {"ecom-00001", "ecom-00002"}
     assert pauses == [7.0, 7.0]
 
 
-def test_gives_up_when_there_is_no_room_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gives_up_when_the_api_answers_503_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, 503)
     monkeypatch.setattr(client, "PATIENCE", 5.0)
     with pytest.raises(PulseError, match="no events for 5 s: the reason"):
         list(client.send("http://api", events(1)))
 
 
-def test_a_refused_batch_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_batch_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, 400)
     with pytest.raises(PulseError, match=r"HTTP 400\): the reason"):
         list(client.send("http://api", events(1)))
 
 
-def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_api_is_an_error_with_the_command_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def post(*_: object, **__: object) -> None:
         raise requests.ConnectionError
 
@@ -158,13 +158,13 @@ def test_an_api_that_is_away_is_told_with_what_to_do(monkeypatch: pytest.MonkeyP
 
 
 class FortyStored:
-    """A collection."""
+    """A collection with forty stored events."""
 
     def aggregate(self, _: object) -> list[dict[str, Any]]:
         return [{"_id": "page_view", "count": 40}]
 
 
-def test_ctrl_c_says_how_far_it_got_and_that_it_may_be_run_again(
+def test_ctrl_c_prints_the_progress_and_that_a_second_run_is_safe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def send_a_hundred(_: str, events: list[Event]) -> Iterator[tuple[list[Event], set[str]]]:

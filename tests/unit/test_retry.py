@@ -1,11 +1,11 @@
-"""Pauses between tries."""
+"""The pauses between attempts."""
 
 from itertools import islice
 
 from common.retry import Backoff
 
 
-def test_pauses_double_up_to_the_most() -> None:
+def test_pauses_double_up_to_the_maximum() -> None:
     backoff = Backoff(first=1.0, most=5.0, jitter=lambda: 0.0)
     assert list(islice(backoff.pauses(), 5)) == [1.0, 2.0, 4.0, 5.0, 5.0]
 

@@ -1,4 +1,4 @@
-"""What is read of a damaged journal."""
+"""Reading the events of a damaged journal."""
 
 from pathlib import Path
 
@@ -28,16 +28,16 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return a_journal(tmp_path, request.param, EVENTS)
 
 
-def test_a_sound_journal_gives_what_was_not_sent_in_order(file: Path) -> None:
+def test_an_undamaged_journal_has_its_unsent_events_in_order(file: Path) -> None:
     assert list(salvaged(file)) == EVENTS[1000:]
 
 
-def test_without_its_beginning_it_gives_all_and_what_was_sent_too(file: Path) -> None:
+def test_a_journal_without_its_first_pages_has_all_unsent_events(file: Path) -> None:
     file.write_bytes(b"\0" * 8192 + file.read_bytes()[8192:])
     assert set(EVENTS[1000:]) <= set(salvaged(file))
 
 
-def test_one_that_was_cut_off_gives_the_events_before_that(file: Path) -> None:
+def test_a_truncated_journal_has_the_events_before_the_cut(file: Path) -> None:
     data = file.read_bytes()
     file.write_bytes(data[: len(data) * 2 // 3])
     found = set(salvaged(file))
@@ -45,7 +45,7 @@ def test_one_that_was_cut_off_gives_the_events_before_that(file: Path) -> None:
     assert found <= set(EVENTS)
 
 
-def test_a_zeroed_page_costs_its_own_events_only(file: Path) -> None:
+def test_a_zeroed_page_loses_only_its_own_events(file: Path) -> None:
     data = file.read_bytes()
     lost_page = data.index(EVENTS[2000]) // 4096 * 4096
     file.write_bytes(data[:lost_page] + b"\0" * 4096 + data[lost_page + 4096 :])
@@ -55,9 +55,9 @@ def test_a_zeroed_page_costs_its_own_events_only(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"x", b"rubbish" * 10_000, b"\xff" * 50_000], ids=lambda data: str(len(data))
+    "contents", [b"", b"x", b"invalid" * 10_000, b"\xff" * 50_000], ids=lambda data: str(len(data))
 )
-def test_rubbish_gives_nothing(tmp_path: Path, contents: bytes) -> None:
+def test_a_file_without_a_journal_has_no_events(tmp_path: Path, contents: bytes) -> None:
     (tmp_path / DATA).write_bytes(contents)
     assert list(salvaged(tmp_path / DATA)) == []
 
@@ -68,13 +68,13 @@ def some_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(damage=st.lists(st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=200)), max_size=20))
-def test_whatever_is_written_over_a_journal_nothing_but_events_are_read(
+def test_only_events_are_read_from_a_journal_with_any_damage(
     some_journal: Path, damage: list[tuple[int, bytes]]
 ) -> None:
     data = bytearray(some_journal.read_bytes())
-    for offset, rubbish in damage:
+    for offset, invalid in damage:
         at = offset % len(data)
-        data[at : at + len(rubbish)] = rubbish
+        data[at : at + len(invalid)] = invalid
     damaged = some_journal.with_name("damaged")
     damaged.write_bytes(data)
     assert all(map(is_event, salvaged(damaged)))

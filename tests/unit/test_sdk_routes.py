@@ -1,4 +1,4 @@
-"""What SDKs call: routes, keys, bodies and answers as they know them, and what browsers are told."""
+"""The routes of SDKs: paths, keys, bodies, answers, headers and CORS as the SDKs expect them."""
 
 import base64
 import gzip
@@ -45,7 +45,7 @@ def stored(app: Flask) -> list[dict[str, Any]]:
 
 
 def counted(app: Flask, metric: str) -> dict[str, float]:
-    """A counter's values by its only label."""
+    """A counter's values other than zero, by its only label."""
     samples = getattr(app.extensions["metrics"], metric).collect()[0].samples
     return {
         value: sample.value
@@ -60,7 +60,7 @@ def counted(app: Flask, metric: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", SINGLE)
-def test_each_call_has_its_route_whose_path_decides(app: Flask, client: FlaskClient, path: str, slash: str) -> None:
+def test_the_path_decides_the_type_of_each_call(app: Flask, client: FlaskClient, path: str, slash: str) -> None:
     body = {"event": "e", "userId": "ada", "previousId": "p", "groupId": "g", "type": "nonsense"}
     answer = client.post(path + slash, json=body)
     assert (answer.status_code, answer.json) == (200, {"success": True})
@@ -71,32 +71,32 @@ def test_each_call_has_its_route_whose_path_decides(app: Flask, client: FlaskCli
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", MANY)
-def test_batches_have_many_names(app: Flask, client: FlaskClient, path: str, slash: str) -> None:
+def test_batches_have_several_paths(app: Flask, client: FlaskClient, path: str, slash: str) -> None:
     answer = client.post(path + slash, json={"batch": [TRACK, {"type": "page", "userId": "ada"}]})
     assert (answer.status_code, answer.json) == (200, {"success": True})
     assert [event["event_type"] for event in stored(app)] == ["custom", "page_view"]
 
 
 @pytest.mark.parametrize("path", ["/v1/m", "/v1/m/"])
-def test_how_analytics_js_fares_is_taken_and_dropped(app: Flask, keyed: FlaskClient, path: str) -> None:
+def test_the_metrics_of_analytics_js_are_accepted_and_dropped(app: Flask, keyed: FlaskClient, path: str) -> None:
     assert keyed.post(path, data="{}").status_code == 200
     assert stored(app) == []
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_analytics_js_is_told_to_send_with_the_key_it_asked_for(keyed: FlaskClient, slash: str) -> None:
+def test_the_settings_of_analytics_js_have_the_requested_key(keyed: FlaskClient, slash: str) -> None:
     answer = keyed.get(f"/v1/projects/any%20key/settings{slash}")
     integrations = answer.json["integrations"]  # type: ignore[index]
     assert integrations == {"Segment.io": {"apiKey": "any key", "apiHost": "localhost/v1"}}
 
 
-def test_analytics_js_is_told_to_tell_segment_nothing(keyed: FlaskClient) -> None:
+def test_the_settings_of_analytics_js_switch_its_own_metrics_off(keyed: FlaskClient) -> None:
     answer = keyed.get("/v1/projects/any/settings")
     assert answer.json["metrics"] == {"sampleRate": 0}  # type: ignore[index]
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_rudderstack_is_told_to_send_and_to_tell_nothing_of_itself(keyed: FlaskClient, slash: str) -> None:
+def test_the_source_config_of_rudderstack_is_enabled_without_own_statistics(keyed: FlaskClient, slash: str) -> None:
     source = keyed.get(f"/sourceConfig{slash}?writeKey=x").json["source"]  # type: ignore[index]
     assert source["enabled"] is True
     assert source["config"]["statsCollection"] == {"errors": {"enabled": False}, "metrics": {"enabled": False}}
@@ -137,7 +137,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("query", "headers", "more"), WAYS)
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/batch"])
-def test_a_key_is_taken_wherever_an_sdk_puts_it(
+def test_a_key_is_accepted_in_each_place_where_an_sdk_puts_it(
     keyed: FlaskClient, path: str, query: str, headers: dict[str, str], more: dict[str, Any]
 ) -> None:
     body = TRACK if path == "/v1/track" else {"batch": [TRACK]}
@@ -169,7 +169,7 @@ def test_without_a_valid_key_the_answer_is_401(
     assert (answer.json["success"], answer.json["code"]) == (False, "unauthorized")
 
 
-def test_with_no_keys_any_key_does(app: Flask, client: FlaskClient) -> None:
+def test_without_configured_keys_any_key_is_accepted(app: Flask, client: FlaskClient) -> None:
     assert client.post("/v1/track", json=TRACK, headers=basic("any")).status_code == 200
     assert "source" not in stored(app)[0]
 
@@ -199,7 +199,7 @@ def test_a_key_may_be_for_pages_of_some_origins(bound: FlaskClient, origin: dict
     assert native.status_code == {200: 202}.get(status, status)
 
 
-def test_a_key_may_be_for_so_many_events_a_second_whole_requests_at_a_time(bound: FlaskClient) -> None:
+def test_a_key_with_a_rate_refuses_whole_requests_beyond_it(bound: FlaskClient) -> None:
     batch = {"batch": [TRACK] * 25}
     first = bound.post("/v1/batch", json=batch, headers=basic("slow"))
     second = bound.post("/v1/batch", json=batch, headers=basic("slow"))
@@ -223,7 +223,7 @@ def test_a_key_may_be_for_so_many_events_a_second_whole_requests_at_a_time(bound
 )
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("told", [False, True])
-def test_a_body_is_json_whatever_its_headers_say(
+def test_a_body_is_read_as_json_with_any_content_type(
     client: FlaskClient, content_type: str | None, zipped: bool, told: bool
 ) -> None:
     body = json.dumps(TRACK).encode()
@@ -234,7 +234,7 @@ def test_a_body_is_json_whatever_its_headers_say(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"\x1f\x8b", b'{"batch":1}', b"{}"])
 @pytest.mark.parametrize("path", ["/v1/batch", "/v1/track"])
-def test_what_is_no_message_is_answered_400_with_a_code(client: FlaskClient, path: str, body: bytes) -> None:
+def test_a_body_without_a_message_is_answered_400_with_a_code(client: FlaskClient, path: str, body: bytes) -> None:
     answer = client.post(path, data=body, content_length=len(body))
     assert answer.status_code == 400
     assert answer.json is not None
@@ -291,13 +291,13 @@ def test_a_batch_may_have_four_and_a_half_mib(app: Flask, client: FlaskClient, z
     assert client.post("/v1/batch", data=body(MAX_SDK_BATCH_BYTES + 1)).status_code == 413
 
 
-def test_what_a_batch_says_for_all_cannot_make_it_many_times_larger(app: Flask, client: FlaskClient) -> None:
+def test_a_large_shared_context_cannot_multiply_the_size_of_a_batch(app: Flask, client: FlaskClient) -> None:
     answer = client.post("/v1/batch", json={"context": {"c": "x" * 50_000}, "batch": [TRACK] * 1_000})
     assert answer.status_code == 413
     assert stored(app) == []
 
 
-def test_an_event_that_grows_in_the_api_is_stored_all_the_same(app: Flask, client: FlaskClient) -> None:
+def test_an_event_that_grows_beyond_the_limit_in_the_api_is_stored(app: Flask, client: FlaskClient) -> None:
     identify = {"userId": "ada", "context": {"traits": {"about": "x" * 60_000}}}
     assert client.post("/v1/identify", json=identify).status_code == 200
     (event,) = stored(app)
@@ -307,7 +307,7 @@ def test_an_event_that_grows_in_the_api_is_stored_all_the_same(app: Flask, clien
 # ── Answers ──
 
 
-def test_the_good_messages_of_a_batch_are_taken_and_the_others_named(app: Flask, client: FlaskClient) -> None:
+def test_the_valid_messages_of_a_batch_are_accepted_and_the_others_named(app: Flask, client: FlaskClient) -> None:
     batch = [TRACK, {"type": "track", "userId": "ada"}, "odd", TRACK | {"properties": 1, "userId": "x" * 300}]
     answer = client.post("/v1/batch", json={"batch": batch})
     assert answer.status_code == 200
@@ -319,7 +319,7 @@ def test_the_good_messages_of_a_batch_are_taken_and_the_others_named(app: Flask,
     assert len(stored(app)) == 1
 
 
-def test_a_batch_of_which_nothing_is_right_is_answered_400(app: Flask, client: FlaskClient) -> None:
+def test_a_batch_without_a_valid_message_is_answered_400(app: Flask, client: FlaskClient) -> None:
     answer = client.post("/v1/batch", json={"batch": [{"type": "track"}, {}]})
     assert answer.status_code == 400
     assert answer.json is not None
@@ -333,7 +333,7 @@ def test_an_empty_batch_is_no_error(client: FlaskClient, path: str) -> None:
     assert (answer.status_code, answer.json) == (200, {"success": True})
 
 
-def test_without_room_the_answer_is_429_to_come_back_at_different_times() -> None:
+def test_a_full_queue_is_answered_429_with_different_waits() -> None:
     client = build_app(FakeBroker(), capacity=1).test_client(use_cookies=False)
     assert client.post("/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
     answers = [client.post("/v1/batch", json={"batch": [TRACK]}) for _ in range(50)]
@@ -346,7 +346,7 @@ def test_without_room_the_answer_is_429_to_come_back_at_different_times() -> Non
     assert f"try again in {answers[0].headers['Retry-After']} s" in answers[0].json["message"]
 
 
-def test_what_was_mended_is_counted(app: Flask, client: FlaskClient) -> None:
+def test_repaired_values_are_counted(app: Flask, client: FlaskClient) -> None:
     body = b'{"userId":"ada","event":"e","properties":{"$a":NaN,"":1e999,"big":99999999999999999999,"half":"\\ud83d"}}'
     assert client.post("/v1/track", data=body).status_code == 200
     (event,) = stored(app)
@@ -366,7 +366,7 @@ def test_faults_are_logged_by_field_and_rule(client: FlaskClient, caplog: pytest
 # ── Headers ──
 
 
-def test_the_ids_and_times_of_headers_are_for_messages_that_lack_them(app: Flask, client: FlaskClient) -> None:
+def test_ids_and_times_of_headers_are_for_messages_without_them(app: Flask, client: FlaskClient) -> None:
     headers = {"AnonymousId": base64.b64encode(b"anon-1").decode(), "SentAt": "2026-01-31T12:00:00Z"}
     client.post("/v1/track", json={"event": "e"}, headers=headers)
     (event,) = stored(app)
@@ -375,7 +375,7 @@ def test_the_ids_and_times_of_headers_are_for_messages_that_lack_them(app: Flask
 
 
 @pytest.mark.parametrize("odd", ["???", "/w==", "", "YQ", "\xff"])
-def test_an_odd_id_in_a_header_is_none(client: FlaskClient, odd: str) -> None:
+def test_a_malformed_id_in_a_header_is_ignored(client: FlaskClient, odd: str) -> None:
     assert client.post("/v1/track", json={"event": "e"}, headers={"AnonymousId": odd}).status_code == 400
 
 
@@ -403,7 +403,7 @@ PREFLIGHT = {"Origin": SHOP, "Access-Control-Request-Method": "POST", "Access-Co
 
 
 @pytest.mark.parametrize("path", ["/v1/t", "/v1/batch/", "/beacon/v1/batch", "/api/v1/cloudevents", "/sourceConfig/"])
-def test_pages_of_any_origin_may_ask(client: FlaskClient, path: str) -> None:
+def test_pages_of_any_origin_may_send(client: FlaskClient, path: str) -> None:
     answer = client.options(path, headers=PREFLIGHT)
     assert answer.status_code == 204
     assert answer.headers["Access-Control-Allow-Origin"] == SHOP
@@ -437,7 +437,7 @@ def listed() -> FlaskClient:
     return build_app(FakeBroker(), access).test_client(use_cookies=False)
 
 
-def test_or_only_those_that_are_listed(listed: FlaskClient) -> None:
+def test_with_sdk_cors_listed_only_pages_of_listed_origins_may_send(listed: FlaskClient) -> None:
     assert listed.options("/v1/t", headers=PREFLIGHT).headers["Access-Control-Allow-Origin"] == SHOP
     others = listed.options("/v1/t", headers=PREFLIGHT | {"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in others.headers
@@ -509,6 +509,6 @@ def test_cloudevents_in_a_batch(app: Flask, client: FlaskClient) -> None:
     assert [event["customer_id"] for event in stored(app)] == [SHOP + "/"]
 
 
-def test_a_time_that_is_none_is_extra(app: Flask, client: FlaskClient) -> None:
+def test_a_malformed_time_goes_to_extra(app: Flask, client: FlaskClient) -> None:
     client.post("/api/v1/cloudevents", json=CLOUD | {"time": "noon"})
     assert stored(app)[0]["extra"]["time"] == "noon"

@@ -1,4 +1,4 @@
-"""What becomes of the messages of Segment's and RudderStack's SDKs."""
+"""The conversion of messages of Segment's and RudderStack's SDKs into events."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def track(**fields: Any) -> Message:
 
 
 def event_of(message: Message, call: str | None = None, envelope: Envelope = ENVELOPE) -> dict[str, Any]:
-    """As it is stored, but for what the API adds to all."""
+    """The event of a message, without the fields that the API adds to every event."""
     converted = convert([message], lambda each: to_event(each, call, envelope), odd=True)
     assert converted.batch.errors == {}
     return converted.batch.events[0]
@@ -47,7 +47,7 @@ def errors_of(message: Any, call: str | None = None) -> Any:
         ("Walked", "custom"),
     ],
 )
-def test_the_names_of_shops_have_types_of_their_own(name: str, event_type: str) -> None:
+def test_standard_names_of_shops_have_their_own_types(name: str, event_type: str) -> None:
     event = event_of(track(event=name))
     assert (event["event_type"], event["event_name"]) == (event_type, name)
 
@@ -67,14 +67,14 @@ def test_pages_and_screens_may_have_names(call: str) -> None:
         assert "event_name" not in event_of({"type": call, "userId": "ada", "name": name})
 
 
-def test_the_path_wins_over_the_type_that_the_message_says() -> None:
+def test_the_path_overrides_the_type_of_the_message() -> None:
     event = event_of(track(type="identify"), call="track")
     assert (event["event_type"], event["extra"]) == ("custom", {"type": "identify"})
     assert "extra" not in event_of(track(), call="track")
 
 
 @pytest.mark.parametrize("call", [None, "Track", "delete", 1, ["track"], {}])
-def test_without_a_path_the_message_has_to_say_what_it_is(call: Any) -> None:
+def test_without_a_path_the_message_must_have_a_type(call: Any) -> None:
     assert errors_of(track(type=call)) == {"event_type": [f"A message's type must be one of: {', '.join(CALLS)}."]}
 
 
@@ -87,7 +87,7 @@ def test_a_track_without_an_event_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize("absent", [None, "", "  "])
-def test_whose_event_it_is_says_the_user_or_else_the_anonymous_id(absent: Any) -> None:
+def test_the_customer_is_the_user_id_or_else_the_anonymous_id(absent: Any) -> None:
     assert event_of(track(anonymousId="anon"))["customer_id"] == "ada"
     event = event_of(track(userId=absent, anonymousId="anon"))
     assert (event["customer_id"], event["anonymous_id"]) == ("anon", "anon")
@@ -95,7 +95,7 @@ def test_whose_event_it_is_says_the_user_or_else_the_anonymous_id(absent: Any) -
     assert errors_of(track(userId=absent)) == {"customer_id": ["Missing: a userId or an anonymousId."]}
 
 
-def test_of_an_alias_the_previous_id_does_as_well() -> None:
+def test_the_customer_of_an_alias_may_be_the_previous_id() -> None:
     event = event_of({"type": "alias", "previousId": "anon", "anonymousId": "other"})
     assert (event["customer_id"], event["previous_id"], event["anonymous_id"]) == ("anon", "anon", "other")
     assert event_of({"type": "alias", "previousId": "anon", "userId": "ada"})["customer_id"] == "ada"
@@ -109,17 +109,17 @@ def test_numbers_become_texts(number: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("odd", [True, False, {}, [], {"id": 1}, ["ada"]])
-def test_what_is_no_id_is_refused(odd: Any) -> None:
+def test_an_id_that_is_neither_text_nor_number_is_refused(odd: Any) -> None:
     assert "user_id" in errors_of(track(userId=odd, anonymousId="anon"))
 
 
-def test_the_id_in_a_header_is_for_messages_that_have_none() -> None:
+def test_the_id_in_a_header_is_for_messages_without_one() -> None:
     envelope = Envelope(NOW, anonymous_id="of-the-header")
     assert event_of(track(), envelope=envelope)["anonymous_id"] == "of-the-header"
     assert event_of(track(anonymousId="own"), envelope=envelope)["anonymous_id"] == "own"
 
 
-def test_a_message_id_that_is_too_long_is_told_by_its_digest() -> None:
+def test_a_message_id_that_is_too_long_becomes_its_digest() -> None:
     assert event_of(track(messageId="x" * 128))["event_id"] == "x" * 128
     event_id = event_of(track(messageId="x" * 129))["event_id"]
     assert event_id == f"sha256:{hashlib.sha256(b'x' * 129).hexdigest()}"
@@ -128,11 +128,11 @@ def test_a_message_id_that_is_too_long_is_told_by_its_digest() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, "", " "])
-def test_an_id_that_is_missing_is_made_later(missing: Any) -> None:
+def test_a_missing_id_is_left_for_the_api_to_generate(missing: Any) -> None:
     assert "event_id" not in event_of(track(messageId=missing))
 
 
-# ── What else there is ──
+# ── Other fields ──
 
 
 def test_properties_traits_and_context_are_kept_as_they_were_sent() -> None:
@@ -140,7 +140,7 @@ def test_properties_traits_and_context_are_kept_as_they_were_sent() -> None:
     assert event_of(track(**parts)).items() >= parts.items()
 
 
-def test_an_identify_without_traits_has_those_of_its_context() -> None:
+def test_an_identify_without_traits_uses_those_of_its_context() -> None:
     context = {"traits": {"plan": "pro"}}
     nothing: list[dict[str, Any]] = [{}, {"traits": None}, {"traits": {}}]
     for traits in nothing:
@@ -150,13 +150,13 @@ def test_an_identify_without_traits_has_those_of_its_context() -> None:
     assert "traits" not in event_of(track(context=context))
 
 
-def test_every_other_field_is_extra_but_the_key() -> None:
+def test_every_other_field_except_the_key_goes_to_extra() -> None:
     extra = {"channel": "web", "category": "Shop", "_metadata": {"x": 1}, "integrations": {"All": True}, "name": "n"}
     assert event_of(track(writeKey="secret", **extra))["extra"] == extra
 
 
 @pytest.mark.parametrize("part", ["properties", "traits", "context"])
-def test_a_part_that_is_no_object_is_refused_by_its_name(part: str) -> None:
+def test_properties_traits_and_context_must_be_objects(part: str) -> None:
     assert errors_of(track(**{part: "text"})) == {part: ["Must be a JSON object."]}
 
 
@@ -183,25 +183,25 @@ def test_a_clock_that_is_five_minutes_off_is_corrected(sent: float, told: float)
     assert event["sent_at"] == NOW + timedelta(minutes=sent)
 
 
-def test_a_request_that_is_sent_again_corrects_nothing() -> None:
+def test_a_retried_request_corrects_no_clock() -> None:
     envelope = Envelope(NOW, is_retry=True)
     assert event_of(track(timestamp=at(-60), sentAt=at(-30)), envelope=envelope)["timestamp"] == parse_timestamp(
         at(-60)
     )
 
 
-def test_where_both_times_are_there_the_timestamp_is_kept() -> None:
+def test_a_message_with_both_times_keeps_its_timestamp() -> None:
     event = event_of(track(timestamp=at(-60), originalTimestamp=at(-90), sentAt=at(-30)))
     assert event["timestamp"] == parse_timestamp(at(-60))
     assert event["original_timestamp"] == parse_timestamp(at(-90))
 
 
-def test_the_original_time_alone_does_as_well() -> None:
+def test_the_original_timestamp_alone_is_the_time() -> None:
     event = event_of(track(originalTimestamp=at(-60), sentAt=at(-30)))
     assert event["timestamp"] == parse_timestamp(at(-30))
 
 
-def test_when_it_was_sent_says_the_message_or_else_the_header() -> None:
+def test_the_time_of_sending_is_of_the_message_or_else_of_the_header() -> None:
     envelope = Envelope(NOW, sent_at=at(-10))
     assert event_of(track(timestamp=at(-60)), envelope=envelope)["timestamp"] == parse_timestamp(at(-50))
     assert event_of(track(sentAt=at(-20)), envelope=envelope)["sent_at"] == parse_timestamp(at(-20))
@@ -210,7 +210,7 @@ def test_when_it_was_sent_says_the_message_or_else_the_header() -> None:
 @pytest.mark.parametrize(
     "odd", ["yesterday", "2026-01-31", "2026-01-31T12:00:00", 1769860800, {"a": 1}, "2026-13-01T00:00:00Z"]
 )
-def test_what_is_no_time_is_extra(odd: Any) -> None:
+def test_a_malformed_time_stays_in_extra(odd: Any) -> None:
     event = event_of(track(timestamp=odd, sentAt=odd, originalTimestamp=odd))
     assert event["extra"] == {"timestamp": odd, "sentAt": odd, "originalTimestamp": odd}
     assert event.keys().isdisjoint({"timestamp", "original_timestamp", "sent_at"})
@@ -224,7 +224,7 @@ def test_offsets_may_have_no_colon(offset: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_a_correction_that_leads_out_of_all_years_is_none(end: str) -> None:
+def test_a_correction_beyond_the_years_of_python_is_skipped(end: str) -> None:
     for sent in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
         assert event_of(track(timestamp=end, sentAt=sent))["original_timestamp"] == parse_timestamp(end)
 
@@ -232,7 +232,7 @@ def test_a_correction_that_leads_out_of_all_years_is_none(end: str) -> None:
 # ── Batches ──
 
 
-def test_what_the_batch_says_holds_for_messages_that_lack_it() -> None:
+def test_fields_of_the_batch_apply_to_messages_without_them() -> None:
     batch = {
         "context": {"ip": "::1"},
         "integrations": {"All": False},
@@ -251,7 +251,7 @@ def test_a_batch_without_a_list_of_messages_is_refused(batch: Message) -> None:
         messages_in(batch)
 
 
-def test_the_message_is_left_as_it_was() -> None:
+def test_the_conversion_does_not_change_the_message() -> None:
     message = track(timestamp=at(0), properties={"$a": 1}, channel="web")
     before = json.dumps(message)
     event_of(message)

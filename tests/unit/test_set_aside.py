@@ -1,4 +1,4 @@
-"""`python -m api.journal`: damaged journals are shown and brought back."""
+"""`python -m api.journal` lists and restores damaged journals."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ EVENTS = [journalled(number) for number in range(2000)]
 
 
 def left_behind(root: Path) -> Iterator[list[bytes]]:
-    """What each journal without a worker holds, as the next worker would find it."""
+    """The events of each journal without a worker, as the next worker reads them."""
     for claimed in claim_left_behind(root, unexpected):
         journal = open_journal(claimed.folder, max_bytes=1024 * 1024, sync=False)
         yield journal.read(0, 1_000_000)[0]
@@ -32,7 +32,7 @@ def unexpected(folder: Path, error: JournalError) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """With a damaged journal in it, set aside, and a worker at work in its folder."""
+    """A folder of journals with one damaged journal set aside, whose folder belongs to a live worker."""
     monkeypatch.setenv("API_JOURNAL_DIR", str(tmp_path))
     claimed = claim_own(tmp_path)
     journal = open_journal(claimed.folder, max_bytes=8 * 1024 * 1024, sync=False)
@@ -68,12 +68,12 @@ def test_list_changes_nothing(root: Path) -> None:
     assert sorted(root.rglob("*")) == before
 
 
-def test_restore_gives_what_can_be_read_to_the_next_worker(root: Path) -> None:
+def test_restore_gives_the_readable_events_to_the_next_worker(root: Path) -> None:
     run("restore")
     assert EVENTS[:77] + EVENTS[78:] in list(left_behind(root))
 
 
-def test_what_is_restored_is_no_longer_set_aside_and_kept_all_the_same(root: Path) -> None:
+def test_a_restored_file_is_kept_under_another_name(root: Path) -> None:
     file = set_aside_files(root)[0].file
     contents = file.read_bytes()
     run("restore")
@@ -87,7 +87,7 @@ def test_restoring_twice_restores_once(root: Path) -> None:
     assert len(list(root.glob("worker-restored-*"))) == 1
 
 
-def test_a_restore_that_was_killed_is_done_again(root: Path) -> None:
+def test_a_killed_restore_is_repeated(root: Path) -> None:
     making, _ = restored_folder(root, set_aside_files(root)[0].file)
     making.mkdir()
     (making / DATA).write_bytes(b"half of it")
@@ -95,7 +95,7 @@ def test_a_restore_that_was_killed_is_done_again(root: Path) -> None:
     assert sum(map(len, left_behind(root))) == 1999
 
 
-def test_a_restore_that_was_killed_at_its_end_is_finished(root: Path) -> None:
+def test_a_restore_killed_at_its_end_is_finished(root: Path) -> None:
     file = set_aside_files(root)[0].file
     run("restore")
     next(root.glob("worker-0/restored-*.mdb")).rename(file)
@@ -104,7 +104,7 @@ def test_a_restore_that_was_killed_at_its_end_is_finished(root: Path) -> None:
     assert sum(map(len, left_behind(root))) == 1999
 
 
-def test_two_restores_at_once_do_not_meet(root: Path) -> None:
+def test_a_second_concurrent_restore_is_refused(root: Path) -> None:
     making, _ = restored_folder(root, set_aside_files(root)[0].file)
     making.mkdir()
     other = claim(making)
@@ -114,15 +114,15 @@ def test_two_restores_at_once_do_not_meet(root: Path) -> None:
     other.release()
 
 
-def test_a_file_of_which_nothing_can_be_read_stays(root: Path) -> None:
+def test_a_file_without_readable_events_stays(root: Path) -> None:
     file = set_aside_files(root)[0].file
-    file.write_bytes(b"rubbish")
+    file.write_bytes(b"invalid")
     assert "no event can be read" in run("restore").output
     assert [aside.file for aside in set_aside_files(root)] == [file]
     assert list(root.glob("*restor*")) == []
 
 
-def test_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+def test_an_error_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "api.journal", "list"]
     ended = subprocess.run(
         command, env={"API_JOURNAL_MAX_BYTES": "much"}, capture_output=True, text=True, check=False, timeout=60

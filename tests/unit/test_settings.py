@@ -1,4 +1,4 @@
-"""Settings: defaults, what is taken, and what a wrong value answers."""
+"""Settings: defaults, valid values, errors about invalid ones, and no secrets in the output."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert load_api_settings().threads == 4
 
 
-def test_an_empty_refused_topic_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_refused_topic_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_api_settings().kafka.refused_topic == "pulse.refused.v1"
     monkeypatch.setenv("KAFKA_REFUSED_TOPIC", "")
     assert load_api_settings().kafka.refused_topic is None
@@ -153,7 +153,7 @@ def test_a_wrong_ratio_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -
 
 
 @pytest.mark.parametrize("value", ["a..b", "a.", ".a", "a$b", "system.users", "a" * 101])
-def test_a_collection_that_mongodb_would_refuse_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_collection_name_that_mongodb_rejects_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MONGO_COLLECTION", value)
     with pytest.raises(SettingsError, match=f"^MONGO_COLLECTION={re.escape(value)} is not allowed: give letters"):
         load_consumer_settings()
@@ -194,7 +194,7 @@ def test_write_keys(monkeypatch: pytest.MonkeyPatch, value: str, keys: list[tupl
 
 
 @pytest.mark.parametrize("value", ["web=", "web=s1,", "=s1", "web==s1", "c2VjcmV0==", "two words", "web=ä", "w b=s1"])
-def test_what_is_no_write_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_malformed_write_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("API_KEYS", value)
     with pytest.raises(SettingsError, match=r"^API_KEYS=\(not shown\) is not allowed: give name=secret, "):
         load_api_settings()
@@ -260,7 +260,7 @@ def test_a_variable_of_two_processes_is_declared_once() -> None:
         assert all(declared()[each.name] == each for each in variables(process))
 
 
-def test_the_page_says_who_reads_a_setting() -> None:
+def test_the_page_names_the_processes_that_read_a_setting() -> None:
     assert "| `CONSUMER_BATCH_SIZE` | consumer | `100` | a whole number from 1 to 10000 |" in settings_page.page()
     assert "| `KAFKA_GROUP_ID` | consumer, export |" in settings_page.page()
 
@@ -273,7 +273,7 @@ def test_settings_without_the_environment_are_the_defaults(monkeypatch: pytest.M
 
 # ── The line `settings` in the log ──
 
-# Each begins with what no other text in the line has. No ',', ';' or '=', which end a write key.
+# Each secret begins with a text that the line has nowhere else. No ',', ';' or '=', which end a write key.
 KEYS = st.text("abcXYZ019-_.:/?@%!$&|'", min_size=4, max_size=24).map("s3cr+".__add__)
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Z"]), min_size=1).map("s3cr+".__add__)
 
@@ -305,12 +305,12 @@ def test_no_secret_reaches_the_log(key: str, password: str, options: str, scheme
     assert [f"{scheme}://***@a.mongo.example" in line for line in lines] == [False, True, True, True]
 
 
-def test_every_setting_is_secret_if_its_name_says_so() -> None:
+def test_every_setting_named_as_a_secret_is_secret() -> None:
     named = {name for name in declared() if re.search("KEY|PASSWORD|URI$", name)} - {"API_KEYS_FILE"}
     assert named == {name for name, each in declared().items() if each.secret}
 
 
-def test_the_log_has_all_settings_as_json_and_those_that_differ_from_the_defaults_as_text(
+def test_the_log_has_all_settings_as_json_and_only_changed_ones_as_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CONSUMER_FLUSH_INTERVAL", "500ms")
@@ -328,7 +328,7 @@ def test_the_log_has_all_settings_as_json_and_those_that_differ_from_the_default
 
 
 def line_of(loaded: ApiSettings | ConsumerSettings | ConsoleSettings | ExportSettings) -> str:
-    """The line in the log, as the process writes it."""
+    """The line `settings` in the log of a process."""
     config = logging_config(loaded.log)
     handler, formatter = logging.StreamHandler(io.StringIO()), config["formatters"][loaded.log.format]
     configured = logging.config.DictConfigurator(config)

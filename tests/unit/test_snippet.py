@@ -33,14 +33,14 @@ def test_any_cache_keeps_it_for_an_hour(client: FlaskClient) -> None:
     assert answer.headers["Vary"] == "Accept-Encoding"
 
 
-def test_it_is_zipped_for_clients_that_take_that(client: FlaskClient) -> None:
+def test_it_is_zipped_for_clients_that_accept_gzip(client: FlaskClient) -> None:
     zipped = client.get(SNIPPET, headers=ZIPPED)
     assert zipped.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(zipped.data) == client.get(SNIPPET).data
 
 
 @pytest.mark.parametrize("accepted", ["identity", "br", "gzip;q=0"])
-def test_it_is_plain_for_clients_that_do_not(client: FlaskClient, accepted: str) -> None:
+def test_it_is_plain_for_clients_that_do_not_accept_gzip(client: FlaskClient, accepted: str) -> None:
     answer = client.get(SNIPPET, headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in answer.headers
     assert answer.data.startswith(b"(()=>{")
@@ -51,18 +51,18 @@ def test_zipped_it_is_smaller_than_two_and_a_half_kilobytes(client: FlaskClient)
 
 
 @pytest.mark.parametrize("headers", [{}, ZIPPED], ids=["plain", "zipped"])
-def test_a_browser_that_has_it_does_not_get_it_again(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_a_browser_with_a_cached_copy_does_not_get_it_again(client: FlaskClient, headers: dict[str, str]) -> None:
     first = client.get(SNIPPET, headers=headers)
     again = client.get(SNIPPET, headers={**headers, "If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert again.headers["Cache-Control"] == first.headers["Cache-Control"]
 
 
-def test_the_two_forms_are_not_taken_for_each_other(client: FlaskClient) -> None:
+def test_the_plain_and_the_zipped_form_have_different_etags(client: FlaskClient) -> None:
     assert client.get(SNIPPET).headers["ETag"] != client.get(SNIPPET, headers=ZIPPED).headers["ETag"]
 
 
-def test_its_clicks_are_taken_in_batches() -> None:
+def test_its_clicks_are_accepted_in_batches() -> None:
     app = build_app(FakeBroker())
     click = {"type": "click", "event": "buy", "anonymousId": "a", "messageId": "m"}
     assert app.test_client().post("/v1/batch", json={"batch": [click]}).status_code == 200

@@ -1,4 +1,4 @@
-"""The consumer's Kafka side, as far as it needs no broker."""
+"""The consumer's source of records, where no broker is needed."""
 
 import pytest
 from kafka.errors import CommitFailedError
@@ -7,7 +7,7 @@ from common.kafka import KafkaSource
 from common.settings import load_local_settings
 
 
-def test_a_commit_that_failed_is_logged_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_commit_is_logged_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
     source = KafkaSource(load_local_settings().kafka, "group")
     with caplog.at_level("INFO"):
         source._after_commit({}, CommitFailedError())

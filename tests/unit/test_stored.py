@@ -1,4 +1,4 @@
-"""The wait until all that was sent is stored."""
+"""The load tools' wait until all sent events are stored."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from loadtest import stored
 
 
 class Collection:
-    """Answers each count with the next of `counts` (page views), an exception by raising it; then with the last."""
+    """Answers each query with the next of `counts` (page views) or raises it, and repeats the last."""
 
     def __init__(self, *counts: int | Exception) -> None:
         self.counts = list(counts)
@@ -32,24 +32,24 @@ def wait(
     return stored.wait_until_stored(collection, [{"event_id": f"event-{number:03}"} for number in range(of)])
 
 
-def test_waits_until_all_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_until_all_events_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wait(monkeypatch, 0, 4, 4, 10) == {"page_view": 10}
 
 
-def test_stops_waiting_when_nothing_more_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_waiting_when_no_more_events_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wait(monkeypatch, 0, 9, patience=0.05) == {"page_view": 9}
 
 
-def test_waits_on_while_mongodb_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continues_to_wait_while_mongodb_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wait(monkeypatch, 4, AutoReconnect("away"), 10) == {"page_view": 10}
 
 
-def test_adds_up_what_is_counted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adds_up_the_counts_of_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "WINDOW", 4)
     assert wait(monkeypatch, 4, 0, 2, 4, of=10) == {"page_view": 10}
 
 
-def test_says_how_far_an_interrupted_tool_got() -> None:
+def test_an_interrupted_tool_prints_its_progress() -> None:
     collection: Any = Collection(2)
     events = [{"event_id": f"event-{number}"} for number in range(4)]
     assert stored.interrupted(3, collection, events) == (
@@ -58,5 +58,5 @@ def test_says_how_far_an_interrupted_tool_got() -> None:
 
 
 @pytest.mark.parametrize("collection", [None, Collection(AutoReconnect("away"))])
-def test_an_interrupted_tool_says_when_it_cannot_see_what_is_stored(collection: Any) -> None:
+def test_an_interrupted_tool_prints_that_the_number_of_stored_events_is_unknown(collection: Any) -> None:
     assert "and an unknown number are stored" in stored.interrupted(3, collection, [{"event_id": "event-0"}])

@@ -1,4 +1,4 @@
-"""The tail: one safe line an event, and no event missed or shown twice."""
+"""The tail: one safe line per event, and no event missed or shown twice."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,13 +23,13 @@ EVENT: Document = {
 # ── The line ──
 
 
-def test_a_line_tells_time_type_customer_properties_and_id() -> None:
+def test_a_line_has_time_type_customer_properties_and_id() -> None:
     assert line(EVENT, color=False) == (
         "2026-01-31 12:00:05  purchase     alice           total=208.4  items=2  gift=true  evt_1"
     )
 
 
-def test_color_is_of_the_type_only() -> None:
+def test_only_the_type_is_coloured() -> None:
     assert line(EVENT, color=True) == line(EVENT, color=False).replace("purchase   ", "\x1b[32mpurchase   \x1b[0m")
 
 
@@ -39,7 +39,7 @@ def test_color_is_of_the_type_only() -> None:
     ids=lambda text: text.encode("unicode_escape").decode(),
 )
 @pytest.mark.parametrize("field", ["event_id", "customer_id", "event_type", "event_name", "name", "value", "nested"])
-def test_nothing_that_steers_a_terminal_gets_through(text: str, field: str) -> None:
+def test_control_characters_are_escaped(text: str, field: str) -> None:
     hostile = {**EVENT, field: f"a {text} b", "properties": {"x": 1}}
     properties = {"name": {f"a{text}b": 1}, "value": {"x": f"a {text} b"}, "nested": {"x": [f"a {text} b"]}}
     if field in properties:
@@ -51,11 +51,11 @@ def test_text_of_any_language_stays_readable() -> None:
     assert "q=späť→日本" in line({**EVENT, "properties": {"q": "späť→日本"}}, color=False)
 
 
-def test_a_value_cannot_pass_for_another_field() -> None:
+def test_a_value_cannot_look_like_another_field() -> None:
     assert 'q="x  evt_2 y=1"' in line({**EVENT, "properties": {"q": "x  evt_2 y=1"}}, color=False)
 
 
-def test_a_name_comes_before_the_properties_and_what_is_nested_is_json() -> None:
+def test_the_name_precedes_the_properties_and_nested_values_are_json() -> None:
     properties = {"products": [{"sku": "a", "n": None}], "coupon": None}
     shown = line({**EVENT, "event_name": "Order Completed", "properties": properties}, color=False)
     assert '"Order Completed"  products=[{"sku":"a","n":null}]  coupon=null  evt_1' in shown
@@ -77,7 +77,7 @@ def test_an_event_without_properties_or_time_is_shown() -> None:
 
 
 class Stream:
-    """A change stream that gives the changes it is given, raising those that are exceptions; then it is closed."""
+    """A change stream that returns its changes, raises those that are exceptions, and then closes."""
 
     def __init__(self, changes: list[Any]) -> None:
         self.changes = changes
@@ -94,7 +94,7 @@ class Stream:
 
 
 class Collection:
-    """Holds `stored` (newest first); notes in `calls` the order in which it is asked."""
+    """Has `stored` documents, newest first; records the order of the calls to it in `calls`."""
 
     def __init__(self, stored: list[Document], changes: list[Any]) -> None:
         self.stored, self.changes = stored, changes
@@ -116,7 +116,7 @@ class Collection:
 
 
 def followed(collection: Any, last: int = 20) -> list[Document | None]:
-    """Everything that is followed until the stream closes."""
+    """All events that the tail shows until the stream closes."""
     seen: list[Document | None] = []
     with pytest.raises(PulseError, match="dropped"):
         seen.extend(follow(collection, last, None))
@@ -130,11 +130,11 @@ def test_shows_the_last_ones_oldest_first_then_new_ones() -> None:
     assert followed(Collection([B, A], [C, None])) == [A, B, C, None]
 
 
-def test_shows_as_many_of_the_last_as_asked_for() -> None:
+def test_shows_the_requested_number_of_last_events() -> None:
     assert followed(Collection([B, A], [C]), last=1) == [B, C]
 
 
-def test_an_event_stored_while_the_last_ones_are_read_comes_once() -> None:
+def test_an_event_stored_during_the_first_query_is_shown_once() -> None:
     collection = Collection([B, A], [B, C])
     assert followed(collection) == [A, B, C]
     assert collection.calls == ["watch", "find"]
@@ -160,7 +160,7 @@ def test_waits_for_a_mongodb_that_restarts_and_says_so_once(
     ],
     ids=["standalone", "away"],
 )
-def test_says_why_there_is_nothing_to_follow(error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_has_the_reason_and_advice(error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def watch(*_: object, **__: object) -> None:
         raise error
 

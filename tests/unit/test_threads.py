@@ -1,4 +1,4 @@
-"""A thread that dies says so, and what the others were doing."""
+"""The death of a thread is logged, with the stacks of all threads."""
 
 import threading
 
@@ -25,7 +25,7 @@ def test_a_thread_that_dies_is_logged_with_the_stacks_of_all_threads(caplog: pyt
     assert "thread worker:" in stacks
 
 
-def test_whoever_waits_for_a_thread_hears_of_its_death(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_death_of_a_thread_calls_on_death(caplog: pytest.LogCaptureFixture) -> None:
     heard = threading.Event()
     start_thread("worker", fail, on_death=heard.set)
     assert heard.wait(10)
@@ -36,5 +36,5 @@ def test_a_thread_that_ends_by_itself_is_no_death(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
 
 
-def test_stacks_name_the_code_that_each_thread_is_in() -> None:
-    assert "in test_stacks_name_the_code_that_each_thread_is_in" in all_stacks()
+def test_stacks_name_the_function_that_each_thread_runs() -> None:
+    assert "in test_stacks_name_the_function_that_each_thread_runs" in all_stacks()

@@ -1,4 +1,4 @@
-"""The watch on the two topics, without a broker."""
+"""The check of the two topics, without a broker."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.servers import kafka_settings
 
 
 class Admin:
-    """An admin client that says which topics are missing, or fails."""
+    """An admin client that reports missing topics, or fails."""
 
     def __init__(self) -> None:
         self.missing: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ def status(health: Health, part: str) -> str:
     return text
 
 
-def test_tells_once_that_a_topic_is_missing_and_once_that_it_is_back(
+def test_logs_once_that_a_topic_is_missing_and_once_that_it_is_back(
     watch: TopicWatch, admin: Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     for missing in ({"events.dlq"}, {"events.dlq"}, set(), set()):
@@ -69,14 +69,14 @@ def test_tells_once_that_a_topic_is_missing_and_once_that_it_is_back(
     ]
 
 
-def test_a_missing_topic_is_a_part_that_is_down(watch: TopicWatch, admin: Admin, health: Health) -> None:
+def test_a_missing_topic_is_down_in_the_health(watch: TopicWatch, admin: Admin, health: Health) -> None:
     admin.missing = frozenset({"events.dlq"})
     watch.look()
     assert status(health, "dead_letters") == "down"
     assert not watch.events_missing
 
 
-def test_what_is_known_stays_while_no_broker_answers(watch: TopicWatch, admin: Admin, health: Health) -> None:
+def test_the_state_stays_while_no_broker_answers(watch: TopicWatch, admin: Admin, health: Health) -> None:
     admin.missing = frozenset({"events"})
     watch.look()
     admin.error = KafkaError("away")
@@ -84,14 +84,14 @@ def test_what_is_known_stays_while_no_broker_answers(watch: TopicWatch, admin: A
     assert watch.events_missing
 
 
-def test_nothing_is_missing_while_nobody_has_answered(watch: TopicWatch, admin: Admin, health: Health) -> None:
+def test_no_topic_is_missing_before_the_first_answer(watch: TopicWatch, admin: Admin, health: Health) -> None:
     admin.error = KafkaError("away")
     watch.look()
     assert not watch.events_missing
     assert status(health, "dead_letters") == "not known yet"
 
 
-def test_a_broken_connection_is_made_anew(watch: TopicWatch, admin: Admin) -> None:
+def test_a_broken_connection_is_opened_again(watch: TopicWatch, admin: Admin) -> None:
     watch.look()
     watch.look()
     assert admin.connected == 1

@@ -1,4 +1,4 @@
-"""What is said of a topic that exists, where one broker is not enough to try it."""
+"""The checks of existing topics that need more than one broker, with a fake client."""
 
 import logging
 from types import SimpleNamespace
@@ -16,10 +16,10 @@ REPLICAS = 3
 
 
 class Admin:
-    """A client of a cluster of three, whose topics all have these settings."""
+    """An admin client of a cluster of three brokers, whose topics all have the same settings."""
 
     def __init__(self, config: dict[str, str] | None) -> None:
-        """None: the broker does not tell."""
+        """`config` is None if the broker does not return settings."""
         self._config = config
 
     def list_topics(self) -> list[str]:
@@ -51,7 +51,7 @@ def test_too_few_or_too_many_replicas_in_sync_lose_or_stop_events(
     assert consequence in caplog.text
 
 
-def test_as_many_replicas_in_sync_as_there_are_is_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_as_many_replicas_in_sync_as_replicas_cause_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     ensure_topics(Admin({"min.insync.replicas": "3"}), topics())
     assert [(record.levelno, record.message) for record in caplog.records] == [
         (logging.WARNING, "the topic differs: while one of its brokers is down, nothing can be sent")
@@ -64,6 +64,6 @@ def test_two_of_three_replicas_in_sync_is_right(replication_factor: int, caplog:
     assert not caplog.records
 
 
-def test_a_broker_that_does_not_tell_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broker_that_does_not_return_settings_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     ensure_topics(Admin(None), topics())
     assert [record.message for record in caplog.records] == ["the settings of the topic are not checked"] * 3

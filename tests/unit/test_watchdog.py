@@ -1,4 +1,4 @@
-"""Who watches the loop."""
+"""The watchdog of the consumer's loop: reports a hang, and ends a stop that takes too long."""
 
 import threading
 
@@ -10,7 +10,7 @@ from tests.fakes import FakeClock
 
 
 class Scene:
-    """A watchdog on a clock that is moved by hand."""
+    """A watchdog whose clock a test moves."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -36,7 +36,7 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_says_once_that_the_loop_hangs_and_once_that_it_moves_again(
+def test_logs_once_that_the_loop_hangs_and_once_that_it_continues(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.let_pass(STUCK_SECONDS)
@@ -46,7 +46,7 @@ def test_says_once_that_the_loop_hangs_and_once_that_it_moves_again(
     assert [record.message for record in caplog.records] == ["no progress; is Kafka reachable?", "progress again"]
 
 
-def test_does_not_end_a_process_that_nobody_stops(scene: Scene) -> None:
+def test_does_not_end_a_process_without_a_stop(scene: Scene) -> None:
     scene.let_pass(10 * STUCK_SECONDS)
     assert scene.ended == 0
 
@@ -63,30 +63,32 @@ def test_ends_a_stop_that_takes_too_long(scene: Scene) -> None:
     assert scene.ended == 1
 
 
-def test_ends_a_stop_early_when_kafka_is_away(scene: Scene) -> None:
+def test_ends_a_stop_early_when_kafka_is_unavailable(scene: Scene) -> None:
     scene.kafka_answers = False
     scene.stopping.set()
     scene.let_pass(STOP_SECONDS_WITHOUT_KAFKA)
     assert scene.ended == 1
 
 
-def test_gives_a_stop_a_moment_to_end_by_itself_though_kafka_is_away(scene: Scene) -> None:
+def test_gives_a_stop_without_kafka_a_moment(scene: Scene) -> None:
     scene.kafka_answers = False
     scene.stopping.set()
     scene.let_pass(STOP_SECONDS_WITHOUT_KAFKA - 1)
     assert scene.ended == 0
 
 
-def test_a_stop_may_not_take_the_minute_that_its_supervisor_grants() -> None:
+def test_a_stop_is_shorter_than_the_minute_of_its_supervisor() -> None:
     assert STOP_SECONDS < 60
 
 
-def test_what_all_threads_do_is_logged_when_the_loop_hangs(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_stacks_of_all_threads_are_logged_when_the_loop_hangs(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     scene.let_pass(STUCK_SECONDS)
     assert "thread MainThread:" in vars(caplog.records[0])["stacks"]
 
 
-def test_what_all_threads_do_is_logged_when_a_stop_takes_too_long(
+def test_the_stacks_of_all_threads_are_logged_when_a_stop_takes_too_long(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.stopping.set()

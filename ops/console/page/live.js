@@ -136,7 +136,7 @@ const names = (field) => [...new Set([...events.values()].map((event) => event[f
 
 function note(list) {
   const parts = [];
-  if (paused) parts.push(behind ? `Paused: ${number(behind)} more came meanwhile.` : "Paused.");
+  if (paused) parts.push(behind ? `Paused: ${number(behind)} more came in the meantime.` : "Paused.");
   if (notShown) parts.push(`${number(notShown)} not shown: more come than can be read. Where is my event? finds them all.`);
   byId("live-note").textContent = parts.join(" ");
   const hint = byId("live-empty");

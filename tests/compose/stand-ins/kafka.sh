@@ -1,4 +1,4 @@
-# What apache/kafka does at its start: variables become properties, an empty folder is formatted, the broker runs.
+# The start of the image apache/kafka: it turns variables into properties, formats an empty folder, and runs the broker.
 set -euo pipefail
 config=/tmp/server.properties
 env | sed -n 's/^KAFKA_//p' | grep -v '^HEAP_OPTS=' | while IFS='=' read -r name value; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes pulse-test/python, which stands in for the official Python image where no registry of images can be reached:
-# Debian with its own Python 3.13, pip in /usr/local, and the certificates that this machine trusts. A minute, as root.
+# Builds pulse-test/python, the stand-in for the official Python image on machines without access to a registry: Debian
+# with its own Python 3.13, pip in /usr/local, and the trusted certificates of this machine. Takes a minute, as root.
 set -euo pipefail
 cd "$(dirname "$0")"
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3.13-venv,python3 \

@@ -11,7 +11,7 @@ const MAKE = {
   },
   rudderstack({ url, key, options }) {
     const RudderAnalytics = require("@rudderstack/rudder-sdk-node");
-    // Without an error handler, a refusal ends the process. The callbacks of the messages tell more.
+    // Without an error handler, a refusal ends the process. The callbacks of the messages have more details.
     const client = new RudderAnalytics(key, { dataPlaneUrl: url, errorHandler: () => {}, logLevel: "none", ...options });
     return { client, flush: () => client.flush() };
   },
@@ -36,7 +36,7 @@ async function main(sdk) {
     });
   }
   for (const { flush } of Object.values(clients)) flush();
-  // RudderStack's flush sends at most 20 messages, and does not wait for those that are on their way already.
+  // RudderStack's flush sends at most 20 messages, and does not wait for those in flight.
   while (underWay > 0) {
     await new Promise((resolve) => setTimeout(resolve, 50));
     if (sdk === "rudderstack") for (const { flush } of Object.values(clients)) flush();

@@ -1,4 +1,4 @@
-"""Drives CloudEvents' SDK for Python, which makes requests and sends none: requests sends them, and tries again.
+"""Drives CloudEvents' SDK for Python, which only builds requests; the package requests sends and retries them.
 
 A client's option `mode` is binary, structured or batched. `{"call": …}` has the attributes and the data of an event.
 """

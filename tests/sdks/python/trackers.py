@@ -1,4 +1,4 @@
-"""Drives Segment's SDK for Python, or RudderStack's, its twin: `trackers.py segment|rudderstack`."""
+"""Drives Segment's SDK for Python, or RudderStack's, which has the same API: `trackers.py segment|rudderstack`."""
 
 import importlib
 import json
@@ -33,7 +33,7 @@ def note(told: Told, error: Exception, batch: list[dict[str, Any]]) -> None:
 
 
 def arguments(message: dict[str, Any]) -> dict[str, Any]:
-    """As this SDK has them: `userId` is `user_id`, and a time is a datetime."""
+    """The arguments in the form of this SDK: `user_id` for `userId`, and a datetime for a time."""
     named = {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): value for name, value in message.items()}
     return named | {"timestamp": datetime.fromisoformat(message["timestamp"])}
 
