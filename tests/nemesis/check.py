@@ -15,6 +15,8 @@ from tests.arrived import in_kafka
 from tests.nemesis.history import History, Sent
 from tests.nemesis.scene import Scene
 
+EXPORT_SECONDS = 3600
+"""The limit for the last export, and for a comparison: SecantusDB is slow with many events."""
 STILL_SECONDS = 120.0
 """After N seconds without progress, the wait is over."""
 
@@ -132,5 +134,5 @@ def _run(scene: Scene, name: str, *command: str, says: str) -> Iterator[str]:
     process = scene.exporter(name, *command)
     process.start()
     assert process.child is not None
-    if process.child.wait(600) != 0 or says not in process.output():
+    if process.child.wait(EXPORT_SECONDS) != 0 or says not in process.output():
         yield f"{' '.join(command)} exited with {process.child.returncode}: {process.output()[-2000:]}"
