@@ -92,20 +92,20 @@ def test_it_is_not_ready_without_one_of_its_topics(url: str, well: Health, part:
 
 
 def test_health_shows_the_cause_and_the_age_of_waiting_letters(url: str, well: Health) -> None:
-    well.letters("the topic takes none")
+    well.letters("the topic refuses letters")
     answer = requests.get(f"{url}/health", timeout=5)
     assert answer.status_code == requests.get(f"{url}/health/ready", timeout=5).status_code == 503
     check = answer.json()["checks"]["dead_letters"]
-    assert (check["status"], check["problem"]) == ("down", "the topic takes none")
+    assert (check["status"], check["problem"]) == ("down", "the topic refuses letters")
     assert check["waiting_seconds"] >= 0
 
 
 def test_the_age_of_waiting_letters_is_that_of_the_first() -> None:
     clock = FakeClock()
     health = Health(clock)
-    health.letters("it takes none")
+    health.letters("the topic refuses letters")
     clock.advance(30)
-    health.letters("it still takes none")
+    health.letters("the topic still refuses letters")
     assert health.report()["checks"]["dead_letters"]["waiting_seconds"] == 30
 
 
