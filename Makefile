@@ -89,10 +89,10 @@ export-kills: $(VENV)/tox ## Kill exporters and consumers 50 times at random; `m
 
 nemesis: $(VENV)/tox ## Break the whole pipeline at random for an hour; check that no event is lost; `make nemesis MINUTES=20 SEED=7 RATE=50`.
 	@NEMESIS_MINUTES='$(or $(MINUTES),60)' NEMESIS_SEED='$(or $(SEED),$(shell echo $$RANDOM))' NEMESIS_RATE='$(RATE)' \
-		NEMESIS_FAULTS='$(FAULTS)' $(VENV)/bin/tox run -e faults -- -s -m long -k the_nemesis_acts
+		$(VENV)/bin/tox run -e faults -- -s -m long -k the_nemesis_acts
 
-soak: ## Run the whole pipeline without faults and check that no resource use grows; `make soak MINUTES=120 RATE=50`.
-	@$(MAKE) nemesis MINUTES='$(or $(MINUTES),120)' RATE='$(RATE)' FAULTS=none
+soak: $(VENV)/tox ## Send 2,000 events per second for two hours; check that no resource use grows; `make soak MINUTES=20 RATE=500`.
+	@SOAK_MINUTES='$(or $(MINUTES),120)' SOAK_RATE='$(or $(RATE),2000)' $(VENV)/bin/tox run -e faults -- -s -m long -k steady_load
 
 lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests and Terraform.
 	@$(VENV)/bin/tox run -e lint,types,checkov $(ARGS)

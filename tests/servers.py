@@ -129,10 +129,13 @@ class MongoServer(Process):
 
     def __init__(self, folder: Path) -> None:
         self.port = ports.free_port()
+        super().__init__(self._command(folder), folder / "mongodb.log")
+
+    def _command(self, folder: Path) -> list[str]:
         memory = Path("/dev/shm")
         data = Path(tempfile.mkdtemp(prefix="pulse-test-", dir=memory if memory.is_dir() else folder))
         weakref.finalize(self, shutil.rmtree, data, ignore_errors=True)
-        super().__init__(local_mongodb.command(data, self.port), folder / "mongodb.log")
+        return local_mongodb.command(data, self.port)
 
     @property
     def uri(self) -> str:
@@ -145,6 +148,13 @@ class MongoServer(Process):
     def settings(self) -> MongoSettings:
         """Settings with a database of its own."""
         return MongoSettings(self.uri, fresh_name("test"), "events", None)
+
+
+class MongoStub(MongoServer):
+    """Stands in for MongoDB at rates that SecantusDB cannot store: it remembers only which ids it has."""
+
+    def _command(self, folder: Path) -> list[str]:
+        return [sys.executable, "-m", "loadtest.bench.mongo_stub", str(self.port), "--once"]
 
 
 class ApiServer(Process):

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from loadtest.bench import api, comparison, consumer, report, soak
+from loadtest.bench import api, comparison, consumer, report
 from loadtest.bench.sides import Broker, broker
 from loadtest.client import run, whole_number
 
@@ -19,26 +19,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Measure speed, side by side.")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="measure all parts N times (%(default)s)")
     parser.add_argument("--only", choices=_PARTS, help="measure only this part")
-    parser.add_argument(
-        "--soak", type=int, default=0, metavar="SECONDS", help="also run a steady load for N seconds (off)"
-    )
     parser.add_argument("--write", action="store_true", help=f"write the tables into {report.DOCUMENT.name}")
     arguments = parser.parse_args()
 
     all_met = True
     for part in [arguments.only] if arguments.only else _PARTS:
         all_met &= _part(part, arguments.rounds, write=arguments.write)
-    if arguments.soak:
-        all_met &= _part("soak", arguments.soak, write=arguments.write)
     return int(not all_met)
 
 
-def _part(name: str, extent: int, *, write: bool) -> bool:
-    """Run a part for N rounds, or the soak for N seconds; returns whether its targets are met."""
+def _part(name: str, rounds: int, *, write: bool) -> bool:
+    """Run a part for N rounds; returns whether its targets are met."""
     machine = report.machine(os.getloadavg()[0])
     # Each part has its own broker, so it does not read the records of another.
     with broker() as kafka:
-        rows, comparison = _measure(name, kafka, extent)
+        rows, comparison = _measure(name, kafka, rounds)
     measured = "\n\n".join(filter(None, [machine, comparison, report.table(rows)]))
     print(f"{measured}\n")
     if write:
@@ -46,15 +41,13 @@ def _part(name: str, extent: int, *, write: bool) -> bool:
     return not any(row.met is False for row in rows)
 
 
-def _measure(name: str, kafka: Broker, extent: int) -> tuple[list[report.Row], str]:
+def _measure(name: str, kafka: Broker, rounds: int) -> tuple[list[report.Row], str]:
     match name:
         case "rivals":
-            return comparison.measure(kafka, extent)
+            return comparison.measure(kafka, rounds)
         case "api":
-            return api.measure(kafka, extent), ""
-        case "consumer":
-            return consumer.measure(kafka, extent), ""
-    return soak.measure(kafka, extent), ""
+            return api.measure(kafka, rounds), ""
+    return consumer.measure(kafka, rounds), ""
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """A server that speaks MongoDB's wire protocol and stores nothing, to measure the cost of a client alone.
 
-`python -m loadtest.bench.mongo_stub PORT`. It answers the consumer's commands as a primary without events: each upsert
-inserts a document. `count` returns their number.
+`python -m loadtest.bench.mongo_stub PORT [--once]`. It answers the consumer's commands as a primary without events:
+each upsert inserts a document. With `--once`, it remembers a hash of each upsert's filter, and the second upsert with
+the same filter matches. `count` returns the number of inserts.
 """
 
+import argparse
 import itertools
 import socketserver
 import struct
-import sys
 import threading
-from functools import cache
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import bson
@@ -21,20 +24,33 @@ _BODY = 0
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Listens on the loopback interface. `upserts` counts over all connections."""
+    """Listens on the loopback interface. `inserts` counts over all connections."""
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, once: bool = False) -> None:
         super().__init__(("127.0.0.1", port), _Connection)
         self.address = f"127.0.0.1:{self.server_address[1]}"
-        self.upserts = 0
+        self.inserts = 0
+        self._once = once
+        self._known: set[bytes] = set()
         self._lock = threading.Lock()
 
-    def upserted(self, count: int) -> None:
+    def upsert(self, updates: list[bytes]) -> bytes:
+        """The answer to the update statements of a command, each in BSON."""
         with self._lock:
-            self.upserts += count
+            inserted = [self._is_new(update) for update in updates] if self._once else [True] * len(updates)
+            self.inserts += sum(inserted)
+        return _upserted(tuple(inserted))
+
+    def _is_new(self, update: bytes) -> bool:
+        """Remember the filter: pymongo writes it as the first element, a type, `q`, NUL and a document."""
+        (size,) = struct.unpack_from("<i", update, 7)
+        key = blake2b(update[7 : 7 + size], digest_size=16).digest()
+        count = len(self._known)
+        self._known.add(key)
+        return len(self._known) > count
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -63,7 +79,7 @@ class _Connection(socketserver.StreamRequestHandler):
         """The answer to a message; empty if the client wants none."""
         (flags,) = struct.unpack_from("<i", message)
         command: dict[str, Any] = {}
-        documents = 0
+        updates: list[bytes] = []
         place = 4
         while place < len(message):
             kind = message[place]
@@ -71,12 +87,10 @@ class _Connection(socketserver.StreamRequestHandler):
             if kind == _BODY:
                 command = bson.decode(message[place + 1 : place + 1 + size])
             else:
-                documents = _count_documents(message, message.index(b"\0", place + 5) + 1, place + 1 + size)
+                updates = list(_documents(message, message.index(b"\0", place + 5) + 1, place + 1 + size))
             place += 1 + size
         if "update" in command:
-            documents = documents or len(command["updates"])
-            self.server.upserted(documents)
-            answer = _all_upserted(documents)
+            answer = self.server.upsert(updates or [bson.encode(update) for update in command["updates"]])
         else:
             answer = bson.encode(self._answer(command))
         return b"" if flags & _MORE_TO_COME else answer
@@ -88,7 +102,7 @@ class _Connection(socketserver.StreamRequestHandler):
         if name in ("listIndexes", "find"):
             return {"cursor": {"id": bson.Int64(0), "ns": f"stub.{command[name]}", "firstBatch": []}, "ok": 1.0}
         if name == "count":
-            return {"n": self.server.upserts, "ok": 1.0}
+            return {"n": self.server.inserts, "ok": 1.0}
         return {"ok": 1.0}
 
     def _hello(self) -> dict[str, Any]:
@@ -117,19 +131,26 @@ class _Connection(socketserver.StreamRequestHandler):
         self.wfile.write(header + message)
 
 
-def _count_documents(message: bytes, place: int, end: int) -> int:
-    count = 0
+def _documents(message: bytes, place: int, end: int) -> Iterator[bytes]:
     while place < end:
-        place += int.from_bytes(message[place : place + 4], "little")
-        count += 1
-    return count
+        size = int.from_bytes(message[place : place + 4], "little")
+        yield message[place : place + size]
+        place += size
 
 
-@cache
-def _all_upserted(count: int) -> bytes:
-    upserted = [{"index": index, "_id": bson.ObjectId()} for index in range(count)]
-    return bson.encode({"n": count, "nModified": 0, "upserted": upserted, "ok": 1.0})
+@lru_cache(1000)
+def _upserted(inserted: tuple[bool, ...]) -> bytes:
+    upserted = [{"index": index, "_id": bson.ObjectId()} for index, new in enumerate(inserted) if new]
+    return bson.encode({"n": len(inserted), "nModified": 0, "upserted": upserted, "ok": 1.0})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench.mongo_stub", description=__doc__.splitlines()[0])
+    parser.add_argument("port", type=int)
+    parser.add_argument("--once", action="store_true", help="match the second upsert with the same filter")
+    arguments = parser.parse_args()
+    Server(arguments.port, once=arguments.once).serve_forever()
 
 
 if __name__ == "__main__":
-    Server(int(sys.argv[1])).serve_forever()
+    main()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from tests.measures import percentile
 from tests.nemesis import check
 from tests.nemesis.clients import Sender, native, segment
 from tests.nemesis.faults import KINDS, Step, Undo
 from tests.nemesis.history import History
-from tests.nemesis.measures import Sample, measure
 from tests.nemesis.scene import Scene
 
 CUSTOMERS = 12
@@ -48,7 +48,6 @@ class Run:
 
     def __init__(self, scene: Scene, steps: Sequence[Step], rate: float, say: Say) -> None:
         self.history = History()
-        self.samples: list[Sample] = []
         self.begun: list[Step] = []
         self._scene = scene
         self._steps = steps
@@ -88,15 +87,12 @@ class Run:
         """Begin and undo the faults at their times, or later if earlier calls take longer."""
         for step in self._steps:
             self._agenda.add(step.at, partial(self._begin, step))
-        self._agenda.add(0, self._show)
-        # The first sample is taken when all parts have started.
-        self._agenda.add(60, self._minute)
+        self._agenda.add(0, self._minute)
         self._agenda.add(5, self._export)
         while self._agenda.now < seconds or self._now:
             self._scene.restart_dead()
             if not self._agenda.run_next():
                 time.sleep(0.05)
-        self.samples.append(measure(self._scene, self.history.take_seconds()))
 
     def _begin(self, step: Step) -> None:
         if any(set(step.targets) & set(other.targets) for other in self._now):
@@ -116,22 +112,21 @@ class Run:
         self._now.remove(step)
         self._log(f"end of {step.kind} {' '.join(step.targets)}")
 
-    def _minute(self) -> None:
-        self._show()
-        self.samples.append(measure(self._scene, self.history.take_seconds()))
-        self._agenda.add(self._agenda.now + 60, self._minute)
-
     def _export(self) -> None:
         self._scene.export()
         self._agenda.add(self._agenda.now + EXPORT_EVERY, self._export)
 
+    def _minute(self) -> None:
+        self._show()
+        self._agenda.add(self._agenda.now + 60, self._minute)
+
     def _show(self) -> None:
         at = self._agenda.now
         stored = self._scene.stored()
-        faults = f"faults {len(self.begun)}, now: {'; '.join(map(str, self._now)) or 'none'}" if self._steps else ""
         self._say(
             f"{at // 60:4.0f}:{at % 60:02.0f}  accepted {len(self.history.accepted):,}  "
-            f"stored {'?' if stored is None else f'{stored:,}'}  {faults}"
+            f"stored {'?' if stored is None else f'{stored:,}'}  "
+            f"faults {len(self.begun)}, now: {'; '.join(map(str, self._now)) or 'none'}"
         )
 
     def _log(self, what: str) -> None:
@@ -141,5 +136,8 @@ class Run:
     def summary(self) -> Iterator[str]:
         """The summary of a run: accepted events, answers and faults."""
         yield f"accepted {len(self.history.accepted):,} events; answers {dict(sorted(self.history.answers.items()))}"
+        seconds = self.history.take_seconds()
+        p50, p99 = (1000 * percentile(seconds, part) for part in (0.5, 0.99))
+        yield f"acceptances: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         kinds = [f"{sum(step.kind == kind for step in self.begun)} {kind}" for kind in KINDS]
         yield f"{len(self.begun)} faults: {', '.join(kinds)}"

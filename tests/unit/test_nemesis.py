@@ -13,7 +13,6 @@ from tests.clocks import Clocks
 from tests.nemesis.check import compared, out_of_order
 from tests.nemesis.faults import KINDS, plan
 from tests.nemesis.history import History, Sent
-from tests.nemesis.measures import table
 
 ACCEPTED = {f"event-{number}": Sent("alice", number, connection=1 + number // 2) for number in range(4)}
 
@@ -61,11 +60,6 @@ def test_an_answer_that_no_client_should_get_is_a_fault() -> None:
     for status in (503, 429, 500, 400):
         history.reject(status, "/v1/track", "why")
     assert history.faults == ["/v1/track was answered 500: why", "/v1/track was answered 400: why"]
-
-
-def test_a_soak_compares_the_first_quarter_with_the_last() -> None:
-    samples = [{"api-1 RSS MiB": float(value)} for value in (10, 10, 11, 12, 15, 18, 20, 20)]
-    assert list(table(samples))[1].split() == ["api-1", "RSS", "MiB", "10.0", "20.0", "2.00"]
 
 
 def test_a_stepped_clock_is_ahead_until_it_is_set_right(tmp_path: Path) -> None:
