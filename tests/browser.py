@@ -1,11 +1,12 @@
 """The installed Chromium or Chrome, without a window."""
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from tests.unavailable import unavailable
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -27,10 +28,7 @@ def browser() -> Iterator[Browser]:
     """A browser with an empty profile; skips where there is none, and fails instead where CI=true."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
-        reason = f"there is no browser: none of {', '.join(_NAMES)} (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        unavailable(f"there is no browser: none of {', '.join(_NAMES)} (Debian: apt-get install chromium)")
     expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         # Playwright switches the other background requests off by default.

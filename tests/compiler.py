@@ -1,21 +1,17 @@
 """Compiles C libraries that a process loads before its own (LD_PRELOAD)."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.unavailable import unavailable
 
 
 def preloaded(source: Path, folder: Path) -> Path:
     """Compile the library, in seconds. Without a C compiler, skips the test, or fails it if CI=true."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
-        message = "needs a C compiler and libc's headers (Debian: gcc, libc6-dev)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        unavailable("needs a C compiler and libc's headers (Debian: gcc, libc6-dev)")
     library = folder / f"{source.stem}.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", str(library), str(source), "-ldl", "-lpthread"]
     subprocess.run(command, check=True, timeout=60)

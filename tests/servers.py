@@ -31,6 +31,7 @@ from ops.local import kafka as local_kafka
 from ops.local import mongodb as local_mongodb
 from ops.local import ports
 from tests.contracts import fresh_name
+from tests.unavailable import unavailable
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -287,8 +288,7 @@ class Pipeline:
         Without an installed Prometheus, skips the test, or fails it if CI=true.
         """
         if shutil.which("prometheus") is None:
-            missing = "prometheus is missing: Debian's package of that name has it"
-            pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+            unavailable("prometheus is missing: Debian's package of that name has it")
         return PrometheusServer(folder, self.url, self.consumer_url, exporter)
 
     def start(self) -> None:
@@ -367,9 +367,7 @@ def kafka_libs() -> Path:
         local_kafka.check_java()
         return local_kafka.jars(ROOT / "var" / "kafka" / "libs")
     except LocalStackError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"Apache Kafka is not available: {error}")
-        pytest.skip(f"Apache Kafka is not available: {error}")
+        unavailable(f"Apache Kafka is not available: {error}")
 
 
 @pytest.fixture(scope="session")
