@@ -100,6 +100,9 @@ lint: $(VENV)/tox ## Check format, rules, types, and the security of manifests a
 k8s-validate: $(VENV)/tox ## Build the Kubernetes manifests of every overlay and check them.
 	@$(VENV)/bin/tox run -e deployment,checkov
 
+k8s-apply-test: $(VENV)/tox ## Build Kubernetes' control plane (15 minutes of CPU time, once), and apply the manifests to it.
+	@$(VENV)/bin/tox run -e controlplane -- -s
+
 tf-validate: $(VENV)/tox ## Check the Terraform files; needs terraform and its registry of providers (or TERRAFORM_CHECK).
 	@$(VENV)/bin/tox run -e deployment,checkov,terraform
 

@@ -119,7 +119,7 @@ _BACKEND = _object(
     {"timeoutSec": _COUNT, "connectionDraining": _object({"drainingTimeoutSec": _COUNT}), "logging": _SWITCH}
 )
 
-_SPECS: dict[tuple[str, str], dict[str, Any]] = {
+SPECS: dict[tuple[str, str], dict[str, Any]] = {
     ("gateway.networking.k8s.io/v1", "Gateway"): _object(
         {
             "gatewayClassName": {"const": "gke-l7-global-external-managed"},
@@ -154,11 +154,12 @@ _SPECS: dict[tuple[str, str], dict[str, Any]] = {
         }
     ),
 }
+"""The schema of `spec`, by API version and kind."""
 
 
 def faults(resource: dict[str, Any]) -> Iterator[str]:
     """The errors in a custom resource's kind or spec."""
-    schema = _SPECS.get((resource["apiVersion"], resource["kind"]))
+    schema = SPECS.get((resource["apiVersion"], resource["kind"]))
     if schema is None:
         yield f"{resource['apiVersion']} is an unknown kind"
         return

@@ -15,7 +15,7 @@ from tests.servers import ROOT
 
 KUBERNETES = ROOT / "kubernetes"
 OVERLAYS = ("local", "gke")
-_KUBECTL = Path(sys.executable).with_name("kubectl")
+KUBECTL = Path(sys.executable).with_name("kubectl")
 _CONTROLLERS = ("Deployment", "StatefulSet", "Job", "CronJob")
 _SYNCED = "(synced)"
 
@@ -125,7 +125,7 @@ class Manifests:
 
 def build(folder: Path) -> Manifests:
     """Build a kustomization. Raises CalledProcessError, with the output of kustomize in `stderr`."""
-    command = [str(_KUBECTL), "kustomize", str(folder)]
+    command = [str(KUBECTL), "kustomize", str(folder)]
     built = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return Manifests([each for each in yaml.safe_load_all(built.stdout) if each])
 
