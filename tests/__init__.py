@@ -1,0 +1,6 @@
+"""The tests, and what they share."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MIB = 1 << 20

@@ -104,6 +104,11 @@ def connections(url: str, count: int, begin: bytes) -> Iterator[list[socket.sock
         yield opened
 
 
+def read_all(connection: socket.socket) -> bytes:
+    """What the peer sends until it closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def event(customer: str, number: int) -> dict[str, Any]:
     """An event with its customer and number, and with values of every type."""
     return {

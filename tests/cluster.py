@@ -8,8 +8,9 @@ from common.kafka import KafkaError, connect_admin
 from common.settings import KafkaSettings
 from ops.local import kafka as local_kafka
 from ops.local import ports
+from tests import MIB
 from tests.servers import Process, create_topics, kafka_settings
-from tests.small_disks import MIB, MountError, SmallDisk
+from tests.small_disks import MountError, SmallDisk
 from tests.toxiproxy import Proxy, Toxiproxy
 from tests.waiting import eventually
 

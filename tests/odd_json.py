@@ -2,8 +2,16 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from common.events import DOCUMENTED_CONTEXT, EVENT_TYPES
+
+
+def nested(levels: int, innermost: Any = 1) -> Any:
+    """Objects within objects, N levels deep."""
+    for _ in range(levels):
+        innermost = {"a": innermost}
+    return innermost
 
 
 def words(text: str) -> list[str]:

@@ -19,6 +19,7 @@ import psutil
 import pymongo
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 from pymongo.collection import Collection
 
 from common.addresses import parse_address
@@ -30,11 +31,10 @@ from common.topics import ensure_topics, wait_for_admin, wanted_topics
 from ops.local import kafka as local_kafka
 from ops.local import mongodb as local_mongodb
 from ops.local import ports
+from tests import ROOT
 from tests.contracts import fresh_name
 from tests.unavailable import unavailable
 from tests.waiting import eventually
-
-ROOT = Path(__file__).parent.parent
 
 
 class Process:
@@ -173,8 +173,7 @@ class ApiServer(Process):
 
     def accepted(self) -> int:
         """The number of accepted events of all workers since the start; an event accepted twice counts twice."""
-        lines = requests.get(f"{self.url}/metrics", timeout=10).text.splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("pulse_api_events_accepted_total"))
+        return int(metric(self.url, "pulse_api_events_accepted_total"))
 
     def worker_pids(self) -> set[int]:
         """The process ids of gunicorn's workers."""
@@ -199,6 +198,13 @@ class ConsoleServer(Process):
     def start(self) -> None:
         super().start()
         eventually(lambda: _answers(f"{self.url}/health/live"), what="the console")
+
+
+def metric(url: str, name: str, **labels: str) -> float:
+    """The sum of a process's samples with this name and these labels. Raises RequestException."""
+    families = text_string_to_metric_families(requests.get(f"{url}/metrics", timeout=10).text)
+    samples = (sample for family in families for sample in family.samples)
+    return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
 
 @contextlib.contextmanager
@@ -281,6 +287,10 @@ class Pipeline:
         self.api = ApiServer(folder, self.environ)
         self.url = self.api.url
         self.consumer = Process([sys.executable, "-m", "consumer"], folder / "consumer.log", self.environ)
+
+    def consumer_metric(self, name: str, **labels: str) -> float:
+        """The sum of the consumer's samples with this name and these labels. Raises RequestException."""
+        return metric(self.consumer_url, name, **labels)
 
     def watched_by_prometheus(self, folder: Path, exporter: str) -> PrometheusServer:
         """A Prometheus, not started, that scrapes the API, the consumer, and the exporter at this URL.

@@ -6,8 +6,6 @@ from pathlib import Path
 from shutil import disk_usage, which
 from subprocess import CalledProcessError, run
 
-MIB = 1 << 20
-
 
 class MountError(Exception):
     """This user may not mount a file system, which usually needs root."""

@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from ops.local import ports
-from tests.servers import ROOT, Process
+from tests import ROOT
+from tests.servers import Process
 from tests.unavailable import unavailable
 
 _VERSION = "v2.12.0"

@@ -18,8 +18,8 @@ import requests
 
 from ops.local import kafka as local_kafka
 from ops.local import ports
+from tests import ROOT
 from tests.clients import Client
-from tests.servers import ROOT
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(1200)

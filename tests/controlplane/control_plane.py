@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ops.local import ports
+from tests import ROOT
 from tests.deployment.manifests import KUBECTL
-from tests.servers import ROOT, Process
+from tests.servers import Process
 from tests.unavailable import unavailable
 from tests.waiting import eventually
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.servers import ROOT
+from tests import ROOT
 
 KUBERNETES = ROOT / "kubernetes"
 OVERLAYS = ("local", "gke")

@@ -27,11 +27,11 @@ from common.settings import (
 )
 from consumer.health import Health, serve
 from consumer.watchdog import STOP_SECONDS
+from tests import ROOT
 from tests.apps import build_app
 from tests.deployment import custom_resources
 from tests.deployment.manifests import Manifests, Object, Workload, every, name_of
 from tests.fakes import FakeBroker
-from tests.servers import ROOT
 
 # The oldest version with all features that we use (a preStop sleep), and the newest.
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")

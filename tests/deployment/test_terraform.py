@@ -7,8 +7,8 @@ import hcl2
 import pytest
 import yaml
 
+from tests import ROOT
 from tests.deployment.manifests import KUBERNETES, Manifests, build, every
-from tests.servers import ROOT
 
 TERRAFORM = ROOT / "terraform"
 

@@ -13,7 +13,8 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from ops.local.ready import CURL
-from tests.servers import ROOT, ApiServer, api_without_kafka
+from tests import ROOT
+from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
 URL = "http://localhost:8080"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from tests import ROOT
 
 COMMANDS = {
     "API": ["gunicorn", "-c", "api/gunicorn.conf.py", "api.wsgi:app"],

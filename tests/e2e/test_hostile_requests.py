@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from tests.clients import read_all
 from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
@@ -39,10 +40,6 @@ class Answer(NamedTuple):
 def connect(api: ApiServer) -> socket.socket:
     url = urlsplit(api.url)
     return socket.create_connection((url.hostname, url.port), timeout=10)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def send(api: ApiServer, request: bytes) -> Answer:

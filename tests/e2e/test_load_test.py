@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ops.local import ports
-from tests.servers import ROOT, ApiServer, Pipeline, Process, api_without_kafka
+from tests import ROOT
+from tests.servers import ApiServer, Pipeline, Process, api_without_kafka
 
 KEY = {"API_KEYS": "web=secret"}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, ApiServer, api_without_kafka
+from tests import ROOT
+from tests.servers import ApiServer, api_without_kafka
 
 EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES", "30")
 # These paths differ from /v1/track only in their name.

@@ -1,7 +1,6 @@
 """Slow or endless clients do not block others: one worker with one thread serves all of them."""
 
 import select
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ import psutil
 import pytest
 import requests
 
-from tests.clients import connections
+from tests.clients import connections, read_all
 from tests.servers import ApiServer, api_without_kafka
 from tests.waiting import eventually
 
@@ -22,10 +21,6 @@ EVENT = b'{"customer_id":"mallory","event_type":"click"}'
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with api_without_kafka(tmp_path_factory.mktemp("api"), API_THREADS="1") as api:
         yield api
-
-
-def read_all(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def open_connections(api: ApiServer) -> int:

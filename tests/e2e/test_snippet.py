@@ -13,7 +13,8 @@ import pymongo
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
-from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline
+from tests import ROOT
+from tests.servers import KafkaServer, MongoServer, Pipeline
 from tests.sites import ELSEWHERE, Site
 from tests.unavailable import unavailable
 from tests.waiting import eventually

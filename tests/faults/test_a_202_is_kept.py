@@ -13,11 +13,12 @@ import pytest
 import requests
 
 from ops.local.ports import free_port
+from tests import MIB, ROOT
 from tests.arrived import in_kafka
 from tests.clients import Client, SteadyClient, event
 from tests.contracts import fresh_name
-from tests.servers import ROOT, ApiServer, KafkaServer
-from tests.small_disks import MIB, MountError, mounted
+from tests.servers import ApiServer, KafkaServer
+from tests.small_disks import MountError, mounted
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)

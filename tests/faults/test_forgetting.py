@@ -11,7 +11,6 @@ from typing import Any
 
 import pymongo
 import pytest
-import requests
 
 from common.event_json import decode, encode
 from common.kafka import KafkaSender, Record
@@ -64,9 +63,8 @@ class Scene:
         names = ("events_stored", "duplicates_skipped", "forgotten")
 
         def all_processed() -> bool:
-            lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
-            values = dict(line.rsplit(" ", 1) for line in lines)
-            return sum(float(values[f"pulse_consumer_{name}_total"]) for name in names) == len(self.produced)
+            counts = [self.pipeline.consumer_metric(f"pulse_consumer_{name}_total") for name in names]
+            return sum(counts) == len(self.produced)
 
         eventually(all_processed, 120, "the consumer to read all events", every=0.25)
 

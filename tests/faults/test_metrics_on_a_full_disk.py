@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import MIB
 from tests.servers import ApiServer, api_without_kafka
-from tests.small_disks import MIB, MountError, mounted, mounted_ext4
+from tests.small_disks import MountError, mounted, mounted_ext4
 from tests.waiting import eventually
 
 _MANY_LABELS = 40

@@ -22,16 +22,16 @@ import requests
 from api.journal.folders import claim_own, open_journal, set_aside_files
 from api.journal.journal import DATA, JournalState
 from api.journal.power import MARK
+from tests import MIB, ROOT
 from tests.clients import event
 from tests.powercut import recorder
 from tests.powercut.disk import Disk, Loss, Operation, recorded
 from tests.powercut.writer import NOTES, numbered
-from tests.servers import ROOT, api_without_kafka
+from tests.servers import api_without_kafka
 
 CUTS = int(os.environ.get("POWER_CUTS", "4"))
 SEEDS = range(int(os.environ.get("POWER_CUT_SEEDS", "1")))
 
-MIB = 1024 * 1024
 # The number of requests with entries in one page of the journal, if each is a large batch.
 REQUESTS_A_PAGE = 150
 

@@ -27,9 +27,10 @@ from common.kafka import (
     connect_member,
 )
 from ops.local.ports import free_port
+from tests import ROOT
 from tests.clients import event
 from tests.contracts import fresh_name
-from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline, Process
+from tests.servers import KafkaServer, MongoServer, Pipeline, Process
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -70,11 +71,6 @@ class Scene:
 
     def wait_until_all_are_stored(self) -> None:
         self.pipeline.wait_until_stored(len(self.produced), timeout=120)
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
-        lines = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split()[0] == name)
 
     def status(self, path: str) -> int:
         return requests.get(self.pipeline.consumer_url + path, timeout=5).status_code
@@ -125,7 +121,10 @@ def test_sigterm_with_a_partly_filled_buffer_stores_it(kafka_libs: Path, tmp_pat
         for _ in range(12):
             scene.start_consumer()
             scene.produce(30)
-            eventually(lambda: scene.metric("pulse_consumer_buffer_size") == 30, what="a partly filled buffer")
+            eventually(
+                lambda: scene.pipeline.consumer_metric("pulse_consumer_buffer_size") == 30,
+                what="a partly filled buffer",
+            )
             assert scene.consumer.stop() == 0
             assert scene.stored() == sorted(scene.produced)
     finally:
@@ -171,7 +170,7 @@ def test_the_consumer_waits_for_a_frozen_mongodb(scene: Scene) -> None:
     scene.mongo.thaw()
     scene.wait_until_all_are_stored()
     assert scene.stored() == sorted(scene.produced)
-    assert scene.metric("pulse_consumer_dlq_total") == 0
+    assert scene.pipeline.consumer_metric("pulse_consumer_dlq_total") == 0
 
 
 def test_an_outage_of_mongodb_loses_no_event_and_makes_no_dead_letter(scene: Scene) -> None:
@@ -186,7 +185,7 @@ def test_an_outage_of_mongodb_loses_no_event_and_makes_no_dead_letter(scene: Sce
     scene.wait_until_all_are_stored()
     eventually(lambda: scene.status("/health/ready") == 200, what="readiness")
     assert scene.stored() == sorted(scene.produced)
-    assert scene.metric("pulse_consumer_dlq_total") == 0
+    assert scene.pipeline.consumer_metric("pulse_consumer_dlq_total") == 0
 
 
 def test_sigterm_ends_the_consumer_while_kafka_is_unavailable(scene: Scene) -> None:
@@ -217,7 +216,9 @@ def test_it_continues_after_records_that_retention_deleted_unread(kafka_libs: Pa
         eventually(lambda: set(scene.produced[lost:]) <= set(scene.stored()), 60, "the later events", every=0.2)
         assert len(scene.stored()) == len(set(scene.stored())) < len(scene.produced)
         assert "records were deleted before they were read" in scene.consumer.output()
-        assert scene.metric("pulse_consumer_records_lost_total") == len(scene.produced) - len(scene.stored())
+        assert scene.pipeline.consumer_metric("pulse_consumer_records_lost_total") == len(scene.produced) - len(
+            scene.stored()
+        )
     finally:
         scene.kill()
 
@@ -250,7 +251,9 @@ def test_a_thousand_poisonous_records_become_letters_and_are_stored_once_the_cau
         poison += scene.produce(10, properties={"poison": True})
     scene.start_consumer()
     scene.pipeline.wait_until_stored(10_000, timeout=120)
-    eventually(lambda: scene.metric("pulse_consumer_dlq_total") == 1000, what="the letters", every=0.2)
+    eventually(
+        lambda: scene.pipeline.consumer_metric("pulse_consumer_dlq_total") == 1000, what="the letters", every=0.2
+    )
     assert sorted(letter.value or b"" for letter in scene.letters()) == sorted(record.value or b"" for record in poison)
     assert all({name for name, _ in letter.headers} >= REASONS for letter in scene.letters())
 

@@ -69,10 +69,6 @@ class Scene:
         status, checks = self.health()
         return str(checks[part].get("problem", "")) if (status, checks[part]["status"]) == (503, "down") else ""
 
-    def metric(self, name: str) -> float:
-        text = requests.get(f"{self.pipeline.consumer_url}/metrics", timeout=5).text
-        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
-
     def stored(self) -> set[str]:
         return {document["event_id"] for document in self.pipeline.documents()}
 
@@ -100,7 +96,7 @@ def test_health_names_a_deleted_events_topic(scene: Scene) -> None:
     scene.delete(scene.kafka.topic)
     problem = eventually(lambda: scene.problem("kafka"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
-    assert scene.metric('pulse_consumer_dependency_up{dependency="kafka"}') == 0
+    assert scene.pipeline.consumer_metric("pulse_consumer_dependency_up", dependency="kafka") == 0
     assert f'"topic": "{scene.kafka.topic}"' in scene.consumer.output()
 
 
@@ -121,7 +117,7 @@ def test_health_names_a_deleted_dead_letter_topic_before_there_is_a_letter(scene
     scene.delete(scene.kafka.dlq_topic)
     problem = eventually(lambda: scene.problem("dead_letters"), what="the consumer to notice")
     assert problem == "the topic does not exist: create it with `python -m common.topics`"
-    assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
+    assert scene.pipeline.consumer_metric("pulse_consumer_dependency_up", dependency="dead_letters") == 0
 
 
 def test_letters_wait_until_their_topic_is_created_again(scene: Scene) -> None:
@@ -143,7 +139,7 @@ def test_health_names_a_dead_letter_topic_that_refuses_a_letter_and_the_remedy(s
     assert problem.startswith(f"{scene.kafka.dlq_topic} takes no dead letters, ")
     assert problem.endswith("its settings refuse them; its cleanup.policy must be delete")
     assert problem in scene.consumer.output()
-    assert scene.metric('pulse_consumer_dependency_up{dependency="dead_letters"}') == 0
+    assert scene.pipeline.consumer_metric("pulse_consumer_dependency_up", dependency="dead_letters") == 0
     scene.configure(scene.kafka.dlq_topic, cleanup_policy="delete")
     eventually(lambda: scene.health()[0] == 200, 60, what="health")
     eventually(lambda: len(scene.letters()) == sent, what="all letters")
@@ -159,5 +155,9 @@ def test_letters_too_large_for_their_topic_go_to_mongodb_without_delaying_others
     eventually(lambda: {record.value for record in small} <= {letter.value for letter in scene.letters()})
     content = json.loads(scene.letters_in_mongodb()[0]["content"])
     assert [base64.b64decode(content[name]) for name in ("key", "value")] == [large.key, large.value]
-    eventually(lambda: scene.metric("pulse_consumer_letters_too_large_total") == len(scene.letters_in_mongodb()))
+    eventually(
+        lambda: (
+            scene.pipeline.consumer_metric("pulse_consumer_letters_too_large_total") == len(scene.letters_in_mongodb())
+        )
+    )
     assert scene.health()[0] == 200

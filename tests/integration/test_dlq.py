@@ -20,9 +20,10 @@ from common.metrics import ConsumerMetrics
 from common.settings import KafkaSettings
 from consumer.dead_letters import DeadLetter, DeadLetters
 from consumer.dlq.__main__ import Topics, cli
+from tests import ROOT
 from tests.contracts import fresh_name
 from tests.fakes import FakeWriter
-from tests.servers import ROOT, KafkaServer
+from tests.servers import KafkaServer
 
 LETTERS = [
     Record(b"alice", b'{"event_type":"login"}', (("trace", b"\xff\x00"),)),

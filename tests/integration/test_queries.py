@@ -22,7 +22,8 @@ from common.events import parse_timestamp
 from consumer.writer import MongoWriter
 from loadtest.client import Event
 from loadtest.journeys import generated_journeys, named_journeys
-from tests.servers import ROOT, MongoServer
+from tests import ROOT
+from tests.servers import MongoServer
 from tests.unavailable import unavailable
 
 PAGE = (ROOT / "docs" / "queries.md").read_text()

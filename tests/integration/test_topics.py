@@ -13,8 +13,9 @@ from common.kafka import NewTopic, TopicConfig, connect_admin, topic_config
 from common.retry import Backoff
 from common.topics import wait_for_admin
 from ops.local.ports import free_port
+from tests import ROOT
 from tests.contracts import fresh_name
-from tests.servers import ROOT, KafkaServer, kafka_settings
+from tests.servers import KafkaServer, kafka_settings
 
 
 class Command:

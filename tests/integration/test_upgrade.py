@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from common.kafka import KafkaSender, ReceivedRecord, Record
+from tests import ROOT
 from tests.apps import build_app, take_accepted
 from tests.fakes import FakeBroker
 from tests.integration.test_dlq import bury, command
-from tests.servers import ROOT, KafkaServer, MongoServer, Pipeline
+from tests.servers import KafkaServer, MongoServer, Pipeline
 from tests.waiting import eventually
 
 FIRST_VERSION = "9ea956aa05f9"

@@ -15,10 +15,11 @@ import pymongo.errors
 import requests
 
 from ops.local.ports import free_port
+from tests import MIB
 from tests.clocks import Clocks
 from tests.cluster import KafkaCluster
-from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process
-from tests.small_disks import MIB, MountError, mounted
+from tests.servers import ApiServer, ConsoleServer, MongoServer, Pipeline, Process, metric
+from tests.small_disks import MountError, mounted
 from tests.toxiproxy import Toxiproxy
 from tests.waiting import eventually
 
@@ -197,11 +198,7 @@ class Scene:
 
     def in_journals(self) -> int:
         """The number of events in the journals. Raises RequestException."""
-        waiting = 0.0
-        for api in self.apis:
-            lines = requests.get(f"{api.url}/metrics", timeout=10).text.splitlines()
-            waiting += sum(float(line.split()[-1]) for line in lines if line.startswith("pulse_api_journal_events"))
-        return int(waiting)
+        return int(sum(metric(api.url, "pulse_api_journal_events") for api in self.apis))
 
     def logs(self) -> Iterator[tuple[str, str]]:
         """The log of each of our own processes."""

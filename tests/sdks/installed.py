@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.servers import ROOT
+from tests import ROOT
 from tests.unavailable import unavailable
 
 NPM = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.servers import ROOT
+from tests import ROOT
 
 
 class Fault(NamedTuple):

@@ -1,13 +1,13 @@
 """The content of docker-compose.yml: settings, ports, limits, health checks."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
+
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 IMAGES = ("api", "consumer", "loadtest", "ops/console", "ops/export")
 DOCKERFILES = [(ROOT / name / "Dockerfile").read_text() for name in IMAGES]

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from ops.grafana import dashboard
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 BOARD: dict[str, Any] = json.loads(dashboard.FILE.read_text())
 PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 DATA_PANELS = [panel for panel in PANELS if panel["type"] != "text"]

@@ -12,13 +12,13 @@ from api.journal.folders import claim_own
 from api.journal.journal import DATA, Journal
 from common.errors import JournalError
 from common.settings import JournalSettings
+from tests import MIB
 from tests.apps import TOPIC, build_app
 from tests.bad_disks import BROKEN, FULL, bad_disk
 from tests.fakes import FakeBroker
 from tests.journals import journalled
 from tests.waiting import eventually
 
-MIB = 1024 * 1024
 EVENT = {"customer_id": "alice", "event_type": "click"}
 
 

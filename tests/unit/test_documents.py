@@ -15,8 +15,8 @@ from markdown_it.token import Token
 
 from common.events import EventSchema
 from loadtest import plan
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 PARTS = ("api", "common", "consumer", "docs", "kubernetes", "loadtest", "ops", "requirements", "terraform", "tests")
 TREE = [
     path.relative_to(ROOT)

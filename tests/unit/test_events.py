@@ -14,6 +14,7 @@ from common.errors import InvalidEventError
 from common.event_json import decode, encode, load_batch, load_event
 from common.events import format_timestamp, parse_timestamp
 from tests import sent
+from tests.odd_json import nested
 
 LEAST = {"customer_id": "alice", "event_type": "click"}
 
@@ -24,13 +25,6 @@ STORED = {**LEAST, "event_id": "i", **dict.fromkeys(("timestamp", "received_at")
 SET_BY_US = ("received_at", "source", "protocol", "extra", "original_timestamp", "sent_at", "kafka", "processed_at")
 TOO_MANY_INNER = "At most 1,000 objects and arrays in an event."
 TOO_MANY = "At most 1,000 keys in an event, those of inner objects included."
-
-
-def nested(levels: int, innermost: Any = 1) -> Any:
-    """Objects within objects, N levels deep."""
-    for _ in range(levels):
-        innermost = {"a": innermost}
-    return innermost
 
 
 def members(count: int) -> dict[str, int]:

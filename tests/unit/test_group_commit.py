@@ -12,10 +12,9 @@ from api.event_queue import EventQueue
 from api.journal.journal import DATA, Journal
 from common.errors import QueueFullError
 from common.metrics import ApiMetrics
+from tests import MIB
 from tests.bad_disks import BROKEN, FULL, bad_disk
 from tests.unit.test_event_queue import MUCH, events
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ import pytest
 
 from api.journal.journal import Journal, JournalState
 from common.errors import JournalFullError
-from tests.servers import ROOT
-
-MIB = 1024 * 1024
+from tests import MIB, ROOT
 
 
 @pytest.fixture

@@ -11,11 +11,9 @@ import pytest
 from api.journal.folders import claim_left_behind, claim_own, open_journal, set_aside_files
 from api.journal.journal import DATA, Journal
 from common.errors import JournalError
+from tests import MIB, ROOT
 from tests.journals import journalled
-from tests.servers import ROOT
 from tests.small_disks import MountError, mounted
-
-MIB = 1024 * 1024
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from api.journal.journal import DATA, Journal, JournalState
 from common.errors import JournalError, JournalFullError
+from tests import MIB
 from tests.bad_disks import BROKEN, FULL, bad_disk
 
-MIB = 1024 * 1024
 LARGE = [b'"%s"' % (b"x" * 100_000)]
 
 Opener = Callable[..., Journal]

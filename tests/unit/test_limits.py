@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,8 @@ from consumer import buffer, forgotten, policy, watchdog, writer
 from consumer import health as consumer_health
 from consumer.dlq import __main__ as dlq_tool
 from ops import settings_page
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "limits.md"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 

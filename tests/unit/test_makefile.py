@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
 
 
 def make_venv(tmp_path: Path, version: tuple[int, int]) -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 from api.protocols.mending import Mender
 from common.json_values import MAX_LEVELS, Judge
 from common.metrics import MENDED
+from tests.odd_json import nested
 
 HALF = "\ud83d"
-
-
-def nested(levels: int, innermost: Any) -> Any:
-    for _ in range(levels):
-        innermost = {"a": innermost}
-    return innermost
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from api import responses
 from common import metrics
 from common.events import EVENT_TYPES
 from common.metrics import ApiMetrics, ConsumerMetrics
+from tests import ROOT
 from tests.apps import build_app
 from tests.fakes import FakeBroker
 from tests.observed import METRICS
-
-ROOT = Path(__file__).parent.parent.parent
 
 # These names must stay, since dashboards and alerts of users depend on them.
 PROMISED = {

@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from common.settings import load_local_settings
 from ops import tail
 from ops.local.ready import CURL, HINT, parts
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 PICTURE = "\n".join(
     "".join(line.itertext())

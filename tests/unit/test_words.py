@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests import ROOT
+
 SUFFIXES = (".py", ".md", ".js", ".html", ".yml")
 
 TERMS = {
