@@ -1,4 +1,4 @@
-"""Clients that send as SDKs do: on native and Segment's routes, single events and batches, with retries."""
+"""Clients on native and Segment's routes, with single events, batches and retries; and Segment's SDK for Python."""
 
 import http.client
 import json
@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from segment.analytics.client import Client as SegmentClient
 
 from tests.clients import event
 from tests.nemesis.history import History, Sent
@@ -131,3 +133,37 @@ class Sender(threading.Thread):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Sdk(threading.Thread):
+    """Sends one customer's numbered events with Segment's SDK, which batches and retries, until `stop`.
+
+    The SDK does not say which events were accepted: all of them are when the thread ends.
+    """
+
+    def __init__(self, url: str, customer: str, rate: float, history: History) -> None:
+        super().__init__(name=customer, daemon=True)
+        self._url = url
+        self._rate = rate
+        self._history = history
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End once the SDK has sent everything."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        # By default, it gives up after ten retries.
+        client = SegmentClient("any", host=self._url, timeout=TIMEOUT, max_retries=10_000)
+        number, due = 0, time.monotonic()
+        while not self._stopping.wait(due - time.monotonic()):
+            one = event(self.name, number)
+            client.track(self.name, "Seen", one["properties"], message_id=one["event_id"])
+            number += 1
+            due += 1 / self._rate
+        begun = time.monotonic()
+        client.flush()
+        client.join()
+        # Each with a connection of its own: a retry may overtake on another one.
+        sent = [(f"{self.name}-{each}", Sent(self.name, each, connection=each)) for each in range(number)]
+        self._history.accept(sent, 200, time.monotonic() - begun)

@@ -9,12 +9,12 @@ from functools import partial
 
 from tests.measures import percentile
 from tests.nemesis import check
-from tests.nemesis.clients import Sender, native, segment
+from tests.nemesis.clients import Sdk, Sender, native, segment
 from tests.nemesis.faults import KINDS, Step, Undo
 from tests.nemesis.history import History
 from tests.nemesis.scene import Scene
 
-CUSTOMERS = 12
+SENDERS = 12
 EXPORT_EVERY = 20.0  # seconds
 
 Say = Callable[[str], None]
@@ -55,13 +55,13 @@ class Run:
         self._now: list[Step] = []
         self._agenda = Agenda()
         urls = [f"http://127.0.0.1:{scene.links[f'link to api-{number}'].port}" for number in (1, 2)]
-        self._clients = [
+        share = rate / (SENDERS + len(urls))
+        self._clients: list[Sender | Sdk] = [
             # Half of the clients begin at each API.
-            Sender(
-                urls[::-1] if number % 4 > 1 else urls, f"customer-{number}", request, rate / CUSTOMERS, self.history
-            )
-            for number, request in zip(range(CUSTOMERS), itertools.cycle((native, segment)), strict=False)
+            Sender(urls[::-1] if number % 4 > 1 else urls, f"customer-{number}", request, share, self.history)
+            for number, request in zip(range(SENDERS), itertools.cycle((native, segment)), strict=False)
         ]
+        self._clients += [Sdk(url, f"sdk-{number}", share, self.history) for number, url in enumerate(urls)]
 
     def go(self, seconds: float) -> list[str]:
         """Send events and break parts for N seconds, then repair, wait and check; returns a line per fault found."""
