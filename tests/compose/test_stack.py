@@ -25,7 +25,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.timeout(1200)
 
 HERE = Path(__file__).parent
-OURS = ["api", "consumer"]
+OURS = ["api", "consumer", "console"]
+PROFILES = ["--profile", "load", "--profile", "export"]
 
 
 class Stack:
@@ -35,10 +36,11 @@ class Stack:
         files = [ROOT / "docker-compose.yml", HERE / "ports.yml", *([HERE / "stand-ins.yml"] if stand_ins else [])]
         self._command = ["docker", "compose", "--project-name", "pulse-test", "--project-directory", str(ROOT)]
         self._command += [part for file in files for part in ("--file", str(file))]
-        api, locust, mongo, prometheus = (ports.free_port() for _ in range(4))
+        api, console, locust, mongo, prometheus = (ports.free_port() for _ in range(5))
         self._env = {
             **os.environ,
             "TEST_API_PORT": str(api),
+            "TEST_CONSOLE_PORT": str(console),
             "TEST_LOCUST_PORT": str(locust),
             "TEST_MONGO_PORT": str(mongo),
             "TEST_PROMETHEUS_PORT": str(prometheus),
@@ -46,6 +48,7 @@ class Stack:
         if stand_ins:
             self._env["KAFKA_LIBS"] = str(local_kafka.jars(ROOT / "var" / "kafka" / "libs").relative_to(ROOT))
         self.api_url = f"http://127.0.0.1:{api}"
+        self.console_url = f"http://127.0.0.1:{console}"
         self.locust_url = f"http://127.0.0.1:{locust}"
         self.prometheus_url = f"http://127.0.0.1:{prometheus}"
         self.mongo_uri = f"mongodb://127.0.0.1:{mongo}/?directConnection=true"
@@ -71,7 +74,7 @@ class Stack:
     def replace_everything(self) -> None:
         """Stop our services, which must end without a kill, and then remove all containers."""
         self.compose("stop", *OURS)
-        assert [self.state(service)["ExitCode"] for service in OURS] == [0, 0]
+        assert [self.state(service)["ExitCode"] for service in OURS] == [0, 0, 0]
         self.compose("down")
 
     def replace_api_without_kafka(self) -> None:
@@ -118,13 +121,13 @@ def stack() -> Iterator[Stack]:
     if stand_ins and not docker("images", "--quiet", "pulse-test/python"):
         subprocess.run([HERE / "stand-ins" / "python.sh"], check=True, timeout=600)
     stack = Stack(stand_ins=stand_ins)
-    stack.compose("--profile", "load", "down", "--volumes")
-    stack.compose("--profile", "load", "build")
+    stack.compose(*PROFILES, "down", "--volumes")
+    stack.compose(*PROFILES, "build")
     try:
         stack.up()
         yield stack
     finally:
-        stack.compose("--profile", "load", "down", "--volumes")
+        stack.compose(*PROFILES, "down", "--volumes")
 
 
 @pytest.fixture
@@ -143,11 +146,20 @@ def test_every_service_is_healthy_and_the_topics_exist(stack: Stack) -> None:
 
 
 def test_prometheus_scrapes_api_and_consumer(stack: Stack) -> None:
-    def healths() -> list[str]:
+    def up() -> set[str]:
         targets = requests.get(f"{stack.prometheus_url}/api/v1/targets", timeout=5).json()["data"]["activeTargets"]
-        return [target["health"] for target in targets]
+        return {target["labels"]["job"] for target in targets if target["health"] == "up"}
 
-    eventually(lambda: healths() == ["up", "up"], what="two targets that are up")
+    eventually(lambda: up() == {"pulse-api", "pulse-consumer"}, what="two targets that are up")
+
+
+def test_the_console_needs_its_key_and_reaches_all_parts(stack: Stack) -> None:
+    def problems() -> Any:
+        key = ("anyone", "pulse-on-this-machine")
+        return requests.get(f"{stack.console_url}/api/flow", auth=key, timeout=10).json()["problems"]
+
+    assert requests.get(stack.console_url, timeout=10).status_code == 401
+    eventually(lambda: problems() == [], what="a console without problems")
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -193,7 +205,20 @@ def test_no_accepted_event_is_lost_or_stored_twice_when_containers_are_killed_an
     assert sorted(stack.stored()) == sorted(sent)
 
 
-# This test must run after the one above, which counts all stored events.
+# The tests below must run after the one above, which counts all stored events.
+def test_the_exporter_writes_every_stored_event_to_its_volume_once(stack: Stack) -> None:
+    stack.compose(*PROFILES, "run", "--rm", "--env", "EXPORT_MIN_AGE=0s", "export", "run")
+    count = (
+        "import pathlib, pyarrow.parquet as pq\n"
+        "files = pathlib.Path('/var/lib/pulse/export').glob('events/*/*.parquet')\n"
+        "ids = [each for file in files for each in pq.read_table(file)['event_id'].to_pylist()]\n"
+        "print(len(ids), len(set(ids)))"
+    )
+    said = stack.compose(*PROFILES, "run", "--rm", "--entrypoint", "python", "export", "-c", count)
+    stored = stack.stored_count()
+    assert said.split() == [f"{stored}", f"{stored}"]
+
+
 def test_locusts_page_sends_to_the_api(locust_url: str) -> None:
     def stats() -> Any:
         return requests.get(f"{locust_url}/stats/requests", timeout=5).json()

@@ -101,3 +101,16 @@ def test_our_images_have_the_same_base_by_digest() -> None:
     base = re.search(r"ARG PYTHON_IMAGE=python:3\.13\.\d+-slim-trixie@sha256:[0-9a-f]{64}\n", api)
     assert base
     assert all(base[0] in other for other in others)
+
+
+def services_of(override: str) -> set[str]:
+    """The services that a file of tests/compose overrides. Its tags, such as !reset, are not plain YAML."""
+    return set(re.findall(r"^  (\S+):$", (ROOT / "tests" / "compose" / override).read_text(), re.MULTILINE))
+
+
+def test_the_tests_of_the_stack_choose_all_published_ports() -> None:
+    assert services_of("ports.yml") == {name for name, service in SERVICES.items() if "ports" in service}
+
+
+def test_the_tests_of_the_stack_have_a_stand_in_for_every_image() -> None:
+    assert services_of("stand-ins.yml") == SERVICES.keys()
