@@ -155,7 +155,7 @@ def test_prometheus_scrapes_api_and_consumer(stack: Stack) -> None:
 
 def test_the_console_needs_its_key_and_reaches_all_parts(stack: Stack) -> None:
     def problems() -> Any:
-        key = ("anyone", "pulse-on-this-machine")
+        key = ("user", "pulse-on-this-machine")
         return requests.get(f"{stack.console_url}/api/flow", auth=key, timeout=10).json()["problems"]
 
     assert requests.get(stack.console_url, timeout=10).status_code == 401
