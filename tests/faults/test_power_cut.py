@@ -2,8 +2,11 @@
 
 A recorder logs each write and each sync of a real process. From one recording, the tests build many possible disks
 after a power cut (tests/powercut). POWER_CUTS sets the number of moments per recording.
+
+The database of `make run` loses no stored event either.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -12,22 +15,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pymongo
 import pytest
 import requests
 
 from api.journal.folders import claim_own, open_journal, set_aside_files
 from api.journal.journal import DATA, JournalState
 from api.journal.power import MARK
+from common.settings import MongoSettings
+from consumer.writer import MongoWriter
+from ops.local import mongodb as local_mongodb
+from ops.local import ports
 from tests import MIB, ROOT
 from tests.clients import event
 from tests.powercut import recorder
 from tests.powercut.disk import Disk, Loss, Operation, recorded
 from tests.powercut.writer import NOTES, numbered
-from tests.servers import api_without_kafka
+from tests.servers import Process, api_without_kafka
 
 CUTS = int(os.environ.get("POWER_CUTS", "4"))
 SEEDS = range(int(os.environ.get("POWER_CUT_SEEDS", "1")))
@@ -228,3 +237,50 @@ def test_with_full_an_api_keeps_each_event_accepted_before_the_cut(
         claim.release()
         assert promised <= found
         shutil.rmtree(image)
+
+
+@contextlib.contextmanager
+def database(data: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[MongoSettings]:
+    """A running SecantusDB with this folder for its data."""
+    port = ports.free_port()
+    process = Process(local_mongodb.command(data, port), folder / "mongodb.log", environment)
+    process.start()
+    try:
+        ports.wait_until_answers(port, 60)
+        yield MongoSettings(f"mongodb://127.0.0.1:{port}", "pulse", "events", None)
+    finally:
+        process.kill()
+
+
+@pytest.mark.long
+def test_the_local_database_keeps_each_event_stored_before_the_cut(library: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "disk", tmp_path / "log"
+    folder.mkdir()
+    answered: dict[int, list[int]] = {}
+    with database(folder / "data", tmp_path, recorder.environment(library, folder, log)) as settings:
+        writer = MongoWriter(settings)
+        writer.ensure_indexes()
+        for first in range(0, 600, 6):
+            numbers = [*range(first, first + 6)]
+            writer.write([event("alice", number) for number in numbers])
+            answered[log.stat().st_size] = numbers
+        writer.close()
+    operations = list(recorded(log))
+    chance = random.Random(1)
+    disk, done = Disk(folder), 0
+    for moment in moments(operations, chance):
+        for operation in operations[done:moment]:
+            disk.follow(operation)
+        done = moment
+        promised = {one for end, numbers in answered.items() if end <= operations[moment - 1].end for one in numbers}
+        for loss in chance.sample(list(Loss), 3):
+            image = tmp_path / "image"
+            disk.image(image, loss, chance)
+            with (
+                database(image / "data", tmp_path) as settings,
+                pymongo.MongoClient[dict[str, Any]](settings.uri) as client,
+            ):
+                found = [each["properties"]["number"] for each in client["pulse"]["events"].find()]
+            assert promised <= set(found), f"{moment} of {len(operations)}, {loss}"
+            assert len(found) == len(set(found))
+            shutil.rmtree(image)
