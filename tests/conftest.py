@@ -12,8 +12,9 @@ pytest_plugins = ["tests.browser", "tests.servers", "tests.cloud", "tests.toxipr
 # No test reads the developer's .env.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
 
-# No test asserts a speed, so examples have no deadline. HYPOTHESIS_EXAMPLES sets more examples than the default.
-settings.register_profile("pulse", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")))
+# No test asserts a speed, so examples have no deadline. Few examples keep a developer's run short; CI tries more.
+EXAMPLES = 100 if os.environ.get("CI") == "true" else 20
+settings.register_profile("pulse", deadline=None, max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", EXAMPLES)))
 settings.load_profile("pulse")
 
 # The imports of a test file about a single service.

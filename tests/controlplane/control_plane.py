@@ -39,7 +39,9 @@ def programs() -> Path:
     built.mkdir(parents=True, exist_ok=True)
     print(f"building {' and '.join(_NAMES)} {version}; takes some 15 minutes of CPU time", flush=True)  # noqa: T201
     packages = [f"k8s.io/kubernetes/cmd/{name}" for name in _NAMES]
-    build(["go", "build", "-trimpath", "-mod=mod", "-o", f"{built}/", *packages], _PROGRAMS)
+    # Kubernetes' own build sets its version in this way; without one, kubectl cannot read the server's version.
+    flags = f"-X k8s.io/component-base/version.gitVersion={version}"
+    build(["go", "build", "-trimpath", "-mod=mod", f"-ldflags={flags}", "-o", f"{built}/", *packages], _PROGRAMS)
     return built
 
 
@@ -121,6 +123,8 @@ class ControlPlane:
         )
         self.session = requests.Session()
         """Has the rights of an administrator."""
+        # Otherwise a proxy or certificates of the environment would take precedence.
+        self.session.trust_env = False
         self.session.headers["Authorization"] = f"Bearer {_TOKEN}"
 
     def start(self) -> None:
