@@ -1,8 +1,6 @@
 """A Kubernetes control plane on this machine: etcd, kube-apiserver and kube-controller-manager, without nodes."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,65 +11,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ops.local import ports
-from tests import ROOT
 from tests.deployment.manifests import KUBECTL
 from tests.servers import Process
-from tests.unavailable import unavailable
 from tests.waiting import eventually
 
-_PROGRAMS = Path(__file__).with_name("programs")
-_NAMES = ("kube-apiserver", "kube-controller-manager")
-_BUILD_SECONDS = 3600.0
 _TOKEN = "admin-of-the-tests"
 
 
-def programs() -> Path:
-    """The folder of the programs. The first call builds them with Go, in some 15 minutes of CPU time.
-
-    If etcd is missing or the build fails, skips the test, or fails it if CI=true.
-    """
-    if shutil.which("etcd") is None:
-        unavailable("etcd is missing: Debian's package etcd-server has it")
-    version = next(line.split()[-1] for line in _go_mod() if line.startswith("require k8s.io/kubernetes "))
-    built = ROOT / "var" / "kubernetes" / version
-    if all((built / name).is_file() for name in _NAMES):
-        return built
-    built.mkdir(parents=True, exist_ok=True)
-    print(f"building {' and '.join(_NAMES)} {version}; takes some 15 minutes of CPU time", flush=True)  # noqa: T201
-    packages = [f"k8s.io/kubernetes/cmd/{name}" for name in _NAMES]
-    # Kubernetes' own build sets its version in this way; without one, kubectl cannot read the server's version.
-    flags = f"-X k8s.io/component-base/version.gitVersion={version}"
-    build(["go", "build", "-trimpath", "-mod=mod", f"-ldflags={flags}", "-o", f"{built}/", *packages], _PROGRAMS)
-    return built
-
-
-def module(path: str, version: str, folder: Path) -> Path:
-    """The folder of a Go module, which Go downloads. Skips or fails as `programs` does."""
-    return Path(json.loads(build(["go", "mod", "download", "-json", f"{path}@{version}"], folder))["Dir"])
-
-
-def build(command: list[str], folder: Path) -> str:
-    """The output of Go's command. Skips or fails as `programs` does."""
-    # Go needs a home for its caches, and tox passes none.
-    env = {"HOME": str(Path.home()), **os.environ, "CGO_ENABLED": "0"}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=env, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        unavailable(f"Kubernetes cannot be built: {error} {str(getattr(error, 'stderr', '') or '')[-500:]}")
-    return done.stdout
-
-
-def _go_mod() -> list[str]:
-    return (_PROGRAMS / "go.mod").read_text().splitlines()
-
-
 class ControlPlane:
-    """The three servers. Call `start` first, and `kill` at the end."""
+    """The three servers. `built`: the folder of their programs. Call `start` first, and `kill` at the end."""
 
     def __init__(self, built: Path, folder: Path) -> None:
-        self._folder = folder
         etcd, peers = ports.free_port(), ports.free_port()
         self._etcd_port, self._port = etcd, ports.free_port()
         self._certificates = folder / "certificates"
@@ -139,11 +89,11 @@ class ControlPlane:
         self._controllers.start()
         eventually(self._has_default_account, 60, "the controllers")
 
-    def kubectl(self, *arguments: str, fails: bool = False, timeout: float = 120) -> str:
+    def kubectl(self, *arguments: str, fails: bool = False) -> str:
         """The output of kubectl; also its warnings. `fails`: whether it must exit with an error."""
         command = [str(KUBECTL), f"--kubeconfig={self._kubeconfig}", *arguments]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
         )
         assert (done.returncode != 0) == fails, f"kubectl {' '.join(arguments)}: {done.returncode}\n{done.stdout}"
         return done.stdout

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.controlplane.control_plane import module
+from tests.controlplane.build import module
 from tests.deployment.custom_resources import SPECS
 
 _PUBLISHED = {
@@ -57,7 +57,7 @@ def _definition(api_version: str, kind: str, spec: dict[str, Any]) -> dict[str, 
 
 
 def _structural(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema in the part of JSON Schema that Kubernetes allows; kubectl itself refuses unknown fields."""
+    """The schema in the part of JSON Schema that Kubernetes allows. The API server refuses unknown fields anyway."""
     match schema:
         case {"const": value}:
             return {"type": "string", "enum": [value]}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.control_plane import ControlPlane, programs
+from tests.controlplane.build import programs
+from tests.controlplane.control_plane import ControlPlane
 from tests.controlplane.custom_kinds import definitions
 from tests.controlplane.kubelet import Kubelet
 from tests.deployment.manifests import KUBERNETES, OVERLAYS, build, name_of
