@@ -44,7 +44,6 @@ def running_app(broker: FakeBroker, access: AccessSettings | None = None, capaci
     """The app with its producer, which sends to the fake broker."""
     app = build_app(broker, access, capacity)
     app.extensions["delivery"].start()
-    app.extensions["refusals"].start()
     yield app
     app.extensions["delivery"].stop(0)
 
