@@ -1,8 +1,6 @@
 """Toxiproxy on this machine, built once with Go: proxies that delay, cut and swallow bytes."""
 
 import contextlib
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,8 @@ import requests
 
 from ops.local import ports
 from tests import ROOT
+from tests.golang import go
 from tests.servers import Process
-from tests.unavailable import unavailable
 
 _VERSION = "v2.12.0"
 _MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{_VERSION}"
@@ -74,13 +72,7 @@ def _binary() -> Path:
         return binary
     binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="partial-") as partial:
-        # Go needs a home for its caches, and tox passes none.
-        env = {"HOME": str(Path.home()), **os.environ, "GOBIN": partial}
-        try:
-            command = ["go", "install", _MODULE]
-            subprocess.run(command, env=env, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            unavailable(f"Toxiproxy cannot be built: {error} {str(getattr(error, 'stderr', '') or '')[-300:]}")
+        go("install", _MODULE, what="Toxiproxy", timeout=_BUILD_SECONDS, GOBIN=partial)
         Path(partial, "server").replace(binary)
     return binary
 

@@ -1,12 +1,11 @@
 """Builds Kubernetes' control plane, and downloads modules, with Go."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from tests import ROOT
+from tests.golang import go
 from tests.unavailable import unavailable
 
 _PROGRAMS = Path(__file__).with_name("programs")
@@ -41,13 +40,4 @@ def module(path: str, version: str, folder: Path) -> Path:
 
 
 def _go(*command: str, folder: Path) -> str:
-    """The output of one of Go's commands. Skips or fails as `programs` does."""
-    # Go needs a home for its caches, and tox passes none.
-    env = {"HOME": str(Path.home()), **os.environ, "CGO_ENABLED": "0"}
-    try:
-        done = subprocess.run(
-            ["go", *command], cwd=folder, env=env, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        unavailable(f"Kubernetes cannot be built: {error} {str(getattr(error, 'stderr', '') or '')[-500:]}")
-    return done.stdout
+    return go(*command, what="Kubernetes", timeout=_BUILD_SECONDS, folder=folder, CGO_ENABLED="0")

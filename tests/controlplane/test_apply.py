@@ -6,6 +6,7 @@ A thread stands in for scheduler and kubelet, so no container runs.
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,13 @@ class Deployed:
     diff: str
     applied: str
 
+    @cached_property
     def workloads(self) -> list[str]:
         return [name_of(each).lower() for each in build(self.folder).of(*ROLLED_OUT)]
 
     def wait(self) -> None:
         """Wait until all pods of the newest version are ready."""
-        for workload in self.workloads():
+        for workload in self.workloads:
             self.cluster.kubectl("rollout", "status", workload, NAMESPACE, "--timeout=90s")
 
     def generations(self) -> dict[str, int]:
@@ -67,7 +69,7 @@ class Deployed:
         """The images of the pods that the workloads want, by workload."""
         return {
             workload: self.cluster.get(workload, NAMESPACE)["spec"]["template"]["spec"]["containers"][0]["image"]
-            for workload in self.workloads()
+            for workload in self.workloads
         }
 
 
@@ -108,7 +110,7 @@ def test_all_pods_are_admitted_and_become_ready(deployed: Deployed) -> None:
     deployed.wait()
     deployed.cluster.kubectl("wait", "job/pulse-topics", NAMESPACE, "--for=condition=Complete", "--timeout=60s")
     pods = deployed.cluster.get("pods", NAMESPACE)["items"]
-    wanted = {workload.partition("/")[2] for workload in deployed.workloads()}
+    wanted = {workload.partition("/")[2] for workload in deployed.workloads}
     assert wanted <= {pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods}
 
 

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 import pytest
@@ -37,6 +37,8 @@ from tests.powercut import recorder
 from tests.powercut.disk import Disk, Loss, Operation, recorded
 from tests.powercut.writer import NOTES, numbered
 from tests.servers import Process, api_without_kafka
+
+T = TypeVar("T")
 
 CUTS = int(os.environ.get("POWER_CUTS", "4"))
 SEEDS = range(int(os.environ.get("POWER_CUT_SEEDS", "1")))
@@ -90,6 +92,23 @@ def moments(operations: list[Operation], chance: random.Random) -> list[int]:
     return sorted(chance.sample(range(1, len(operations)), CUTS))
 
 
+def disks(
+    folder: Path, operations: list[Operation], chance: random.Random
+) -> Iterator[tuple[int, list[Operation], Disk]]:
+    """Some moments of a recording: each with the operations since the previous one, and the disk at that moment."""
+    disk, done = Disk(folder), 0
+    for moment in moments(operations, chance):
+        for operation in operations[done:moment]:
+            disk.follow(operation)
+        yield moment, operations[done:moment], disk
+        done = moment
+
+
+def promised(answered: Mapping[int, list[T]], last: Operation) -> set[T]:
+    """What was answered before the call returned. `answered`: by the length of the recording at the answer."""
+    return {one for end, several in answered.items() if end <= last.end for one in several}
+
+
 def recovered(folder: Path, *, sync: bool) -> list[int]:
     """The numbers of the events that the next worker sends, in order. The journal must work after that.
 
@@ -127,12 +146,10 @@ def test_with_full_a_journal_has_every_accepted_event_and_no_deleted_one(
 ) -> None:
     folder, operations = record(library, tmp_path, "full", seed)
     chance = random.Random(seed)
-    disk, known, done = Disk(folder), Known(), 0
-    for moment in moments(operations, chance):
-        for operation in operations[done:moment]:
-            disk.follow(operation)
+    known = Known()
+    for moment, since, disk in disks(folder, operations, chance):
+        for operation in since:
             known.follow(operation)
-        done = moment
         for loss in chance.sample(list(Loss), 3):
             image = tmp_path / "image"
             disk.image(image, loss, chance)
@@ -222,12 +239,7 @@ def test_with_full_an_api_keeps_each_event_accepted_before_the_cut(
     folder, log, answered = recorded_api
     operations = list(recorded(log))
     chance = random.Random(1)
-    disk, done = Disk(folder), 0
-    for moment in moments(operations, chance):
-        for operation in operations[done:moment]:
-            disk.follow(operation)
-        done = moment
-        promised = {one for end, ids in answered.items() if end <= operations[moment - 1].end for one in ids}
+    for moment, _, disk in disks(folder, operations, chance):
         image = tmp_path / "image"
         disk.image(image, chance.choice(list(Loss)), chance)
         claim = claim_own(image / "var" / "journal")
@@ -235,7 +247,7 @@ def test_with_full_an_api_keeps_each_event_accepted_before_the_cut(
         found = {json.loads(value)["event_id"] for value in journal.read(0, 1_000_000)[0]}
         journal.close()
         claim.release()
-        assert promised <= found
+        assert promised(answered, operations[moment - 1]) <= found
         shutil.rmtree(image)
 
 
@@ -267,12 +279,7 @@ def test_the_local_database_keeps_each_event_stored_before_the_cut(library: Path
         writer.close()
     operations = list(recorded(log))
     chance = random.Random(1)
-    disk, done = Disk(folder), 0
-    for moment in moments(operations, chance):
-        for operation in operations[done:moment]:
-            disk.follow(operation)
-        done = moment
-        promised = {one for end, numbers in answered.items() if end <= operations[moment - 1].end for one in numbers}
+    for moment, _, disk in disks(folder, operations, chance):
         for loss in chance.sample(list(Loss), 3):
             image = tmp_path / "image"
             disk.image(image, loss, chance)
@@ -281,6 +288,6 @@ def test_the_local_database_keeps_each_event_stored_before_the_cut(library: Path
                 pymongo.MongoClient[dict[str, Any]](settings.uri) as client,
             ):
                 found = [each["properties"]["number"] for each in client["pulse"]["events"].find()]
-            assert promised <= set(found), f"{moment} of {len(operations)}, {loss}"
+            assert promised(answered, operations[moment - 1]) <= set(found), f"{moment} of {len(operations)}, {loss}"
             assert len(found) == len(set(found))
             shutil.rmtree(image)

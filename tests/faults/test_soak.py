@@ -17,7 +17,6 @@ from tests.measures import Sample, grown, measure, metrics_folders, table
 from tests.nemesis.clients import Sender, native, segment
 from tests.nemesis.history import History, Sent
 from tests.servers import KafkaServer, MongoStub, Pipeline
-from tests.waiting import eventually
 
 MINUTES = float(os.environ.get("SOAK_MINUTES") or 1)
 RATE = float(os.environ.get("SOAK_RATE") or 400)
@@ -102,7 +101,7 @@ def test_a_steady_load_takes_no_more_at_the_end_than_at_the_beginning(scene: Sce
     for sender in senders:
         sender.join(60)
     accepted = sum(counts.numbers)
-    eventually(lambda: scene.stored() >= accepted, 60, "all events in the database", every=1)
+    scene.pipeline.wait_until_stored(accepted)
     say(f"accepted {accepted:,} events, stored {scene.stored():,}; answers {dict(sorted(counts.answers.items()))}")
     say("\n".join(table(samples)))
     assert scene.stored() == accepted
