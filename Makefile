@@ -9,7 +9,7 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help run seed replay tail export load-test load-test-ui up down rebuild logs build \
-	test test-long export-kills nemesis soak lint k8s-validate tf-validate bench clean compose-test docs picture screenshots snippet \
+	test test-long export-kills nemesis soak lint k8s-validate tf-validate bench clean compose-test docs screenshots snippet \
 	release requirements
 
 # Lists the commands in the order of this file, under its headings.
@@ -127,9 +127,6 @@ compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_I
 docs: $(VENV)/tox ## Write the files that are generated from the code: docs/metrics.md, docs/settings.md, .env.example, the plan in docs/scaling.md, Grafana's dashboard.
 	@$(VENV)/bin/tox run -e docs
 
-picture: $(VENV)/tox ## Draw docs/images/dashboard.png from a Prometheus; `make picture PROMETHEUS=http://…`.
-	@$(VENV)/bin/tox run -e picture -- $(or $(PROMETHEUS),http://localhost:9090)
-
 screenshots: $(VENV)/tox ## Take the screenshots docs/images/console-*.png of the console of `make run`, in Chromium, in two minutes.
 	@$(VENV)/bin/tox run -e screenshots
 
@@ -146,7 +143,7 @@ requirements: $(VENV)/tox ## Compile requirements/*.in into pinned, hashed *.txt
 	@compile() { $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command 'make requirements' "$$@"; }; \
 	compile --upgrade requirements/dev.in -o requirements/dev.txt; \
-	for part in api console consumer export local locust loadtest sdks bench picture deploy; do \
+	for part in api console consumer export local locust loadtest sdks bench deploy; do \
 		compile -c requirements/dev.txt requirements/$$part.in -o requirements/$$part.txt; done; \
 	for part in tox kafka-mainline checkov; do \
 		compile --upgrade requirements/$$part.in -o requirements/$$part.txt; done

@@ -1,4 +1,4 @@
-"""Malformed requests on a raw socket cost little CPU; tests/unit/test_costly_requests.py has the well-formed ones."""
+"""Malformed requests on a raw socket cost little CPU; test_costly_requests.py has the well-formed ones."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import pytest
 from common.events import MAX_BATCH_BYTES
 from tests.clients import connections
 from tests.costs import reading
+from tests.e2e.test_costly_requests import MOST_READINGS
 from tests.servers import ApiServer, api_without_kafka
-from tests.unit.test_costly_requests import MOST_READINGS
 
 POST = b"POST /api/v1/track/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -10,7 +10,7 @@ from flask import Flask
 from api.protocols.paths import MAX_MESSAGES, MAX_SDK_BATCH_BYTES
 from common.events import MAX_EVENT_BYTES
 from tests.costs import readings
-from tests.unit.test_costly_requests import app, filled, keys, members, padded  # noqa: F401, a fixture
+from tests.e2e.test_costly_requests import app, filled, keys, members, padded  # noqa: F401, a fixture
 
 MOST_READINGS = 120
 """The worst batch here takes about 60."""

@@ -1,6 +1,6 @@
 """Each request costs little CPU, for any contents, so a few requests cannot keep a worker busy.
 
-tests/costs.py measures it. tests/e2e/test_costly_connections.py has the requests that need a socket.
+tests/costs.py measures it. test_costly_connections.py has the requests that need a socket.
 """
 
 import gc
