@@ -143,5 +143,5 @@ class QueueStates(RuleBasedStateMachine):
         return AcceptedEvent(str(number), "click", customer.encode(), json.dumps(fields).encode())
 
 
-QueueStates.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+QueueStates.TestCase.settings = settings(stateful_step_count=40)
 TestQueueStates = QueueStates.TestCase

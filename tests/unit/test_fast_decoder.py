@@ -1,6 +1,6 @@
 """The fast decoders and the schemas give the same result and value for every body; the list of supported schemas.
 
-HYPOTHESIS_EXAMPLES sets more examples than the default of 1,000.
+HYPOTHESIS_EXAMPLES sets more examples than 1,000.
 """
 
 import json

@@ -341,7 +341,7 @@ class Forget(RuleBasedStateMachine):
         assert left == expected
 
 
-Forget.TestCase.settings = settings(max_examples=40, stateful_step_count=50)
+Forget.TestCase.settings = settings(stateful_step_count=50)
 TestForget = Forget.TestCase
 
 

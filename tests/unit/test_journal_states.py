@@ -347,5 +347,5 @@ class JournalStates(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-JournalStates.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+JournalStates.TestCase.settings = settings(stateful_step_count=40)
 TestJournalStates = JournalStates.TestCase

@@ -191,5 +191,5 @@ class Faults(RuleBasedStateMachine):
         return event_id
 
 
-Faults.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+Faults.TestCase.settings = settings(stateful_step_count=40)
 TestFaults = Faults.TestCase
