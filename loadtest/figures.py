@@ -15,17 +15,17 @@ class Figure(NamedTuple):
 
 
 API_BATCHED = Figure(
-    12.9,
+    27.5,
     "us of CPU in the API for an event in a batch of 100",
     "measured: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
 )
 API_SINGLE = Figure(
-    324,
+    240,
     "us of CPU in the API for a single event",
     "measured, as above",
 )
 CONSUMER = Figure(
-    16.5,
+    41.9,
     "us of CPU in the consumer for an event",
     "measured (docs/benchmarks.md)",
 )
