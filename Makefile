@@ -124,7 +124,7 @@ clean: ## Remove all build results and, after a confirmation, the data of `make 
 compose-test: $(VENV)/tox ## Test the stack of `make up` in containers; `STAND_INS=1` if no registry of images is reachable.
 	@$(VENV)/bin/tox run -e compose
 
-docs: $(VENV)/tox ## Write the files that are generated from the code: docs/metrics.md, docs/settings.md, .env.example, the plan in docs/scaling.md, Grafana's dashboard.
+docs: $(VENV)/tox ## Write the files that are generated from the code: docs/metrics.md, docs/settings.md, .env.example, the plan in docs/scaling.md, terraform/events.schema.json, Grafana's dashboard.
 	@$(VENV)/bin/tox run -e docs
 
 screenshots: $(VENV)/tox ## Take the screenshots docs/images/console-*.png of the console of `make run`, in Chromium, in two minutes.
