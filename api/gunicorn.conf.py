@@ -1,6 +1,5 @@
 """gunicorn's settings and hooks: a worker starts sending after the fork, and sends the rest before it exits."""
 
-import gc
 import itertools
 import os
 import sys
@@ -13,6 +12,7 @@ from api.server.connection_counts import ConnectionCounts
 from api.server.metrics_files import metrics_files
 from api.server.worker import TESTED_GUNICORN
 from common.errors import JournalError, SettingsError
+from common.garbage import collect_rarely
 from common.logs import log_settings, logging_config
 from common.settings import load_api_settings, read_dotenv
 
@@ -86,10 +86,7 @@ def post_worker_init(worker: Any) -> None:
         worker.log.critical("the API cannot start: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
     worker.wsgi.extensions["refusals"].start()
-    # What is there now stays: the collector need not look through it again and again (docs/decisions, 37).
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    collect_rarely()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

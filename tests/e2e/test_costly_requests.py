@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 
 from common.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from common.garbage import collect_rarely
 from tests.apps import build_app
 from tests.costs import readings
 from tests.fakes import FakeBroker
@@ -35,9 +36,7 @@ def app() -> Iterator[Flask]:
     """The app, with Python's garbage collector set as in a worker."""
     app = build_app(FakeBroker(), capacity=10_000_000)
     threshold = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    collect_rarely()
     yield app
     gc.unfreeze()
     gc.set_threshold(*threshold)
