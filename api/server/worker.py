@@ -206,9 +206,12 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection = self._made.get()
             connection.busy = False
             ready.append(connection)
-        waiting = [connection for connection in ready if connection in self._connections and self._advance(connection)]
+        waiting = self._advance_all(ready)
         if waiting:
-            self._commit(waiting)
+            # Requests that have arrived in the meantime share the commit: with a sync, it takes longer than they do.
+            late = self._receive_more(ready)
+            ready += late
+            self._commit(waiting + self._advance_all(late))
         for connection in ready:
             if connection in self._connections:
                 self._send(connection, now)
@@ -296,6 +299,19 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection.deadline = min(now + self.cfg.keepalive, (connection.began or now) + REQUEST_SECONDS)
             if self._stop_at is not None:
                 connection.deadline = min(connection.deadline, now + LEAVE_SECONDS)
+
+    def _receive_more(self, ready: list[Connection]) -> list[Connection]:
+        """Read from the connections that have become readable since, without waiting, and return them."""
+        now, known = time.monotonic(), set(ready)
+        selected = [key.data for key, mask in self._selector.select(0) if mask & _READ]
+        late = [each for each in selected if isinstance(each, Connection) and each not in known]
+        for connection in late:
+            self._receive(connection, now)
+        return late
+
+    def _advance_all(self, connections: list[Connection]) -> list[Connection]:
+        """Process their requests; returns those whose events are uncommitted."""
+        return [each for each in connections if each in self._connections and self._advance(each)]
 
     def _advance(self, connection: Connection) -> bool:
         """Process the next request if it is complete and the last answer is sent; returns whether its events are

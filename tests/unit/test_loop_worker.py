@@ -1,8 +1,11 @@
 """The worker of the API under gunicorn: failing requests, answers after a commit, and limits per client."""
 
 import io
+import math
 import os
 import resource
+import selectors
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +101,46 @@ def test_all_requests_of_a_turn_are_answered_503_when_the_commit_fails(
         assert connection.out.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: 1\r\n" in connection.out
         assert b"disk that keeps events until Kafka has them is full" in connection.out
+
+
+def client_of(worker: LoopWorker) -> socket.socket:
+    """The client's end of a new connection."""
+    client, server = socket.socketpair()
+    client.settimeout(30)
+    server.setblocking(False)
+    connection = Connection(server, ("127.0.0.1", 1), ("127.0.0.1", 2), worker.cfg)
+    connection.watched = selectors.EVENT_READ
+    worker._connections.add(connection)
+    worker._selector.register(server, selectors.EVENT_READ, connection)
+    return client
+
+
+def test_a_request_that_arrives_while_another_is_processed_shares_its_commit(
+    grouped: LoopWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, commit = grouped._fast_path, grouped._queue.commit
+    unsent, committed = [TRACK + EVENT], []
+
+    def with_second(*request: Any) -> Any:
+        while unsent:
+            second.sendall(unsent.pop())
+        return process(*request)
+
+    def counted() -> None:
+        committed.append(grouped._queue.uncommitted)
+        commit()
+
+    monkeypatch.setattr(grouped, "_fast_path", with_second)
+    monkeypatch.setattr(grouped._queue, "commit", counted)
+    grouped._look_at = math.inf
+    with selectors.DefaultSelector() as grouped._selector, client_of(grouped) as first, client_of(grouped) as second:
+        first.sendall(TRACK + EVENT)
+        grouped._turn()
+        assert committed == [2]
+        assert first.recv(4096).startswith(b"HTTP/1.1 202 ")
+        assert second.recv(4096).startswith(b"HTTP/1.1 202 ")
+    for connection in grouped._connections:
+        connection.sock.close()
 
 
 @pytest.mark.parametrize(
