@@ -17,7 +17,7 @@ class Figure(NamedTuple):
 API_BATCHED = Figure(
     27.5,
     "us of CPU in the API for an event in a batch of 100",
-    "measured: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
+    "measured on a slow machine: validated, in the journal, in Kafka, answered (docs/benchmarks.md)",
 )
 API_SINGLE = Figure(
     240,
@@ -27,7 +27,7 @@ API_SINGLE = Figure(
 CONSUMER = Figure(
     51.3,
     "us of CPU in the consumer for an event",
-    "measured (docs/benchmarks.md)",
+    "measured on a slow machine (docs/benchmarks.md)",
 )
 CONSUMER_BATCH = Figure(
     500,
