@@ -208,7 +208,7 @@ class LoopWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             ready.append(connection)
         waiting = self._advance_all(ready)
         if waiting:
-            # Requests that have arrived in the meantime share the commit: with a sync, it takes longer than they do.
+            # Requests that have arrived in the meantime share the commit, and its sync.
             late = self._receive_more(ready)
             ready += late
             self._commit(waiting + self._advance_all(late))
