@@ -121,11 +121,14 @@ def test_a_long_answer_is_followed_by_the_next_on_the_same_connection(api: ApiSe
 
 def test_a_connection_that_the_client_does_not_close_after_its_answer_is_closed(tmp_path: Path) -> None:
     """The worker closes it after 2 s; between two requests, a client may be silent for 620 s."""
-    with api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 3600") as api:
-        with connections(api.url, 5, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as clients:
-            for client in clients:
-                assert b"200 OK" in read_all(client)
-            eventually(lambda: not open_connections(api), what="the end of the connections")
+    request = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with (
+        api_without_kafka(tmp_path, GUNICORN_CMD_ARGS="--keep-alive 3600") as api,
+        connections(api.url, 5, request) as clients,
+    ):
+        for client in clients:
+            assert b"200 OK" in read_all(client)
+        eventually(lambda: not open_connections(api), what="the end of the connections")
 
 
 def test_incomplete_requests_take_a_bounded_amount_of_memory(api: ApiServer) -> None:
