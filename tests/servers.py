@@ -66,9 +66,11 @@ class Process:
             self.child.wait()
 
     def freeze(self) -> None:
-        """Send SIGSTOP: it keeps its connections and does not answer."""
+        """Send SIGSTOP, and wait until it takes effect: it keeps its connections and does not answer."""
         assert self.child is not None
         self.child.send_signal(signal.SIGSTOP)
+        # Its other threads work until the one that receives the signal gets a core.
+        os.waitid(os.P_PID, self.child.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Send SIGCONT."""

@@ -71,6 +71,7 @@ def test_a_frozen_worker_does_not_delay_new_connections(api: ApiServer) -> None:
     eventually(lambda: evenly(api), what="an even spread")
     frozen = workers(api)[0]
     frozen.suspend()
+    eventually(lambda: frozen.status() == psutil.STATUS_STOPPED, what="the worker to be frozen")
     try:
         with kept_alive(api, 20):
             assert spread(api) == [0, 20]
