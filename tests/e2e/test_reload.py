@@ -3,11 +3,11 @@
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
 from tests.clients import event
+from tests.measures import metrics_folders
 from tests.servers import ApiServer, Pipeline, api_without_kafka
 from tests.waiting import eventually
 
@@ -34,19 +34,13 @@ def test_counters_continue_over_reloads(pipeline: Pipeline) -> None:
     assert pipeline.api.accepted() == 6
 
 
-def metrics_folders(api: ApiServer) -> set[Path]:
-    """The folders for metrics that gunicorn has locked."""
-    assert api.child is not None
-    files = psutil.Process(api.child.pid).open_files()
-    return {Path(file.path).parent for file in files if "pulse-metrics-" in file.path}
-
-
 def test_no_folder_of_metrics_is_left_behind_after_reloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     with api_without_kafka(tmp_path) as api:
-        folders = metrics_folders(api)
+        assert api.child is not None
+        folders = metrics_folders(api.child.pid)
         reload(api)
-        folders |= metrics_folders(api)
+        folders += metrics_folders(api.child.pid)
         assert all(folder.exists() for folder in folders)
         api.stop()
     assert folders
